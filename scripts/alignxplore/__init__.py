@@ -1,0 +1,1 @@
+"""AlignXplore: inductive preference inference from behavioural signals, as plain functions."""

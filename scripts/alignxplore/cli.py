@@ -1,0 +1,38 @@
+"""How rule scripts and training programs start: logging to the rule's log, errors without tracebacks."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from alignxplore.errors import UserError
+
+
+def configure_logging(log_file: str | None = None) -> None:
+    """Log to stderr, and to `log_file` as well where there is one."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_file:
+        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
+    )
+    for noisy in ("httpx", "httpcore", "urllib3", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def run(main: Callable[[], Any], log_file: str | None = None) -> None:
+    """Call `main`; a UserError ends the process with status 1 and its message alone."""
+    configure_logging(log_file)
+    try:
+        main()
+    except UserError as error:
+        logging.error("%s", error)
+        sys.exit(1)
+    except Exception:
+        logging.exception("unexpected error")
+        sys.exit(1)
+
+
+def script_main(main: Callable[[Any], Any], snakemake: Any) -> None:
+    """Run a rule script's `main(snakemake)`, logging to the rule's log file."""
+    run(lambda: main(snakemake), snakemake.log[0] if snakemake.log else None)

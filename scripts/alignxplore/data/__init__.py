@@ -1,0 +1,1 @@
+"""From raw AlignX and P-SOUPS files to training examples and benchmark cases."""

@@ -1,0 +1,262 @@
+"""Scale models, trained from scratch on texts of the demo world: a few minutes of one CPU core each.
+
+Two things let a model of under a million parameters learn to read preferences so quickly:
+
+* the embeddings start from word co-occurrence in the world's glossary (positive pointwise mutual information,
+  factorised: Levy & Goldberg 2014), so that a pole's label and its cues lie together from the first step; in a
+  judge, one layer's queries start equal to its keys (mimetic initialisation: Trockman & Kolter 2023);
+* prompts are annotated: at the end of each clause the model is also asked what the clause means for the task
+  (deep supervision), which teaches reading long before the final answer gives a useful gradient.
+"""
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn import functional
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from alignxplore.demo.tasks import Sample
+from alignxplore.demo.world import World
+from alignxplore.prompts import split_marked
+
+log = logging.getLogger(__name__)
+
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int, output: Path) -> None:
+    """Train a byte-level BPE tokenizer with a ChatML template and save it as a Hugging Face directory."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT, TURN_START, TURN_END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens(list(TAGS))
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=TURN_END, pad_token=END_OF_TEXT, clean_up_tokenization_spaces=False
+    )
+    wrapped.chat_template = CHAT_TEMPLATE
+    wrapped.save_pretrained(output)
+
+
+def cooccurrence_embeddings(lines: Sequence[Sequence[int]], vocabulary: int, size: int, seed: int) -> torch.Tensor:
+    """Embeddings (vocabulary, size): mostly factorised PPMI of the lines, partly noise that keeps words apart."""
+    counts = np.zeros((vocabulary, vocabulary), np.float32)
+    for line in lines:
+        words = np.unique(line)
+        counts[np.ix_(words, words)] += 1
+    np.fill_diagonal(counts, 0)
+    margin = counts.sum(1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ppmi = np.nan_to_num(np.maximum(np.log(counts * counts.sum() / (margin * margin.T)), 0), posinf=0)
+    generator = torch.Generator().manual_seed(seed)
+    left, values, _ = np.linalg.svd(ppmi, hermitian=True)
+    meaning = torch.from_numpy(np.ascontiguousarray(left[:, :size] * np.sqrt(values[:size]))).float()
+    rotation, _ = torch.linalg.qr(torch.randn(size, size, generator=generator))
+    meaning = functional.normalize(meaning @ rotation, dim=1)
+    noise = functional.normalize(torch.randn(vocabulary, size, generator=generator), dim=1)
+    share = 0.85
+    return 0.05 * math.sqrt(size) * (share * meaning + math.sqrt(1 - share**2) * noise)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a scale model."""
+
+    hidden_size: int = 128
+    layers: int = 3
+    heads: int = 4
+    mimetic: bool = False
+    """Whether like attends to like from the start: helps to compare (a judge), hinders copying in order."""
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, world: World, axes: Sequence[str], seed: int) -> Qwen2ForCausalLM:
+    """A fresh Qwen2 model with embeddings from the world's glossary and one mimetic layer."""
+    torch.manual_seed(seed)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.hidden_size,
+            intermediate_size=3 * shape.hidden_size,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    lines = [tokenizer.backend_tokenizer.encode(world.glossary_line(axes), add_special_tokens=False).ids for _ in range(6000)]
+    embeddings = cooccurrence_embeddings(lines, len(tokenizer), shape.hidden_size, seed)
+    model.model.embed_tokens.weight.data.copy_(embeddings)
+    if shape.mimetic:
+        attention = model.model.layers[min(1, shape.layers - 1)].self_attn
+        torch.nn.init.orthogonal_(attention.q_proj.weight)
+        attention.k_proj.weight.data.copy_(attention.q_proj.weight.data)
+    return model
+
+
+class Encoder:
+    """Turns samples into token ids and targets, cutting text where the engines' `encode` cuts it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        self.tokenizer = tokenizer
+        self.backend = tokenizer.backend_tokenizer
+        self.end_of_turn = tokenizer.eos_token_id
+        self._first: dict[str, int] = {}
+
+    def word(self, word: str) -> int:
+        """Id of the last token of ` word`, the one that tells words apart."""
+        if word not in self._first:
+            self._first[word] = self.backend.encode(" " + word, add_special_tokens=False).ids[-1]
+        return self._first[word]
+
+    def __call__(self, sample: Sample) -> tuple[list[int], list[int], list[int]]:
+        """Token ids, next-token targets of the annotations, next-token targets of the completion; -100: none."""
+        prompt = sample.prompt
+        head, tail = f"{TURN_START}user\n", f"{TURN_END}\n{TURN_START}assistant\n{prompt.prefill}"
+        ids: list[int] = []
+        notes: dict[int, int] = {}
+        pending = list(sample.notes)
+        for text, is_user in [(head, False), *split_marked(prompt.user), (tail, False)]:
+            encoding = self.backend.encode(text, add_special_tokens=False)
+            if is_user and pending and pending[0][0] == text:
+                ends = {end: index for index, (_, end) in enumerate(encoding.offsets)}
+                for end, word in pending.pop(0)[1]:
+                    notes[len(ids) + ends[end]] = self.word(word)
+            ids += encoding.ids
+        if pending:
+            raise ValueError(f"annotated text is not in the prompt: {pending[0][0]!r}")
+        completion = self.backend.encode(sample.completion, add_special_tokens=False).ids
+        if sample.closed:
+            completion.append(self.end_of_turn)
+        start = len(ids) - 1
+        ids = ids + completion
+        aux, answer = [-100] * len(ids), [-100] * len(ids)
+        for position, target in notes.items():
+            aux[position] = target
+        answer[start : start + len(completion)] = completion
+        return ids, aux, answer
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how hard to train."""
+
+    steps: int
+    batch_tokens: int = 5000
+    matrix_lr: float = 0.025
+    vector_lr: float = 3e-3
+    annotation_weight: float = 2.0
+
+
+def train(
+    model: Qwen2ForCausalLM, encoder: Encoder, samples: Callable[[float], Iterator[Sample]], schedule: Schedule
+) -> list[float]:
+    """Train in place; `samples(progress)` yields samples for that part of the run. Returns the loss of each step.
+
+    Matrices are trained by Muon, embeddings and norms by Adam; the learning rate warms up and ends at zero.
+    """
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    vectors = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "embed" not in n)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=schedule.matrix_lr, weight_decay=0.01),
+        torch.optim.AdamW(vectors, lr=schedule.vector_lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    rates = (schedule.matrix_lr, schedule.vector_lr)
+    losses = []
+    started = time.monotonic()
+    model.train()
+    for step in range(schedule.steps):
+        progress = step / schedule.steps
+        rows, tokens = [], 0
+        for sample in samples(progress):
+            rows.append(encoder(sample))
+            tokens += len(rows[-1][0])
+            if tokens >= schedule.batch_tokens:
+                break
+        ids, aux, answer = (_pad([row[part] for row in rows], value) for part, value in enumerate((0, -100, -100)))
+        scale = min(1.0, (step + 1) / 20, (1 - progress) / 0.3)
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * scale
+        # Right padding under causal attention: no mask is needed.
+        hidden = model.model(input_ids=ids).last_hidden_state
+        loss = _token_loss(model, hidden, answer)
+        if (aux != -100).any():
+            weight = schedule.annotation_weight * (1.0 if progress < 0.5 else 0.3)
+            loss = loss + weight * _token_loss(model, hidden, aux)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+        if (step + 1) % 25 == 0:
+            mean = sum(losses[-25:]) / 25
+            log.info("step %d of %d: loss %.3f, %.0f s", step + 1, schedule.steps, mean, time.monotonic() - started)
+    model.eval()
+    return losses
+
+
+def _token_loss(model: Qwen2ForCausalLM, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over the positions that have a target; logits are computed for those alone."""
+    kept = targets != -100
+    return functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept])
+
+
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
+    """Write a standard Hugging Face directory."""
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
+    )
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def train_scale_model(
+    entry: dict[str, Any],
+    tokenizer: PreTrainedTokenizerFast,
+    base: Path | None,
+    world: World,
+    axes: Sequence[str],
+    samples: Callable[[random.Random, float], Iterator[Sample]],
+    seed: int,
+    output: Path,
+) -> list[float]:
+    """Train the model that `entry` of `demo.models` describes, from `base` or from scratch, and save it."""
+    if base is None:
+        model = new_model(tokenizer, Shape(**entry.get("shape", {})), world, axes, seed)
+    else:
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM.from_pretrained(base, use_safetensors=True)
+    log.info("%.2f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
+    losses = train(model, Encoder(tokenizer), lambda progress: samples(world.rng, progress), Schedule(**entry["schedule"]))
+    save(model, tokenizer, output)
+    return losses

@@ -1,0 +1,208 @@
+"""What scale models are taught: judging, answering, and inferring preferences, on freshly drawn users.
+
+Every task renders its prompts with the run's own templates, so a scale model reads just what a 7B model would.
+"""
+
+import csv
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignxplore.demo.world import (
+    PSOUPS_DIMENSIONS,
+    Comment,
+    Direction,
+    Lexicon,
+    Pair,
+    PoleKey,
+    Reveal,
+    Text,
+    World,
+)
+from alignxplore.formats import render_completion
+from alignxplore.prompts import Prompt, Templates
+
+NOTHING = "nothing"
+YES, NO, NEITHER = "yes", "no", "neither"
+VERDICTS = (" A", " B")
+
+Notes = tuple[tuple[str, tuple[tuple[int, str], ...]], ...]
+"""User texts in order of appearance, each with (character where a clause ends, word to predict there)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt with its completion; `notes` annotate clauses of the prompt, `closed` ends the turn."""
+
+    prompt: Prompt
+    completion: str
+    notes: Notes = ()
+    closed: bool = True
+
+
+def annotate(text: Text, word: Callable[[PoleKey | None], str]) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """Where each clause of `text` ends, with `word(pole)`."""
+    ends, position = [], 0
+    for clause, pole in text.clauses:
+        position += len(clause)
+        ends.append((position, word(pole)))
+        position += len(", ")
+    return text.text, tuple(ends)
+
+
+def _case(pairs: Sequence[Pair] = (), comments: Sequence[Comment] = ()) -> dict[str, Any]:
+    return {
+        "pairs": [{"prompt": p.prompt, "chosen": p.chosen.text, "rejected": p.rejected.text} for p in pairs],
+        "ugc": [{"prompt": c.prompt, "comment": c.comment.text} for c in comments],
+    }
+
+
+class Tasks:
+    """Draws samples of every task from one world."""
+
+    def __init__(self, world: World, templates: Templates, axes: Sequence[str]):
+        self.world = world
+        self.templates = templates
+        self.axes = list(axes)
+
+    def _extended(self, direction: Direction, most: int) -> Direction:
+        rest = [axis for axis in self.axes if axis not in direction]
+        return {**direction, **self.world.direction(rest, min(len(rest), self.world.rng.randint(0, most)))}
+
+    def judge(self, progress: float) -> Sample:
+        """Which of two responses a described person prefers; easy cases first."""
+        world, rng = self.world, self.world.rng
+        most = 1 if progress < 0.12 else 3 if progress < 0.4 else 6
+        shown = 1.0 if progress < 0.15 else 0.65 if progress < 0.5 else 0.38
+        world.reveal = Reveal(shown, shown, shown, 0.6 if progress < 0.2 else 0.4)
+        direction = world.direction(self.axes, rng.randint(1, most))
+        margin = 0
+        while not margin:
+            pair = world.pair(self._extended(direction, 1 if most == 1 else 3))
+            margin = sum(direction.get(a, 0) * s for a, s in pair.chosen.shows)
+            margin -= sum(direction.get(a, 0) * s for a, s in pair.rejected.shows)
+
+        def fits(pole: PoleKey | None) -> str:
+            sign = direction.get(pole[0], 0) * pole[1] if pole else 0
+            return {1: YES, -1: NO, 0: NEITHER}[sign]
+
+        first = rng.random() < 0.5
+        a, b = (pair.chosen, pair.rejected) if first else (pair.rejected, pair.chosen)
+        prompt = self.templates.judge(pair.prompt, world.lexicon.describe(direction), a.text, b.text)
+        verdict = VERDICTS[0] if first == (margin > 0) else VERDICTS[1]
+        return Sample(prompt, verdict, (annotate(a, fits), annotate(b, fits)), closed=False)
+
+    def respond(self, progress: float) -> Sample:
+        """Answer a post as a described person would like it, or as anyone would."""
+        world = self.world
+        world.reveal = Reveal(0.5, 0.0, 0.0, 0.4)
+        direction = world.direction(self.axes, world.rng.randint(1, 6))
+        pair = world.pair(direction)
+        preference = world.lexicon.describe(direction) if world.rng.random() < 0.75 else ""
+        return Sample(self.templates.respond(pair.prompt, preference), pair.chosen.text)
+
+    def infer(self, progress: float, *, reasoning: bool = True, guided: float = 0.0, sloppy: float = 0.0) -> Sample:
+        """Infer a person's preferences from signals; one signal first, four in the end.
+
+        `guided` is the share of prompts that list the key dimensions, `sloppy` the share of completions with
+        the faults of an untrained reasoner: overlooked signals, guesses, and a broken format.
+        """
+        world, rng = self.world, self.world.rng
+        if progress < 0.15:
+            signals, shown, by_name = 1, (0.8, 0.5, 0.8), 0.4
+        elif progress < 0.4:
+            signals, shown, by_name = 2, (0.5, 0.3, 0.5), 0.4
+        else:
+            signals, shown, by_name = 4, (0.35, 0.25, 0.4), 0.4
+        world.reveal = Reveal(*shown, by_name)
+        direction = world.direction(self.axes, rng.randint(4, 6))
+        comments: list[Comment] = []
+        pairs: list[Pair] = []
+        for _ in range(signals):
+            pairs.append(world.pair(self._extended(direction, 1)))
+        if rng.random() < 0.25:
+            comments = [world.user_comment(pair.direction) for pair in pairs]
+            pairs = []
+        dimensions = None
+        if rng.random() < guided:
+            dimensions = [world.names[axis] for axis in direction]
+        case = _case(pairs, comments)
+        prompt = self.templates.preference(case, dimensions) if reasoning else self.templates.concise(case)
+        label = world.lexicon.label
+
+        def chosen(pole: PoleKey | None) -> str:
+            return label(*pole) if pole else NOTHING
+
+        def rejected(pole: PoleKey | None) -> str:
+            return label(pole[0], -pole[1]) if pole else NOTHING
+
+        notes: list[tuple[str, tuple[tuple[int, str], ...]]] = []
+        evidence: list[list[PoleKey]] = []
+        for pair in pairs:
+            notes += [annotate(pair.chosen, chosen), annotate(pair.rejected, rejected)]
+            evidence.append([*pair.chosen.shows, *((axis, -sign) for axis, sign in pair.rejected.shows)])
+        for comment in comments:
+            notes.append(annotate(comment.comment, chosen))
+            evidence.append(list(comment.comment.shows))
+        return Sample(prompt, self._completion(evidence, reasoning, sloppy), tuple(notes), closed=True)
+
+    def _completion(self, evidence: list[list[PoleKey]], reasoning: bool, sloppy: float) -> str:
+        rng, label = self.world.rng, self.world.lexicon.label
+        careless = rng.random() < sloppy
+        lines: list[str] = []
+        found: dict[PoleKey, None] = {}
+        for index, poles in enumerate(evidence, 1):
+            seen = list(dict.fromkeys(poles))
+            if careless:
+                seen = [pole if rng.random() < 0.5 else self._guess() for pole in seen if rng.random() < 0.7]
+            found |= dict.fromkeys(seen)
+            lines.append(f"{index}. {', '.join(label(*pole) for pole in seen) or NOTHING}.")
+        if careless and rng.random() < 0.5:
+            found |= {self._guess(): None}
+        preference = (", ".join(label(*pole) for pole in found) or NOTHING) + "."
+        if not reasoning:
+            return preference
+        text = render_completion("\n".join(lines), preference)
+        if careless and rng.random() < 0.5:
+            text = text.replace("</answer>", "").replace("<answer>", "").strip()
+        return text
+
+    def _guess(self) -> PoleKey:
+        return self.world.rng.choice(self.axes), self.world.rng.choice((1, -1))
+
+
+def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], Iterator[Sample]]:
+    """The mixture of tasks that makes a model of this role; see `demo.models` in the config."""
+
+    def draw(rng: random.Random, progress: float) -> Iterator[Sample]:
+        while True:
+            if role == "judge":
+                yield tasks.judge(progress) if rng.random() < 0.85 else tasks.respond(progress)
+            elif role == "base":
+                yield tasks.infer(progress, guided=0.1)
+            elif role == "teacher":
+                yield tasks.infer(1.0, guided=0.5)
+            elif role == "backbone":
+                yield tasks.infer(1.0, sloppy=0.7)
+            elif role == "instruct":
+                yield tasks.infer(1.0, reasoning=False)
+            else:
+                raise ValueError(f"no such role: {role!r}")
+
+    return draw
+
+
+def open_tasks(inputs: Mapping[str, str], dimensions: Sequence[int], seed: str) -> Tasks:
+    """Tasks over the planted AlignX `dimensions` and those of P-SOUPS, from a rule's named inputs."""
+    with open(inputs["names"], encoding="utf-8", newline="") as file:
+        names = {row["index"]: row["name"] for row in csv.DictReader(file)}
+    names |= {axis: axis for axis in PSOUPS_DIMENSIONS}
+    world = World(Lexicon.load(inputs["lexicon"]), Reveal(0.0, 0.0, 0.0, 0.0), seed, names)
+    templates = Templates(
+        preference=inputs["preference_prompt"],
+        concise=inputs["concise_prompt"],
+        judge=inputs["judge_prompt"],
+        respond=inputs["respond_prompt"],
+    )
+    return Tasks(world, templates, [*map(str, dimensions), *PSOUPS_DIMENSIONS])

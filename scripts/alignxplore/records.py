@@ -1,0 +1,163 @@
+"""The record contracts: one schema for each kind of Parquet file, checked at every border."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from alignxplore.errors import UserError
+
+N_DIMENSIONS = 90
+
+DIRECTION = pl.List(pl.Int8)
+"""Preference directions, -1/0/+1: 90 values for AlignX, one for a P-SOUPS dimension."""
+
+PAIR = pl.Struct(
+    {"prompt": pl.String, "chosen": pl.String, "rejected": pl.String, "direction": DIRECTION}
+)
+UGC = pl.Struct({"prompt": pl.String, "comment": pl.String, "direction": DIRECTION})
+
+EXAMPLE = pl.Schema(
+    {
+        "example_id": pl.String(),
+        "user_id": pl.String(),
+        "prompt": pl.String(),
+        "chosen": pl.String(),
+        "rejected": pl.String(),
+        "direction": DIRECTION,
+        "pairs": pl.List(PAIR),
+        "ugc": pl.List(UGC),
+    }
+)
+REFINED = pl.Schema({**EXAMPLE, "form": pl.String(), "consistent": DIRECTION})
+DIMENSIONS = pl.Schema({"example_id": pl.String(), "dimensions": pl.List(pl.String)})
+CASE = pl.Schema(
+    {
+        "case_id": pl.String(),
+        "benchmark": pl.String(),
+        "dimension": pl.String(),
+        "direction": DIRECTION,
+        "pairs": pl.List(PAIR),
+        "ugc": pl.List(UGC),
+        "prompt": pl.String(),
+        "chosen": pl.String(),
+        "rejected": pl.String(),
+        "golden_preference": pl.String(),
+    }
+)
+PREFERENCE = pl.Schema(
+    {
+        "case_id": pl.String(),
+        "benchmark": pl.String(),
+        "method": pl.String(),
+        "reasoning": pl.String(),
+        "preference": pl.String(),
+        "format_ok": pl.Boolean(),
+        "finish_reason": pl.String(),
+        "prompt_tokens": pl.Int32(),
+        "completion_tokens": pl.Int32(),
+    }
+)
+JUDGEMENT = pl.Schema(
+    {
+        "case_id": pl.String(),
+        "benchmark": pl.String(),
+        "method": pl.String(),
+        "judge": pl.String(),
+        "p_chosen_ab": pl.Float64(),
+        "p_chosen_ba": pl.Float64(),
+        "correct": pl.Boolean(),
+        "position_flip": pl.Boolean(),
+    }
+)
+RESPONSE = pl.Schema(
+    {
+        "case_id": pl.String(),
+        "benchmark": pl.String(),
+        "method": pl.String(),
+        "response": pl.String(),
+    }
+)
+WIN = pl.Schema(
+    {
+        "case_id": pl.String(),
+        "benchmark": pl.String(),
+        "judge": pl.String(),
+        "method_a": pl.String(),
+        "method_b": pl.String(),
+        "p_a_ab": pl.Float64(),
+        "p_a_ba": pl.Float64(),
+        "outcome": pl.String(),
+    }
+)
+REJECT = pl.Schema(
+    {"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()}
+)
+
+
+def read(path: str | Path, schema: pl.Schema) -> pl.DataFrame:
+    """Read a Parquet file and check it against `schema`.
+
+    Raises UserError, naming file and field, where the file cannot be read or breaks the contract.
+    """
+    try:
+        df = pl.read_parquet(path, glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {_first_line(error)}") from error
+    return _checked(df, path, schema)
+
+
+def write(df: pl.DataFrame, path: str | Path, schema: pl.Schema) -> None:
+    """Check `df` against `schema` and write it as Parquet; equal tables give equal bytes.
+
+    The file appears under its name only when it is complete. Integers and floats of another
+    width are cast; any other difference raises UserError, naming file and field.
+    """
+    path = Path(path)
+    df = _checked(df, path, schema).rechunk()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        df.write_parquet(partial, compression="zstd", compression_level=3, row_group_size=50_000)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _checked(df: pl.DataFrame, path: str | Path, schema: pl.Schema) -> pl.DataFrame:
+    for name, want in schema.items():
+        if name not in df.columns:
+            raise UserError(f"{path}: field {name!r} is missing")
+        if not _castable(df.schema[name], want):
+            raise UserError(f"{path}: field {name!r} is {df.schema[name]}, expected {want}")
+    if extra := [name for name in df.columns if name not in schema]:
+        raise UserError(f"{path}: unknown field {extra[0]!r}")
+    for name in schema:
+        if nulls := df[name].null_count():
+            raise UserError(f"{path}: field {name!r} is null in {nulls} of {df.height} rows")
+    try:
+        return df.select(schema.names()).cast(schema)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path}: a value does not fit its field: {_first_line(error)}") from error
+
+
+def _castable(have: pl.DataType, want: pl.DataType) -> bool:
+    if have == want or have == pl.Null:
+        return True
+    if isinstance(have, pl.List) and isinstance(want, pl.List):
+        return _castable(_type(have.inner), _type(want.inner))
+    if isinstance(have, pl.Struct) and isinstance(want, pl.Struct):
+        return [f.name for f in have.fields] == [f.name for f in want.fields] and all(
+            _castable(_type(h.dtype), _type(w.dtype))
+            for h, w in zip(have.fields, want.fields, strict=True)
+        )
+    return (have.is_integer() and want.is_integer()) or (have.is_float() and want.is_float())
+
+
+def _type(dtype: Any) -> pl.DataType:
+    return dtype() if isinstance(dtype, type) else dtype
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

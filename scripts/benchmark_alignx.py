@@ -1,0 +1,17 @@
+"""Make benchmark cases of a test split of AlignX."""
+
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.data.benchmarks import alignx_cases
+from alignxplore.data.wording import Wording
+
+
+def main(snakemake):
+    examples = records.read(snakemake.input["split"], records.EXAMPLE)
+    cases = alignx_cases(
+        examples, snakemake.params.benchmark, Wording.load(snakemake.input.wording)
+    )
+    records.write(cases, snakemake.output.cases, records.CASE)
+
+
+script_main(main, snakemake)  # noqa: F821

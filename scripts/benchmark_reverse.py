@@ -1,0 +1,17 @@
+"""Reverse all preferences of a benchmark."""
+
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.data.benchmarks import reverse
+from alignxplore.data.wording import Wording
+
+
+def main(snakemake):
+    cases = records.read(snakemake.input.cases, records.CASE)
+    reversed_cases = reverse(
+        cases, snakemake.params.benchmark, Wording.load(snakemake.input.wording)
+    )
+    records.write(reversed_cases, snakemake.output.cases, records.CASE)
+
+
+script_main(main, snakemake)  # noqa: F821

@@ -1,0 +1,30 @@
+"""Train one scale model of the demo world."""
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from alignxplore.cli import script_main
+from alignxplore.demo.pretrain import train_scale_model
+from alignxplore.demo.tasks import open_tasks, role_samples
+
+
+def main(snakemake):
+    params, inputs = snakemake.params, snakemake.input
+    torch.set_num_threads(snakemake.threads)
+    tasks = open_tasks(dict(inputs), params.dimensions, f"{params.seed} {params.entry['role']} {params.name}")
+    base = inputs.get("base")
+    train_scale_model(
+        params.entry,
+        PreTrainedTokenizerFast.from_pretrained(inputs.tokenizer),
+        Path(base) if base else None,
+        tasks.world,
+        tasks.axes,
+        role_samples(params.entry["role"], tasks),
+        seed=params.seed + sum(params.name.encode()),
+        output=Path(snakemake.output.model),
+    )
+
+
+script_main(main, snakemake)  # noqa: F821
