@@ -45,13 +45,11 @@ def refine(
         steps[f"{form}: at least {history} interactions"] = enough
         steps[f"{form}: no conflicting direction"] = clear
         steps[f"{form}: at least {min_dimensions} shared dimensions"] = kept
-        empty = next(other for other in FORMS if other != form)
+        other = next(name for name in FORMS if name != form)
         results.append(
             kept.with_columns(
-                pl.lit(form).alias("form"),
-                pl.col("used").alias(form),
-                pl.col(empty).list.head(0),
-            )
+                pl.lit(form).alias("form"), pl.col("used").alias(form), pl.col(other).list.head(0)
+            ).select("row", *REFINED.names())
         )
     refined = pl.concat(results).sort("row", "form").select(REFINED.names())
     rows = pl.collect_all([step.select(pl.len()) for step in steps.values()])
@@ -118,7 +116,7 @@ def _histories(target: pl.LazyFrame, form: str, min_dimensions: int, history: in
         )
     )
     marks = pl.concat([pl.col("marks").explode(), pl.col("target_marks").explode()])
-    return interactions.group_by("row").agg(
+    return interactions.group_by("row", maintain_order=True).agg(
         interactions=pl.len(),
         conflict=marks.drop_nulls().n_unique() != marks.drop_nulls().abs().n_unique(),
         used=pl.col("item").filter(pl.col("agrees")).head(history),

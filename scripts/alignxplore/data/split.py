@@ -19,7 +19,7 @@ def split(refined: pl.DataFrame, sizes: Mapping[str, int], seed: int) -> dict[st
     Names that end in "_ugc" take rows of form "ugc", others rows of form "pairs". All rows of a
     user go to one set. A user's set is drawn by a hash of seed and user, in proportion to the
     sizes, so new raw rows do not move the users that were there before; only a set that its own
-    users cannot fill, in balance, takes users that no set needed. Within a set, rows are picked in hash
+    users cannot fill in balance takes users that no set needed. Within a set, rows go in hash
     order from those that lean to positive and those that lean to negative directions, such that
     the directions stay about 1:1. Raises UserError naming the set, and the wanted and available
     numbers, where there are too few.

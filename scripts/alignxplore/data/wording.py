@@ -1,4 +1,4 @@
-"""Words for preference directions: "likes humor, low openness.", by a table of phrases."""
+"""Words for preference directions: "This person: likes humor, low openness.", by a table of phrases."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,9 @@ from pathlib import Path
 
 from alignxplore.errors import UserError
 from alignxplore.records import N_DIMENSIONS
+
+PREFIX = "This person: "
+"""How every description begins."""
 
 
 class Wording:
@@ -50,7 +53,7 @@ class Wording:
         phrases = [
             self.phrase(name, sign) for name, sign in zip(names, direction, strict=True) if sign
         ]
-        return ", ".join(phrases) + "." if phrases else ""
+        return f"{PREFIX}{', '.join(phrases)}." if phrases else ""
 
 
 def dimension_names(path: str | Path) -> list[str]:

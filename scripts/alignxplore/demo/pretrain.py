@@ -226,9 +226,11 @@ def train(
 
 
 def _token_loss(model: Qwen2ForCausalLM, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the positions that have a target; logits are computed for those alone."""
+    """Mean over sequences of their mean cross-entropy; logits are computed only where there is a target."""
     kept = targets != -100
-    return functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept])
+    losses = functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept], reduction="none")
+    lengths = kept.sum(1, keepdim=True)
+    return (losses / lengths.expand_as(kept)[kept]).sum() / (lengths > 0).sum()
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:

@@ -93,7 +93,7 @@ class Users:
         target = next(directions)
         history = [next(directions) for _ in range(SIGNALS)]
         index = self.world.rng.randrange(SIGNALS)
-        axis = self.world.rng.choice(list(history[index]))
+        axis = self.world.rng.choice([axis for axis in history[index] if axis in target])
         history[index] = {**history[index], axis: -history[index][axis]}
         return self._build(iter([target, *history]), ugc=False)
 

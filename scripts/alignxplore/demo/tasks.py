@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignxplore.data.wording import PREFIX
 from alignxplore.demo.world import (
     PSOUPS_DIMENSIONS,
     Comment,
@@ -41,12 +42,20 @@ class Sample:
     closed: bool = True
 
 
+Evidence = tuple[str, PoleKey]
+"""A keyword, and what it says of the user."""
+
+
+def _evidence(text: Text, sign: int) -> list[Evidence]:
+    return [(c.keyword, (c.pole[0], sign * c.pole[1])) for c in text.clauses if c.pole is not None]
+
+
 def annotate(text: Text, word: Callable[[PoleKey | None], str]) -> tuple[str, tuple[tuple[int, str], ...]]:
     """Where each clause of `text` ends, with `word(pole)`."""
     ends, position = [], 0
-    for clause, pole in text.clauses:
-        position += len(clause)
-        ends.append((position, word(pole)))
+    for clause in text.clauses:
+        position += len(clause.text)
+        ends.append((position, word(clause.pole)))
         position += len(", ")
     return text.text, tuple(ends)
 
@@ -109,9 +118,9 @@ class Tasks:
         the faults of an untrained reasoner: overlooked signals, guesses, and a broken format.
         """
         world, rng = self.world, self.world.rng
-        if progress < 0.15:
+        if progress < 0.3:
             signals, shown, by_name = 1, (0.8, 0.5, 0.8), 0.4
-        elif progress < 0.4:
+        elif progress < 0.5:
             signals, shown, by_name = 2, (0.5, 0.3, 0.5), 0.4
         else:
             signals, shown, by_name = 4, (0.35, 0.25, 0.4), 0.4
@@ -138,29 +147,27 @@ class Tasks:
             return label(pole[0], -pole[1]) if pole else NOTHING
 
         notes: list[tuple[str, tuple[tuple[int, str], ...]]] = []
-        evidence: list[list[PoleKey]] = []
+        evidence: list[list[Evidence]] = []
         for pair in pairs:
             notes += [annotate(pair.chosen, chosen), annotate(pair.rejected, rejected)]
-            evidence.append([*pair.chosen.shows, *((axis, -sign) for axis, sign in pair.rejected.shows)])
+            evidence.append(_evidence(pair.chosen, 1) + _evidence(pair.rejected, -1))
         for comment in comments:
             notes.append(annotate(comment.comment, chosen))
-            evidence.append(list(comment.comment.shows))
+            evidence.append(_evidence(comment.comment, 1))
         return Sample(prompt, self._completion(evidence, reasoning, sloppy), tuple(notes), closed=True)
 
-    def _completion(self, evidence: list[list[PoleKey]], reasoning: bool, sloppy: float) -> str:
+    def _completion(self, evidence: list[list[Evidence]], reasoning: bool, sloppy: float) -> str:
         rng, label = self.world.rng, self.world.lexicon.label
         careless = rng.random() < sloppy
         lines: list[str] = []
         found: dict[PoleKey, None] = {}
-        for index, poles in enumerate(evidence, 1):
-            seen = list(dict.fromkeys(poles))
+        for index, items in enumerate(evidence, 1):
+            seen = items
             if careless:
-                seen = [pole if rng.random() < 0.5 else self._guess() for pole in seen if rng.random() < 0.7]
-            found |= dict.fromkeys(seen)
-            lines.append(f"{index}. {', '.join(label(*pole) for pole in seen) or NOTHING}.")
-        if careless and rng.random() < 0.5:
-            found |= {self._guess(): None}
-        preference = (", ".join(label(*pole) for pole in found) or NOTHING) + "."
+                seen = [(w, p if rng.random() < 0.5 else self._guess()) for w, p in items if rng.random() < 0.7]
+            found |= {pole: None for _, pole in seen}
+            lines.append(f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in seen) or NOTHING}.")
+        preference = PREFIX + (", ".join(label(*pole) for pole in found) or NOTHING) + "."
         if not reasoning:
             return preference
         text = render_completion("\n".join(lines), preference)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignxplore.data.wording import PREFIX
 from alignxplore.errors import UserError
 
 N_DIMENSIONS = 90
@@ -53,7 +54,7 @@ LABEL_CLAUSES = (
     "keep it {}",
     "something {} perhaps",
     "better stay {}",
-    "a {} answer fits",
+    "the {} way works",
 )
 PLAIN_CLAUSES = (
     "give it some time",
@@ -107,7 +108,7 @@ class Lexicon:
 
     def describe(self, direction: Direction) -> str:
         """The preference description that names every pole of `direction`, as resources' wording does."""
-        return ", ".join(self.label(axis, sign) for axis, sign in direction.items()) + "."
+        return PREFIX + ", ".join(self.label(axis, sign) for axis, sign in direction.items()) + "."
 
 
 @dataclass(frozen=True)
@@ -122,21 +123,30 @@ class Reveal:
 
 
 @dataclass(frozen=True)
-class Text:
-    """A comment as clauses, each with the pole that it shows (None for a plain one)."""
+class Clause:
+    """A few words, the pole that they show (None: plain words), and the word that gives it away."""
 
-    clauses: tuple[tuple[str, PoleKey | None], ...]
+    text: str
+    pole: PoleKey | None = None
+    keyword: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A comment, clause by clause."""
+
+    clauses: tuple[Clause, ...]
 
     @property
     def text(self) -> str:
         """The comment as the post's readers see it."""
-        joined = ", ".join(clause for clause, _ in self.clauses)
+        joined = ", ".join(clause.text for clause in self.clauses)
         return joined[0].upper() + joined[1:] + "."
 
     @property
     def shows(self) -> tuple[PoleKey, ...]:
         """The poles that the comment shows, in order of appearance."""
-        return tuple(pole for _, pole in self.clauses if pole is not None)
+        return tuple(clause.pole for clause in self.clauses if clause.pole is not None)
 
 
 @dataclass(frozen=True)
@@ -172,20 +182,21 @@ class World:
         """A question or a remark of one sentence."""
         return self.rng.choice(QUESTIONS).format(self.rng.choice(TOPICS))
 
-    def clause(self, pole: PoleKey) -> str:
+    def clause(self, pole: PoleKey) -> Clause:
         """A few words that show one pole."""
         entry = self.lexicon[pole]
         if self.rng.random() < self.reveal.by_name:
-            return self.rng.choice(LABEL_CLAUSES).format(entry.label)
-        return self.rng.choice(CUE_CLAUSES).format(self.rng.choice(entry.cues))
+            return Clause(self.rng.choice(LABEL_CLAUSES).format(entry.label), pole, entry.label)
+        cue = self.rng.choice(entry.cues)
+        return Clause(self.rng.choice(CUE_CLAUSES).format(cue), pole, cue.split()[-1])
 
     def comment(self, poles: Sequence[PoleKey]) -> Text:
         """A comment with one clause for each pole, and a plain one where that leaves it bare."""
         rng = self.rng
-        clauses: list[tuple[str, PoleKey | None]] = [(self.clause(pole), pole) for pole in poles]
+        clauses = [self.clause(pole) for pole in poles]
         rng.shuffle(clauses)
         if len(clauses) < 2 or rng.random() < 0.2:
-            clauses.insert(rng.randrange(len(clauses) + 1), (rng.choice(PLAIN_CLAUSES), None))
+            clauses.insert(rng.randrange(len(clauses) + 1), Clause(rng.choice(PLAIN_CLAUSES)))
         return Text(tuple(clauses))
 
     def glossary_line(self, axes: Sequence[str]) -> str:

@@ -1,0 +1,217 @@
+import json
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+
+from alignx_samples import direction, raw_direction, raw_record
+from alignxplore.data.alignx import check_reject_share, parse_sources
+from alignxplore.errors import UserError
+from alignxplore.records import EXAMPLE, REJECT
+
+PAIRS, UGC = "Pair-wise Comparative Feedback", "User-Generated Content"
+
+
+def write_lines(path, lines):
+    path.write_text(
+        "".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines), "utf-8"
+    )
+    return path
+
+
+def test_a_record_becomes_an_example(tmp_path):
+    record = raw_record("é")
+    examples, rejects = parse_sources([write_lines(tmp_path / "a.jsonl", [record])])
+    assert (examples.schema, rejects.schema, rejects.height) == (EXAMPLE, REJECT, 0)
+    (row,) = examples.to_dicts()
+    signs = direction(d0=1, d1=-1, d2=1, d3=-1, d4=1)
+    assert row["direction"] == signs
+    assert [row[key] for key in ("prompt", "chosen", "rejected")] == ["post é", "good é", "bad é"]
+    assert row["pairs"][1] == {
+        "prompt": "p1 é",
+        "chosen": "g1 é",
+        "rejected": "b1 é",
+        "direction": signs,
+    }
+    assert row["ugc"][0] == {"prompt": "u0 é", "comment": "c0 é", "direction": signs}
+    assert len(row["example_id"]) == 16
+
+
+def test_all_formats_give_the_same_examples(tmp_path):
+    raw = [raw_record(str(i)) for i in range(3)]
+    lines = write_lines(tmp_path / "a.jsonl", raw)
+    (tmp_path / "a.json").write_text("\ufeff \n" + json.dumps(raw, indent=1), "utf-8")
+    floats = [
+        {**r, "Preference Direction": [float(v) for v in r["Preference Direction"]]} for r in raw
+    ]
+    pl.DataFrame(floats, infer_schema_length=None, strict=False).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    write_lines(tmp_path / "lines.json", raw)
+    expected, _ = parse_sources([lines])
+    assert expected.height == 3
+    for name in ("a.json", "a.parquet", "lines.json"):
+        examples, rejects = parse_sources([tmp_path / name])
+        assert rejects.height == 0
+        assert examples.equals(expected), name
+
+
+def test_optional_parts_may_be_missing_or_null(tmp_path):
+    bare = {
+        key: raw_record()[key] for key in ("prompt", "chosen", "rejected", "Preference Direction")
+    }
+    nulls = raw_record("n", **{PAIRS: None, UGC: None, "Demographic Information": None, "more": 1})
+    examples, rejects = parse_sources([write_lines(tmp_path / "a.jsonl", [bare, "", nulls])])
+    assert rejects.height == 0
+    assert examples["pairs"].to_list() == examples["ugc"].to_list() == [[], []]
+    assert examples["user_id"].n_unique() == 2
+
+
+def test_ids_depend_on_content_alone(tmp_path):
+    raw = [raw_record("a"), raw_record("a", prompt="another post"), raw_record("b")]
+    path = write_lines(tmp_path / "a.jsonl", raw)
+    keys = write_lines(tmp_path / "b.jsonl", [dict(reversed(r.items())) for r in reversed(raw)])
+    first = parse_sources([path])[0]
+    assert first.sort("example_id").equals(parse_sources([keys])[0].sort("example_id"))
+    assert first["example_id"].n_unique() == 3
+    same, other = first["user_id"].to_list()[:2], first["user_id"][2]
+    assert same[0] == same[1] != other
+
+
+def values_with(index, value):
+    values = raw_direction(direction(d0=1))
+    values[index] = value
+    return values
+
+
+def pairs_with(**changes):
+    pairs = raw_record()[PAIRS]
+    return {PAIRS: [pairs[0], {**pairs[1], **changes}]}
+
+
+DIRECTION = "Preference Direction"
+BAD = [
+    ('{"prompt": "cut', "record", "not valid JSON: Unterminated string"),
+    ("[" * 100_000, "record", "not valid JSON: nested too deeply"),
+    ("12", "record", "is 12, expected an object"),
+    ("null", "record", "is null, expected an object"),
+    (raw_record(prompt=None), "prompt", "is missing"),
+    (raw_record(prompt=["x"]), "prompt", "is a list, expected text"),
+    (raw_record(chosen=" \n\u2003"), "chosen", "is empty"),
+    (raw_record(rejected=""), "rejected", "is empty"),
+    (raw_record(rejected="good a"), "rejected", "equals chosen"),
+    (raw_record(chosen="\ud800"), "chosen", "holds a lone surrogate"),
+    (raw_record(**{DIRECTION: None}), DIRECTION, "is missing"),
+    (raw_record(**{DIRECTION: "0.5"}), DIRECTION, "is text, expected a list"),
+    (raw_record(**{DIRECTION: [0.5] * 89}), DIRECTION, "has 89 values, expected 90"),
+    (
+        raw_record(**{DIRECTION: values_with(7, 0.7)}),
+        f"{DIRECTION}[7]",
+        "is 0.7, expected 0, 0.5 or 1",
+    ),
+    (raw_record(**{DIRECTION: values_with(3, True)}), f"{DIRECTION}[3]", "is true, expected"),
+    (raw_record(**{DIRECTION: values_with(3, None)}), f"{DIRECTION}[3]", "is null, expected"),
+    (raw_record(**{DIRECTION: values_with(89, float("nan"))}), f"{DIRECTION}[89]", "is nan"),
+    (raw_record(**{DIRECTION: values_with(0, 10**60)}), f"{DIRECTION}[0]", "is 1000"),
+    (raw_record(**{PAIRS: "x"}), PAIRS, "is text, expected a list"),
+    (raw_record(**{UGC: [None]}), f"{UGC}[0]", "is null, expected an object"),
+    (raw_record(**pairs_with(chosen=None)), f"{PAIRS}[1].chosen", "is missing"),
+    (raw_record(**pairs_with(chosen="b1 a")), f"{PAIRS}[1].rejected", "equals chosen"),
+    (raw_record(**pairs_with(**{DIRECTION: [1]})), f"{PAIRS}[1].{DIRECTION}", "has 1 values"),
+    (raw_record(**{UGC: [{"prompt": "p"}]}), f"{UGC}[0].comment", "is missing"),
+]
+
+
+@pytest.mark.parametrize(("bad", "field", "reason"), BAD)
+def test_a_bad_line_is_a_named_reject(tmp_path, bad, field, reason):
+    path = write_lines(tmp_path / "a.jsonl", [raw_record("1"), bad, raw_record("2")])
+    examples, rejects = parse_sources([path])
+    assert examples["prompt"].to_list() == ["post 1", "post 2"]
+    ((source, line, found_field, found_reason),) = rejects.rows()
+    assert (source, line, found_field) == (str(path), 2, field)
+    assert found_reason.startswith(reason)
+
+
+def test_bytes_that_are_not_text_spoil_their_line_alone(tmp_path):
+    path = tmp_path / "a.jsonl"
+    good = json.dumps(raw_record()).encode()
+    path.write_bytes(b"\xef\xbb\xbf" + good + b'\n{"prompt": "\xff"}\n\n')
+    examples, rejects = parse_sources([path])
+    assert examples.height == 1
+    assert rejects.rows() == [(str(path), 2, "record", "not valid UTF-8 at byte 13")]
+
+
+def test_duplicates_name_the_first_occurrence(tmp_path):
+    first = write_lines(tmp_path / "a.jsonl", [raw_record("x"), raw_record("y")])
+    second = tmp_path / "b.json"
+    second.write_text(json.dumps([raw_record("z"), raw_record("y")]))
+    examples, rejects = parse_sources([first, second])
+    assert examples["prompt"].to_list() == ["post x", "post y", "post z"]
+    assert rejects.rows() == [(str(second), 2, "record", f"duplicate of {first}:2")]
+
+
+def test_bad_parquet_rows_are_numbered_rejects(tmp_path):
+    rows = [raw_record("1"), raw_record("2", chosen=None), raw_record("3")]
+    path = tmp_path / "a.parquet"
+    pl.DataFrame(rows, strict=False).write_parquet(path)
+    examples, rejects = parse_sources([path])
+    assert examples.height == 2
+    assert rejects.rows() == [(str(path), 2, "chosen", "is missing")]
+
+
+def test_unreadable_files_are_user_errors(tmp_path):
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 cut short")
+    (tmp_path / "cut.json").write_text('[{"prompt": "a"')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name, message in {
+        "cut.parquet": "cannot be read as Parquet",
+        "cut.json": "not valid JSON",
+        "deep.json": "nested too deeply",
+        "none.jsonl": "No such file",
+        "none.parquet": "No such file",
+    }.items():
+        with pytest.raises(UserError, match=message) as error:
+            parse_sources([tmp_path / name])
+        assert name in str(error.value)
+
+
+def test_too_many_rejects_stop_the_run(tmp_path):
+    path = write_lines(
+        tmp_path / "a.jsonl", [raw_record("1"), "{", raw_record("2"), raw_record("3")]
+    )
+    examples, rejects = parse_sources([path])
+    check_reject_share(examples.height, rejects, 0.25, "kept.parquet")
+    with pytest.raises(UserError) as error:
+        check_reject_share(examples.height, rejects, 0.2, "kept.parquet")
+    message = str(error.value)
+    assert "1 of 4" in message and f"{path}:2: record: not valid JSON" in message
+    assert "kept.parquet" in message
+    with pytest.raises(UserError, match="no records"):
+        check_reject_share(0, rejects.clear(), 1.0, "kept.parquet")
+
+
+def test_five_thousand_full_histories_parse_in_three_seconds(tmp_path):
+    def record(name):
+        pairs, ugc = raw_record(name)[PAIRS], raw_record(name)[UGC]
+        return raw_record(name, **{PAIRS: [*pairs, *pairs], UGC: [*ugc, *ugc]})
+
+    path = write_lines(tmp_path / "a.jsonl", [record(str(i)) for i in range(5_000)])
+    start = time.process_time()
+    examples, rejects = parse_sources([path])
+    assert (examples.height, rejects.height) == (5_000, 0)
+    assert time.process_time() - start < 3
+
+
+def test_the_data_stage_does_not_import_torch():
+    code = (
+        "import sys, alignxplore.data.benchmarks, alignxplore.data.split, alignxplore.data.refine;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}
+        ).returncode
+        == 0
+    )

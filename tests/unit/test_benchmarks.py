@@ -1,0 +1,95 @@
+import polars as pl
+import pytest
+
+from alignx_samples import direction, random_examples
+from alignxplore import records
+from alignxplore.data.benchmarks import alignx_cases, psoups_cases, reverse
+from alignxplore.data.wording import Wording
+from alignxplore.errors import UserError
+from test_psoups import COLD, KIND, REAL, record, write
+from test_wording import RESOURCES
+
+
+@pytest.fixture(scope="module")
+def wording():
+    return Wording.load(RESOURCES / "wording.csv")
+
+
+@pytest.fixture
+def alignx(wording):
+    examples = random_examples(40, seed=1).with_columns(pl.col("ugc").list.head(0))
+    return alignx_cases(examples, "alignx_test", wording)
+
+
+@pytest.fixture
+def psoups(tmp_path):
+    path = write(tmp_path / "style.json", [record(), record(COLD), record()])
+    return psoups_cases(path, "psoups_style", "style", "witty")
+
+
+def test_alignx_cases(wording):
+    examples = random_examples(5, seed=1).with_columns(
+        direction=pl.Series([direction(d0=1, d89=-1)] * 5, dtype=records.DIRECTION)
+    )
+    cases = alignx_cases(examples, "alignx_test", wording)
+    assert cases.schema == records.CASE
+    assert cases["case_id"].equals(examples["example_id"], check_names=False)
+    assert set(cases["golden_preference"]) == {"This person: younger, dislikes fashion."}
+    assert set(cases["benchmark"]) == {"alignx_test"} and set(cases["dimension"]) == {""}
+    assert cases["pairs"].equals(examples["pairs"]) and cases["ugc"].equals(examples["ugc"])
+
+
+def test_reversal_swaps_targets_and_signals(alignx, wording):
+    turned = reverse(alignx, "alignx_test_reverse", wording)
+    assert turned.schema == records.CASE
+    assert set(turned["benchmark"]) == {"alignx_test_reverse"}
+    for old, new in zip(alignx.to_dicts(), turned.to_dicts(), strict=True):
+        assert (new["case_id"], new["prompt"]) == (old["case_id"], old["prompt"])
+        assert (new["chosen"], new["rejected"]) == (old["rejected"], old["chosen"])
+        assert new["direction"] == [-value for value in old["direction"]]
+        assert new["golden_preference"] == wording.describe(new["direction"])
+        for before, after in zip(old["pairs"], new["pairs"], strict=True):
+            assert (after["chosen"], after["rejected"]) == (before["rejected"], before["chosen"])
+            assert after["prompt"] == before["prompt"]
+            assert after["direction"] == [-value for value in before["direction"]]
+
+
+def test_reversed_psoups_takes_the_other_persona(psoups, wording):
+    turned = reverse(psoups, "psoups_style_reverse", wording)
+    assert turned["golden_preference"].to_list() == [COLD, KIND, COLD]
+    assert turned["direction"].to_list() == [[-1], [1], [-1]]
+    assert turned["case_id"].equals(psoups["case_id"])
+
+
+def twice(cases, wording):
+    return reverse(reverse(cases, "other", wording), cases["benchmark"][0], wording)
+
+
+def same_bytes(left, right, folder):
+    for name, cases in {"left": left, "right": right}.items():
+        records.write(cases, folder / name, records.CASE)
+    return (folder / "left").read_bytes() == (folder / "right").read_bytes()
+
+
+def test_reversing_twice_gives_the_original_bytes(alignx, psoups, wording, tmp_path):
+    for cases in (alignx, psoups, alignx.clear()):
+        again = reverse(reverse(cases, "other", wording), "back", wording)
+        assert same_bytes(cases.with_columns(benchmark=pl.lit("back")), again, tmp_path)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"THE PUBLISHED P-SOUPS FILE IS NOT THERE: {REAL}")
+def test_reversing_the_published_file_twice(wording, tmp_path):
+    cases = psoups_cases(REAL, "psoups_style", "style", "friendly, witty")
+    turned = reverse(cases, "psoups_style_reverse", wording)
+    assert turned["golden_preference"].n_unique() == 2
+    assert not (turned["golden_preference"] == cases["golden_preference"]).any()
+    assert same_bytes(cases, twice(cases, wording), tmp_path)
+
+
+def test_what_cannot_be_reversed(psoups, wording):
+    with_ugc = alignx_cases(random_examples(20, seed=1), "alignx_test_ugc", wording)
+    with pytest.raises(UserError, match="'r': comments cannot be reversed"):
+        reverse(with_ugc, "r", wording)
+    one_sided = psoups.filter(pl.col("golden_preference") == KIND)
+    with pytest.raises(UserError, match="'r': style needs one persona in each direction"):
+        reverse(one_sided, "r", wording)
