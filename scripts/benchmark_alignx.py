@@ -8,9 +8,7 @@ from alignxplore.data.wording import Wording
 
 def main(snakemake):
     examples = records.read(snakemake.input["split"], records.EXAMPLE)
-    cases = alignx_cases(
-        examples, snakemake.params.benchmark, Wording.load(snakemake.input.wording)
-    )
+    cases = alignx_cases(examples, snakemake.params.benchmark, Wording.load(snakemake.input.wording))
     records.write(cases, snakemake.output.cases, records.CASE)
 
 

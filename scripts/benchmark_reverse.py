@@ -8,9 +8,7 @@ from alignxplore.data.wording import Wording
 
 def main(snakemake):
     cases = records.read(snakemake.input.cases, records.CASE)
-    reversed_cases = reverse(
-        cases, snakemake.params.benchmark, Wording.load(snakemake.input.wording)
-    )
+    reversed_cases = reverse(cases, snakemake.params.benchmark, Wording.load(snakemake.input.wording))
     records.write(reversed_cases, snakemake.output.cases, records.CASE)
 
 

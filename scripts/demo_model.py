@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast
-
 from alignxplore.cli import script_main
 from alignxplore.demo.pretrain import train_scale_model
 from alignxplore.demo.tasks import open_tasks, role_samples
+from transformers import PreTrainedTokenizerFast
 
 
 def main(snakemake):

@@ -13,9 +13,7 @@ N_DIMENSIONS = 90
 DIRECTION = pl.List(pl.Int8)
 """Preference directions, -1/0/+1: 90 values for AlignX, one for a P-SOUPS dimension."""
 
-PAIR = pl.Struct(
-    {"prompt": pl.String, "chosen": pl.String, "rejected": pl.String, "direction": DIRECTION}
-)
+PAIR = pl.Struct({"prompt": pl.String, "chosen": pl.String, "rejected": pl.String, "direction": DIRECTION})
 UGC = pl.Struct({"prompt": pl.String, "comment": pl.String, "direction": DIRECTION})
 
 EXAMPLE = pl.Schema(
@@ -91,9 +89,7 @@ WIN = pl.Schema(
         "outcome": pl.String(),
     }
 )
-REJECT = pl.Schema(
-    {"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()}
-)
+REJECT = pl.Schema({"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()})
 
 
 def read(path: str | Path, schema: pl.Schema) -> pl.DataFrame:
@@ -149,8 +145,7 @@ def _castable(have: pl.DataType, want: pl.DataType) -> bool:
         return _castable(_type(have.inner), _type(want.inner))
     if isinstance(have, pl.Struct) and isinstance(want, pl.Struct):
         return [f.name for f in have.fields] == [f.name for f in want.fields] and all(
-            _castable(_type(h.dtype), _type(w.dtype))
-            for h, w in zip(have.fields, want.fields, strict=True)
+            _castable(_type(h.dtype), _type(w.dtype)) for h, w in zip(have.fields, want.fields, strict=True)
         )
     return (have.is_integer() and want.is_integer()) or (have.is_float() and want.is_float())
 

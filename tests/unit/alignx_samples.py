@@ -4,7 +4,6 @@ import random
 from typing import Any
 
 import polars as pl
-
 from alignxplore.records import EXAMPLE
 
 N = 90
@@ -32,12 +31,9 @@ def raw_record(name: str = "a", **changes: Any) -> dict[str, Any]:
         "rejected": f"bad {name}",
         "Preference Direction": values,
         "Demographic Information": "a user",
-        "User-Generated Content": [
-            {"prompt": f"u{i} {name}", "comment": f"c{i} {name}", **pair} for i in range(2)
-        ],
+        "User-Generated Content": [{"prompt": f"u{i} {name}", "comment": f"c{i} {name}", **pair} for i in range(2)],
         "Pair-wise Comparative Feedback": [
-            {"prompt": f"p{i} {name}", "chosen": f"g{i} {name}", "rejected": f"b{i} {name}", **pair}
-            for i in range(2)
+            {"prompt": f"p{i} {name}", "chosen": f"g{i} {name}", "rejected": f"b{i} {name}", **pair} for i in range(2)
         ],
     }
     return {**record, **changes}
@@ -79,10 +75,7 @@ def random_examples(count: int, seed: int, users: int | None = None) -> pl.DataF
             }
             for i in range(rng.randint(0, 6))
         ]
-        ugc = [
-            {"prompt": f"u{i}", "comment": text("c"), "direction": noisy(base)}
-            for i in range(rng.randint(0, 6))
-        ]
+        ugc = [{"prompt": f"u{i}", "comment": text("c"), "direction": noisy(base)} for i in range(rng.randint(0, 6))]
         rows.append(
             {
                 "example_id": f"e{number}",

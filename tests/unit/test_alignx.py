@@ -5,7 +5,6 @@ import time
 
 import polars as pl
 import pytest
-
 from alignx_samples import direction, raw_direction, raw_record
 from alignxplore.data.alignx import check_reject_share, parse_sources
 from alignxplore.errors import UserError
@@ -15,9 +14,7 @@ PAIRS, UGC = "Pair-wise Comparative Feedback", "User-Generated Content"
 
 
 def write_lines(path, lines):
-    path.write_text(
-        "".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines), "utf-8"
-    )
+    path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines), "utf-8")
     return path
 
 
@@ -43,12 +40,8 @@ def test_all_formats_give_the_same_examples(tmp_path):
     raw = [raw_record(str(i)) for i in range(3)]
     lines = write_lines(tmp_path / "a.jsonl", raw)
     (tmp_path / "a.json").write_text("\ufeff \n" + json.dumps(raw, indent=1), "utf-8")
-    floats = [
-        {**r, "Preference Direction": [float(v) for v in r["Preference Direction"]]} for r in raw
-    ]
-    pl.DataFrame(floats, infer_schema_length=None, strict=False).write_parquet(
-        tmp_path / "a.parquet"
-    )
+    floats = [{**r, "Preference Direction": [float(v) for v in r["Preference Direction"]]} for r in raw]
+    pl.DataFrame(floats, infer_schema_length=None, strict=False).write_parquet(tmp_path / "a.parquet")
     write_lines(tmp_path / "lines.json", raw)
     expected, _ = parse_sources([lines])
     assert expected.height == 3
@@ -59,9 +52,7 @@ def test_all_formats_give_the_same_examples(tmp_path):
 
 
 def test_optional_parts_may_be_missing_or_null(tmp_path):
-    bare = {
-        key: raw_record()[key] for key in ("prompt", "chosen", "rejected", "Preference Direction")
-    }
+    bare = {key: raw_record()[key] for key in ("prompt", "chosen", "rejected", "Preference Direction")}
     nulls = raw_record("n", **{PAIRS: None, UGC: None, "Demographic Information": None, "more": 1})
     examples, rejects = parse_sources([write_lines(tmp_path / "a.jsonl", [bare, "", nulls])])
     assert rejects.height == 0
@@ -178,9 +169,7 @@ def test_unreadable_files_are_user_errors(tmp_path):
 
 
 def test_too_many_rejects_stop_the_run(tmp_path):
-    path = write_lines(
-        tmp_path / "a.jsonl", [raw_record("1"), "{", raw_record("2"), raw_record("3")]
-    )
+    path = write_lines(tmp_path / "a.jsonl", [raw_record("1"), "{", raw_record("2"), raw_record("3")])
     examples, rejects = parse_sources([path])
     check_reject_share(examples.height, rejects, 0.25, "kept.parquet")
     with pytest.raises(UserError) as error:
@@ -209,9 +198,4 @@ def test_the_data_stage_does_not_import_torch():
         "import sys, alignxplore.data.benchmarks, alignxplore.data.split, alignxplore.data.refine;"
         "sys.exit('torch' in sys.modules)"
     )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}
-        ).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

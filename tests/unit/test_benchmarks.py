@@ -1,6 +1,5 @@
 import polars as pl
 import pytest
-
 from alignx_samples import direction, random_examples
 from alignxplore import records
 from alignxplore.data.benchmarks import alignx_cases, psoups_cases, reverse

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-
 from alignxplore.data.alignx import parse_sources
 from alignxplore.data.refine import refine
 from alignxplore.demo.raw import Population, Users, write_alignx, write_psoups
@@ -18,7 +17,10 @@ LEXICON = ROOT / "resources/demo/lexicon.csv"
 AXES = [str(index) for index in (3, 15, 16, 23, 31, 39, 47, 60, 65, 73, 74, 85)]
 
 
-def world(reveal: Reveal = Reveal(0.3, 0.2, 0.4, 0.4), seed: str = "test") -> World:
+REVEAL = Reveal(0.3, 0.2, 0.4, 0.4)
+
+
+def world(reveal: Reveal = REVEAL, seed: str = "test") -> World:
     return World(Lexicon.load(LEXICON), reveal, seed)
 
 
@@ -55,7 +57,9 @@ def test_texts_reveal_as_often_as_asked():
     shown = [pole for pair in pairs for pole in pair.chosen.shows]
     assert len(shown) / (400 * len(AXES)) == pytest.approx(0.3, abs=0.03)
     assert sum(len(pair.rejected.shows) for pair in pairs) / (400 * len(AXES)) == pytest.approx(0.1, abs=0.03)
-    named = sum(clause.keyword == here.lexicon.label(*clause.pole) for p in pairs for clause in p.chosen.clauses if clause.pole)
+    named = sum(
+        clause.keyword == here.lexicon.label(*clause.pole) for p in pairs for clause in p.chosen.clauses if clause.pole
+    )
     assert named / len(shown) == pytest.approx(0.25, abs=0.05)
 
 
@@ -90,7 +94,9 @@ def test_same_seed_same_files(tmp_path):
         files.append(path.read_bytes())
     assert files[0] == files[1]
     records = json.loads(files[0])
-    assert [record["ground_truth_persona"] for record in records] == ["This person: witty."] * 12 + ["This person: cold."] * 12
+    assert [record["ground_truth_persona"] for record in records] == ["This person: witty."] * 12 + [
+        "This person: cold."
+    ] * 12
     for record in records:
         signals = record["Pair-wise Comparative Feedback"]
         assert len(signals) == 4

@@ -3,7 +3,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from alignxplore.data.psoups import read_psoups
 from alignxplore.errors import UserError
 
@@ -32,14 +31,10 @@ def test_records_become_cases(tmp_path):
     assert [row["direction"] for row in rows] == [[1], [-1], [1]]
     assert [row["golden_preference"] for row in rows] == [KIND, COLD, KIND]
     assert len({row["case_id"] for row in rows}) == 3, "equal records are cases of their own"
-    assert (
-        rows[1]["pairs"] == [{"prompt": "q", "chosen": "c", "rejected": "r", "direction": [-1]}] * 4
-    )
+    assert rows[1]["pairs"] == [{"prompt": "q", "chosen": "c", "rejected": "r", "direction": [-1]}] * 4
     assert rows[0]["chosen"] == f"yes {KIND}" and rows[0]["ugc"] == []
     again = write(tmp_path / "again.json", [record(COLD), record(prompt="new"), record(), record()])
-    assert {row["case_id"] for row in rows} < {
-        row["case_id"] for row in read_psoups(again, "style", "witty")
-    }
+    assert {row["case_id"] for row in rows} < {row["case_id"] for row in read_psoups(again, "style", "witty")}
 
 
 @pytest.mark.parametrize(

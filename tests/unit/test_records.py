@@ -2,7 +2,6 @@ import os
 
 import polars as pl
 import pytest
-
 from alignx_samples import random_examples
 from alignxplore import records
 from alignxplore.errors import UserError

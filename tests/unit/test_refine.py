@@ -1,6 +1,5 @@
 import polars as pl
 import pytest
-
 from alignx_samples import N, direction, random_examples
 from alignxplore.data.refine import key_dimensions, refine
 from alignxplore.records import EXAMPLE, REFINED
@@ -15,9 +14,7 @@ def reference(examples, min_dimensions, history):
             continue
         counts[1] += 1
         target = example["direction"]
-        for offset, (form, texts) in enumerate(
-            [("pairs", ("chosen", "rejected")), ("ugc", ("comment",))]
-        ):
+        for offset, (form, texts) in enumerate([("pairs", ("chosen", "rejected")), ("ugc", ("comment",))]):
             interactions = [i for i in example[form] if all(i[text].strip() for text in texts)]
             if len(interactions) < history:
                 continue
@@ -29,15 +26,12 @@ def reference(examples, min_dimensions, history):
             agreeing = [
                 i
                 for i in interactions
-                if sum(t != 0 and t == v for t, v in zip(target, i["direction"], strict=True))
-                >= min_dimensions
+                if sum(t != 0 and t == v for t, v in zip(target, i["direction"], strict=True)) >= min_dimensions
             ]
             used = agreeing[:history]
             if len(used) < history:
                 continue
-            consistent = [
-                t if all(i["direction"][d] == t for i in used) else 0 for d, t in enumerate(target)
-            ]
+            consistent = [t if all(i["direction"][d] == t for i in used) else 0 for d, t in enumerate(target)]
             if sum(value != 0 for value in consistent) < min_dimensions:
                 continue
             counts[4 + 3 * offset] += 1
@@ -54,9 +48,7 @@ def reference(examples, min_dimensions, history):
     return rows, counts
 
 
-@pytest.mark.parametrize(
-    ("seed", "min_dimensions", "history"), [(1, 5, 4), (2, 5, 4), (3, 2, 1), (4, 7, 2), (5, 1, 6)]
-)
+@pytest.mark.parametrize(("seed", "min_dimensions", "history"), [(1, 5, 4), (2, 5, 4), (3, 2, 1), (4, 7, 2), (5, 1, 6)])
 def test_equals_the_slow_reference_row_for_row(seed, min_dimensions, history):
     examples = random_examples(600, seed)
     refined, funnel = refine(examples, min_dimensions, history)
@@ -74,8 +66,7 @@ BASE = {f"d{i}": (-1) ** i for i in range(5)}
 
 def example(target, *history):
     pairs = [
-        {"prompt": "p", "chosen": f"g{i}", "rejected": "b", "direction": values}
-        for i, values in enumerate(history)
+        {"prompt": "p", "chosen": f"g{i}", "rejected": "b", "direction": values} for i, values in enumerate(history)
     ]
     row = ("e", "u", "p", "g", "b", target, pairs, [])
     return pl.DataFrame([row], schema=EXAMPLE, orient="row")
@@ -111,9 +102,7 @@ def test_key_dimensions_are_those_that_the_whole_history_shares():
     shared = example(direction(d0=1), direction(d89=-1, d3=1, d4=1), direction(d3=1, d4=-1, d89=-1))
     with_ugc = shared.with_columns(
         example_id=pl.lit("f"),
-        ugc=pl.Series(
-            [[{"prompt": "p", "comment": "c", "direction": direction(d3=1)}]], dtype=EXAMPLE["ugc"]
-        ),
+        ugc=pl.Series([[{"prompt": "p", "comment": "c", "direction": direction(d3=1)}]], dtype=EXAMPLE["ugc"]),
     )
     nothing = example(direction(d0=1)).with_columns(example_id=pl.lit("a"))
     found = key_dimensions(pl.concat([shared, with_ugc, nothing]), names)
@@ -130,10 +119,6 @@ def test_key_dimensions_of_refined_examples_cover_the_consistent_ones():
         strict=True,
     ):
         assert found["example_id"] == row["example_id"]
-        expected = [
-            str(d)
-            for d in range(N)
-            if {pair["direction"][d] for pair in row["pairs"]} in ({1}, {-1})
-        ]
+        expected = [str(d) for d in range(N) if {pair["direction"][d] for pair in row["pairs"]} in ({1}, {-1})]
         assert found["dimensions"] == expected
         assert {str(d) for d, sign in enumerate(row["consistent"]) if sign} <= set(expected)

@@ -2,7 +2,6 @@ import random
 
 import polars as pl
 import pytest
-
 from alignx_samples import N
 from alignxplore.data.split import split
 from alignxplore.errors import UserError
@@ -78,9 +77,7 @@ def test_every_example_is_used_where_there_are_just_enough():
 
 
 def test_too_few_examples_name_the_set_and_the_counts():
-    rows = pl.concat(
-        [refined_rows(500, forms=("pairs",)), refined_rows(30, seed=1, forms=("ugc",))]
-    )
+    rows = pl.concat([refined_rows(500, forms=("pairs",)), refined_rows(30, seed=1, forms=("ugc",))])
     rows = rows.with_columns(user_id=pl.col("user_id") + pl.col("form"))
     with pytest.raises(UserError, match="'test_ugc'.*wants 40 .* only 30 are available"):
         split(rows, SIZES, seed=1)

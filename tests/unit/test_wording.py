@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-
 from alignx_samples import direction
 from alignxplore.data.wording import Wording, dimension_names
 from alignxplore.errors import UserError

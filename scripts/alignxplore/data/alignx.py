@@ -75,9 +75,7 @@ def parse_sources(paths: Iterable[str | Path]) -> tuple[pl.DataFrame, pl.DataFra
     return pl.concat(chunks), pl.DataFrame(rejects, schema=REJECT, orient="row")
 
 
-def check_reject_share(
-    examples: int, rejects: pl.DataFrame, max_share: float, rejects_file: str | Path
-) -> None:
+def check_reject_share(examples: int, rejects: pl.DataFrame, max_share: float, rejects_file: str | Path) -> None:
     """Raise UserError where more than `max_share` of the records are rejects, or none exist."""
     total = examples + rejects.height
     if total == 0:
@@ -146,9 +144,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         df = pl.read_parquet(path, glob=False)
     except pl.exceptions.PolarsError as error:
-        raise UserError(
-            f"{path}: cannot be read as Parquet: {str(error).partition(chr(10))[0]}"
-        ) from error
+        raise UserError(f"{path}: cannot be read as Parquet: {str(error).partition(chr(10))[0]}") from error
     number = 0
     for part in df.iter_slices(CHUNK):
         for record in part.iter_rows(named=True):
@@ -204,18 +200,14 @@ def _mapping(value: Any, at: str) -> Mapping[str, Any]:
 def _text(record: Mapping[str, Any], key: str, at: str = "") -> str:
     value = record.get(key)
     if not isinstance(value, str):
-        raise BadRecord(
-            at + key, "is missing" if value is None else f"is {_kind(value)}, expected text"
-        )
+        raise BadRecord(at + key, "is missing" if value is None else f"is {_kind(value)}, expected text")
     if not value or value.isspace():
         raise BadRecord(at + key, "is empty")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise BadRecord(
-                at + key, "holds a lone surrogate, which is not valid Unicode"
-            ) from None
+            raise BadRecord(at + key, "holds a lone surrogate, which is not valid Unicode") from None
     return value
 
 
@@ -230,9 +222,7 @@ def _direction(record: Mapping[str, Any], at: str = "") -> list[int]:
     values = record.get(DIRECTION_KEY)
     at += DIRECTION_KEY
     if not isinstance(values, list):
-        raise BadRecord(
-            at, "is missing" if values is None else f"is {_kind(values)}, expected a list"
-        )
+        raise BadRecord(at, "is missing" if values is None else f"is {_kind(values)}, expected a list")
     if len(values) != N_DIMENSIONS:
         raise BadRecord(at, f"has {len(values)} values, expected {N_DIMENSIONS}")
     try:

@@ -43,9 +43,7 @@ def reverse(cases: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
     cannot be reversed.
     """
     if cases["ugc"].list.len().sum():
-        raise UserError(
-            f"benchmark {name!r}: comments cannot be reversed: they have no rejected text"
-        )
+        raise UserError(f"benchmark {name!r}: comments cannot be reversed: they have no rejected text")
     personas = _personas(cases, name)
     rows = []
     for row in cases.iter_rows(named=True):

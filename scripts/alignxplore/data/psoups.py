@@ -21,9 +21,7 @@ def read_psoups(path: str | Path, dimension: str, positive: str) -> list[dict[st
     and field.
     """
     records = _records(path)
-    personas = list(
-        dict.fromkeys(_text(record, "ground_truth_persona", path, at) for at, record in records)
-    )
+    personas = list(dict.fromkeys(_text(record, "ground_truth_persona", path, at) for at, record in records))
     matching = [persona for persona in personas if positive in persona]
     if len(personas) != 2 or len(matching) != 1:
         raise UserError(
@@ -90,7 +88,5 @@ def _text(record: Mapping[str, Any], key: str, path: str | Path, at: int | str) 
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise UserError(
-            f"{path}: record {at}: {key} holds a lone surrogate, which is not valid Unicode"
-        ) from None
+        raise UserError(f"{path}: record {at}: {key} holds a lone surrogate, which is not valid Unicode") from None
     return value

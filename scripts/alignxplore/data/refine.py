@@ -12,9 +12,7 @@ FORMS = {"pairs": ("chosen", "rejected"), "ugc": ("comment",)}
 """The two forms of history, each with the texts that an interaction must have."""
 
 
-def refine(
-    examples: pl.DataFrame, min_dimensions: int, history: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def refine(examples: pl.DataFrame, min_dimensions: int, history: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Select the examples with a clear and consistent history; returns (REFINED, funnel).
 
     Interactions without text are dropped. An example qualifies in a form ("pairs" or "ugc") if
@@ -27,9 +25,7 @@ def refine(
     in both forms gives two rows, pairs first. The funnel (step, rows) counts what each rule
     leaves.
     """
-    target = (
-        examples.lazy().with_row_index("row").filter(_has_text("chosen") & _has_text("rejected"))
-    )
+    target = examples.lazy().with_row_index("row").filter(_has_text("chosen") & _has_text("rejected"))
     shared = (pl.col("consistent") * pl.col("consistent")).list.sum()
     steps = {"examples": examples.lazy(), "target with both responses": target}
     results = []
@@ -39,9 +35,7 @@ def refine(
         )
         clear = enough.filter(~pl.col("conflict"))
         usable = clear.filter(pl.col("used").list.len() == history)
-        kept = usable.with_columns(consistent=_shared_direction(history)).filter(
-            shared >= min_dimensions
-        )
+        kept = usable.with_columns(consistent=_shared_direction(history)).filter(shared >= min_dimensions)
         steps[f"{form}: at least {history} interactions"] = enough
         steps[f"{form}: no conflicting direction"] = clear
         steps[f"{form}: at least {min_dimensions} shared dimensions"] = kept
@@ -66,9 +60,7 @@ def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame
     """
     signals = pl.concat(
         [
-            examples.lazy()
-            .select("example_id", _directions(form).alias("direction"))
-            .explode("direction")
+            examples.lazy().select("example_id", _directions(form).alias("direction")).explode("direction")
             for form in FORMS
         ]
     ).drop_nulls()
@@ -111,9 +103,7 @@ def _histories(target: pl.LazyFrame, form: str, min_dimensions: int, history: in
         .explode("item")
         .filter(pl.col("item").is_not_null(), *texts)
         .with_columns(direction=pl.col("item").struct.field("direction"))
-        .with_columns(
-            agrees=agreement >= min_dimensions, marks=_marks(), target_marks=_marks("target")
-        )
+        .with_columns(agrees=agreement >= min_dimensions, marks=_marks(), target_marks=_marks("target"))
     )
     marks = pl.concat([pl.col("marks").explode(), pl.col("target_marks").explode()])
     return interactions.group_by("row", maintain_order=True).agg(

@@ -43,9 +43,7 @@ def split(refined: pl.DataFrame, sizes: Mapping[str, int], seed: int) -> dict[st
             home[user] = _bucket(_order(seed, user), eligible)
 
     picked = {
-        name: _balanced(
-            [row for row in rows if home.get(row["user_id"]) == name], forms[name], size
-        )
+        name: _balanced([row for row in rows if home.get(row["user_id"]) == name], forms[name], size)
         for name, size in sizes.items()
     }
     taken = {row["user_id"] for part in picked.values() for row in part}

@@ -22,13 +22,9 @@ class Wording:
         """Read `dimension,positive,negative` rows: AlignX dimensions by index, others by name."""
         phrases: dict[str, tuple[str, str]] = {}
         for line, row in _rows(path, ("dimension", "positive", "negative")):
-            name, positive, negative = (
-                row[key].strip() for key in ("dimension", "positive", "negative")
-            )
+            name, positive, negative = (row[key].strip() for key in ("dimension", "positive", "negative"))
             if not (name and positive and negative):
-                raise UserError(
-                    f"{path}:{line}: dimension, positive and negative must all have text"
-                )
+                raise UserError(f"{path}:{line}: dimension, positive and negative must all have text")
             if name in phrases:
                 raise UserError(f"{path}:{line}: dimension {name!r} occurs twice")
             phrases[name] = (positive, negative)
@@ -50,9 +46,7 @@ class Wording:
         `direction` has 90 values, or one where `dimension` names a P-SOUPS dimension.
         """
         names = [dimension] if dimension else [str(index) for index in range(N_DIMENSIONS)]
-        phrases = [
-            self.phrase(name, sign) for name, sign in zip(names, direction, strict=True) if sign
-        ]
+        phrases = [self.phrase(name, sign) for name, sign in zip(names, direction, strict=True) if sign]
         return f"{PREFIX}{', '.join(phrases)}." if phrases else ""
 
 

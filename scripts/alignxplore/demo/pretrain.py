@@ -3,8 +3,9 @@
 Two things let a model of under a million parameters learn to read preferences so quickly:
 
 * the embeddings start from word co-occurrence in the world's glossary (positive pointwise mutual information,
-  factorised: Levy & Goldberg 2014), so that a pole's label and its cues lie together from the first step; in a
-  judge, one layer's queries start equal to its keys (mimetic initialisation: Trockman & Kolter 2023);
+  factorised: Levy & Goldberg 2014), so that a pole's label and its cues lie together from the first step; above
+  the first layer, queries start equal to keys (mimetic initialisation: Trockman & Kolter 2023), so that like
+  attends to like;
 * prompts are annotated: at the end of each clause the model is also asked what the clause means for the task
   (deep supervision), which teaches reading long before the final answer gives a useful gradient.
 """
@@ -64,7 +65,6 @@ def cooccurrence_embeddings(lines: Sequence[Sequence[int]], vocabulary: int, siz
     for line in lines:
         words = np.unique(line)
         counts[np.ix_(words, words)] += 1
-    np.fill_diagonal(counts, 0)
     margin = counts.sum(1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         ppmi = np.nan_to_num(np.maximum(np.log(counts * counts.sum() / (margin * margin.T)), 0), posinf=0)
@@ -85,12 +85,15 @@ class Shape:
     hidden_size: int = 128
     layers: int = 3
     heads: int = 4
+    rope_theta: float = 1e4
     mimetic: bool = False
-    """Whether like attends to like from the start: helps to compare (a judge), hinders copying in order."""
+    """Whether like attends to like from the start, in all layers but the first."""
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, world: World, axes: Sequence[str], seed: int) -> Qwen2ForCausalLM:
-    """A fresh Qwen2 model with embeddings from the world's glossary and one mimetic layer."""
+def new_model(
+    tokenizer: PreTrainedTokenizerFast, shape: Shape, world: World, axes: Sequence[str], seed: int
+) -> Qwen2ForCausalLM:
+    """A fresh Qwen2 model with embeddings from the world's glossary."""
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(
@@ -102,17 +105,18 @@ def new_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, world: World, ax
             num_key_value_heads=shape.heads,
             max_position_embeddings=2048,
             tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    lines = [tokenizer.backend_tokenizer.encode(world.glossary_line(axes), add_special_tokens=False).ids for _ in range(6000)]
+    encode = tokenizer.backend_tokenizer.encode
+    lines = [encode(" " + world.glossary_line(axes), add_special_tokens=False).ids for _ in range(6000)]
     embeddings = cooccurrence_embeddings(lines, len(tokenizer), shape.hidden_size, seed)
     model.model.embed_tokens.weight.data.copy_(embeddings)
-    if shape.mimetic:
-        attention = model.model.layers[min(1, shape.layers - 1)].self_attn
+    for layer in model.model.layers[1:] if shape.mimetic else ():
+        attention = layer.self_attn
         torch.nn.init.orthogonal_(attention.q_proj.weight)
         attention.k_proj.weight.data.copy_(attention.q_proj.weight.data)
     return model
@@ -259,6 +263,7 @@ def train_scale_model(
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM.from_pretrained(base, use_safetensors=True)
     log.info("%.2f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
-    losses = train(model, Encoder(tokenizer), lambda progress: samples(world.rng, progress), Schedule(**entry["schedule"]))
+    schedule = Schedule(**entry["schedule"])
+    losses = train(model, Encoder(tokenizer), lambda progress: samples(world.rng, progress), schedule)
     save(model, tokenizer, output)
     return losses

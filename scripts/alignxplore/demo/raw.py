@@ -12,7 +12,14 @@ import polars as pl
 from alignxplore.demo.world import N_DIMENSIONS, PSOUPS_DIMENSIONS, Comment, Direction, Lexicon, Pair, World
 
 SIGNALS = 4
-DEMOGRAPHICS = ("", "a nurse from the north", "a student", "retired, two grandchildren", "works nights", "a parent of three")
+DEMOGRAPHICS = (
+    "",
+    "a nurse from the north",
+    "a student",
+    "retired, two grandchildren",
+    "works nights",
+    "a parent of three",
+)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,8 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
     def draw(rng: random.Random, progress: float) -> Iterator[Sample]:
         while True:
             if role == "judge":
-                yield tasks.judge(progress) if rng.random() < 0.85 else tasks.respond(progress)
+                judging = progress < 0.6 or rng.random() < 0.7
+                yield tasks.judge(progress) if judging else tasks.respond(progress)
             elif role == "base":
                 yield tasks.infer(progress, guided=0.1)
             elif role == "teacher":

@@ -84,9 +84,13 @@ class Lexicon:
     def __init__(self, poles: Mapping[PoleKey, Pole]):
         self._poles = dict(poles)
         self.alignx = tuple(str(index) for index in range(N_DIMENSIONS))
-        missing = [key for axis in (*self.alignx, *PSOUPS_DIMENSIONS) for s in (1, -1) if (key := (axis, s)) not in poles]
+        missing = [
+            key for axis in (*self.alignx, *PSOUPS_DIMENSIONS) for s in (1, -1) if (key := (axis, s)) not in poles
+        ]
         if missing:
-            raise UserError(f"lexicon: no row for dimension {missing[0][0]!r}, pole {'+' if missing[0][1] > 0 else '-'}")
+            raise UserError(
+                f"lexicon: no row for dimension {missing[0][0]!r}, pole {'+' if missing[0][1] > 0 else '-'}"
+            )
 
     def __getitem__(self, key: PoleKey) -> Pole:
         return self._poles[key]
@@ -97,7 +101,9 @@ class Lexicon:
         with open(path, encoding="utf-8", newline="") as file:
             return cls(
                 {
-                    (row["dimension"], 1 if row["pole"] == "+" else -1): Pole(row["label"], tuple(row["cues"].split(";")))
+                    (row["dimension"], 1 if row["pole"] == "+" else -1): Pole(
+                        row["label"], tuple(row["cues"].split(";"))
+                    )
                     for row in csv.DictReader(file)
                 }
             )

@@ -1,0 +1,94 @@
+"""Prompts from Jinja templates, in which user text stays marked as data.
+
+Templates wrap user text by `{{ text | user }}`, which sets it between two private-use characters. Whoever tokenises a
+prompt cuts it there (`split_marked`), so that nothing in a post can act as a special token; engines that take plain
+text remove the marks (`strip_markers`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from alignxplore.errors import UserError
+
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARKED = re.compile(f"({_OPEN}[^{_CLOSE}]*{_CLOSE})")
+
+JUDGE_PREFILL = '{"selection": "Response'
+JUDGE_CHOICES = (" A", " B")
+"""What a judge's answer begins with, and the two continuations whose probabilities are compared (Eq. 6)."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One user turn, marked; `prefill` is the beginning of the assistant's answer."""
+
+    user: str
+    prefill: str = ""
+
+
+def mark_user_text(text: str) -> str:
+    """Set `text` between the marks, after removing any mark that it contains itself."""
+    return f"{_OPEN}{strip_markers(text)}{_CLOSE}"
+
+
+def strip_markers(text: str) -> str:
+    """`text` without marks, as a person reads it."""
+    return text.replace(_OPEN, "").replace(_CLOSE, "")
+
+
+def split_marked(text: str) -> list[tuple[str, bool]]:
+    """The pieces of a marked text in order, each with whether it is user text; empty pieces are left out."""
+    pieces = [(strip_markers(part), part.startswith(_OPEN)) for part in _MARKED.split(text)]
+    return [piece for piece in pieces if piece[0]]
+
+
+class Templates:
+    """The four prompts of the experiment (paper appendix B), each from a file of the user's choice."""
+
+    def __init__(self, preference: str | Path, concise: str | Path, judge: str | Path, respond: str | Path):
+        environment = jinja2.Environment(
+            trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False, undefined=jinja2.StrictUndefined
+        )
+        environment.filters["user"] = mark_user_text
+        self._preference = _load(environment, preference)
+        self._concise = _load(environment, concise)
+        self._judge = _load(environment, judge)
+        self._respond = _load(environment, respond)
+
+    def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
+        """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi."""
+        return Prompt(self._preference.render(pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or []))
+
+    def concise(self, case: Mapping[str, Any]) -> Prompt:
+        """Describe the preferences without reasoning."""
+        return Prompt(self._concise.render(pairs=case["pairs"], ugc=case["ugc"]))
+
+    def judge(self, post: str, preference: str, response_a: str, response_b: str) -> Prompt:
+        """Select the response that suits `preference`; without one, the prompt has no such section."""
+        rendered = self._judge.render(post=post, preference=preference, response_a=response_a, response_b=response_b)
+        return Prompt(rendered, JUDGE_PREFILL)
+
+    def respond(self, post: str, preference: str) -> Prompt:
+        """Answer `post` in a way that suits `preference`; without one, in any way."""
+        return Prompt(self._respond.render(post=post, preference=preference))
+
+
+def signals_text(case: Mapping[str, Any]) -> str:
+    """A case's raw signals as one text, the preference description of the method "signals"."""
+    lines = [f"{pair['prompt']}\nChosen: {pair['chosen']}\nRejected: {pair['rejected']}" for pair in case["pairs"]]
+    lines += [f"{item['prompt']}\nComment: {item['comment']}" for item in case["ugc"]]
+    return "\n".join(f"{number}. Post: {line}" for number, line in enumerate(lines, 1))
+
+
+def _load(environment: jinja2.Environment, path: str | Path) -> jinja2.Template:
+    try:
+        return environment.from_string(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"prompt template {path}: {error.strerror or error}") from None
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(f"prompt template {path}, line {error.lineno}: {error.message}") from None

@@ -1,0 +1,144 @@
+"""Cold-start supervised fine-tuning: Eq. 8 of the paper through TRL's SFTTrainer."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from alignxplore import records
+from alignxplore.engines.hf import encode
+from alignxplore.errors import UserError
+from alignxplore.prompts import Prompt, Templates
+from alignxplore.training import common
+from alignxplore.training.metrics import SFT_METRICS, from_history
+
+import torch  # isort: skip
+from datasets import Dataset  # isort: skip
+from transformers import PreTrainedTokenizerBase  # isort: skip
+from trl import SFTConfig, SFTTrainer  # isort: skip
+
+log = logging.getLogger(__name__)
+
+DEFAULTS: dict[str, Any] = {"max_length": None, "shuffle_dataset": False}
+FIGURES = {"loss": "loss", "grad_norm": "gradient norm"}
+
+
+def sequence_mean_loss(log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Each sequence's mean negative log-likelihood a token, shape (batch,), in nats (the summand of Eq. 8).
+
+    `log_probs` and `mask`, shape (batch, tokens), cover the completion's tokens, |r| + |d|.
+    """
+    return -(log_probs * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+class ColdStartTrainer(SFTTrainer):
+    """SFTTrainer whose loss weighs sequences equally, not tokens, as Eq. 8 asks."""
+
+    loss_is_scaled_for_ga = True
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
+        # Eq. 8 averages over sequences: a step's loss is divided by how many its micro-batches hold together,
+        # on all processes, where the trainer would count tokens.
+        count = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            count = self.accelerator.gather(count).sum()
+        return count
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> Any:
+        inputs = {**inputs, "use_cache": False}
+        if self.model.config._attn_implementation == "sdpa":
+            # Padding is on the right, where causal attention never looks; without a mask SDPA takes its fast path.
+            inputs.pop("attention_mask", None)
+        outputs = model(**inputs, fused_lm_head=True)
+        losses = sequence_mean_loss(outputs.log_probs, outputs.label_mask)
+        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # DDP averages gradients over processes
+        tokens = outputs.label_mask.sum(1)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["completion_length"].append(tokens.float().mean().item())
+        metrics["entropy"].append((outputs.entropy.detach().sum() / tokens.sum().clamp(min=1)).item())
+        return (loss, outputs) if return_outputs else loss
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], completions: Sequence[str]
+) -> list[dict[str, list[int]]]:
+    """Token ids and labels of each sequence: the prompt masked, the completion closed by the end token."""
+    rows = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        prompt_ids = encode(tokenizer, prompt)
+        if common.opens_thinking(tokenizer, prompt_ids):
+            completion = completion.removeprefix("<think>").lstrip("\n")
+        # Tags such as <think> may be tokens; control tokens must not come out of a teacher's text.
+        ids = tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        ids = [*ids, tokenizer.eos_token_id]
+        rows.append({"input_ids": prompt_ids + ids, "labels": [-100] * len(prompt_ids) + ids})
+    return rows
+
+
+def read_data(path: str | Path) -> pl.DataFrame:
+    """D_cold (Eq. 7): the signals of each case and the teacher's verified `completion`."""
+    try:
+        data = pl.read_parquet(path, glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
+    for name in ("pairs", "ugc", "completion"):
+        if name not in data.columns:
+            raise UserError(f"{path}: field {name!r} is missing")
+    if data.is_empty():
+        raise UserError(f"{path}: no example to train on; did the teacher's outputs fail verification?")
+    return data
+
+
+def train(
+    settings: Mapping[str, Any],
+    model: str | Path,
+    data: str | Path,
+    templates: Templates,
+    output: str | Path,
+    metrics: str | Path,
+) -> None:
+    """Fine-tune `model` on `data`, save it in `output` and its steps in the Parquet file `metrics`.
+
+    Sequences over `max_length` tokens, or with prompts over `max_prompt_length`, are left out: cut short, they would
+    teach the model not to finish.
+    """
+    output = Path(output)
+    checked = common.check_settings(settings, SFTConfig)
+    examples = read_data(data)
+    common.clear_partial(output)
+    arguments = common.make_arguments(SFTConfig, checked, DEFAULTS, common.partial_directory(output))
+    network, tokenizer = common.load_model(Path(model), checked)
+    prompts = [templates.preference(case) for case in examples.iter_rows(named=True)]
+    rows = tokenise(tokenizer, prompts, examples["completion"].to_list())
+    kept = [row for row in rows if _short_enough(row, checked.max_prompt_length, arguments.max_length)]
+    if len(kept) < len(rows):
+        log.warning("left out %d of %d sequences that are too long", len(rows) - len(kept), len(rows))
+    if not kept:
+        raise UserError(f"{data}: every sequence is longer than max_prompt_length or max_length allow")
+    log.info("training on %d sequences, %.0f tokens each", len(kept), sum(len(r["labels"]) for r in kept) / len(kept))
+    trainer = ColdStartTrainer(
+        model=network,
+        args=arguments,
+        train_dataset=Dataset.from_list(kept),
+        processing_class=tokenizer,
+        callbacks=[common.Progress(FIGURES)],
+    )
+    common.run(trainer)
+    if trainer.is_world_process_zero():
+        records.write(from_history(trainer.state.log_history, SFT_METRICS), metrics, SFT_METRICS)
+    common.publish(trainer, tokenizer, output)
+
+
+def _short_enough(row: Mapping[str, list[int]], max_prompt: int | None, max_length: int | None) -> bool:
+    prompt = sum(label == -100 for label in row["labels"])
+    return (max_prompt is None or prompt <= max_prompt) and (max_length is None or len(row["labels"]) <= max_length)

@@ -1,0 +1,166 @@
+"""Rollouts of one prompt computed together: the prompt once, then the rollouts, each seeing the prompt and itself.
+
+A group of G rollouts is one row of tokens
+
+    prompt without its last token | last prompt token, rollout 1 | last prompt token, rollout 2 | ...
+
+with an attention mask that keeps the rollouts apart and position ids that count each from the prompt's end. The
+model's numbers are those of G separate rows; the prompt's share of the work, most of it when signals are long and
+reasoning short, is paid once instead of G times, both when sampling and when training. Any causal model that takes a
+4-D mask under scaled-dot-product attention can run it.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+IGNORED = -100
+
+
+def supports(model: PreTrainedModel) -> bool:
+    """Whether the layout gives this model's exact numbers: SDPA, and no layer with a window of its own."""
+    config = model.config.get_text_config()
+    layers = getattr(config, "layer_types", None) or ["full_attention"]
+    windowed = getattr(config, "sliding_window", None) is not None or set(layers) != {"full_attention"}
+    return config._attn_implementation == "sdpa" and not windowed
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Groups as rows: inputs of the model, and where each rollout's tokens are predicted.
+
+    `input_ids`, `position_ids`, `shift_labels` are (groups, length); `attention_mask` is (groups, 1, length, length),
+    true where a token may look; `row` and `start` are (rollouts,): the group, and where its predictions begin.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    shift_labels: torch.Tensor
+    attention_mask: torch.Tensor
+    row: torch.Tensor
+    start: torch.Tensor
+
+    def unpack(self, values: torch.Tensor, lengths: torch.Tensor, width: int) -> torch.Tensor:
+        """Values (groups, length) at the predictions of each rollout as (rollouts, width), zero past its length."""
+        offsets = torch.arange(width, device=values.device)
+        inside = offsets < lengths[:, None]
+        columns = torch.where(inside, self.start[:, None] + offsets, 0)
+        return values[self.row[:, None], columns] * inside
+
+
+def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], device: torch.device) -> Packed:
+    """Lay out rollouts `completions[i]` of `prompts[i]`; those with equal prompts share a row, in order."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(tuple(prompt), []).append(index)
+    ids, positions, labels, segments = [], [], [], []
+    row, start = [0] * len(prompts), [0] * len(prompts)
+    for number, (prompt, members) in enumerate(groups.items()):
+        head = len(prompt) - 1
+        row_ids, row_positions = list(prompt[:-1]), list(range(head))
+        row_labels, row_segments = [IGNORED] * head, [0] * head
+        for segment, member in enumerate(members, 1):
+            completion = list(completions[member])
+            row[member], start[member] = number, len(row_ids)
+            row_ids += [prompt[-1], *completion[:-1]]
+            row_positions += range(head, head + len(completion))
+            row_labels += completion
+            row_segments += [segment] * len(completion)
+        ids.append(row_ids)
+        positions.append(row_positions)
+        labels.append(row_labels)
+        segments.append(row_segments)
+
+    def padded(rows: list[list[int]], value: int) -> torch.Tensor:
+        tensors = [torch.tensor(values) for values in rows]
+        return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value).to(device)
+
+    segment = padded(segments, -1)
+    length = segment.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    visible = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)
+    return Packed(
+        padded(ids, 0),
+        padded(positions, 0),
+        padded(labels, IGNORED),
+        (visible & causal)[:, None],
+        torch.tensor(row, device=device),
+        torch.tensor(start, device=device),
+    )
+
+
+def sample(logits: torch.Tensor, temperature: float, top_p: float, top_k: int) -> torch.Tensor:
+    """Draw a token from each row of logits (n, vocabulary): temperature, then the best k, then nucleus p."""
+    logits = logits.float() / temperature
+    k = min(top_k, logits.shape[-1]) if top_k > 0 else logits.shape[-1]
+    if k < logits.shape[-1] or top_p < 1:
+        logits, tokens = torch.topk(logits, k)
+        probabilities = logits.softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= top_p, 0)
+        return tokens.gather(-1, torch.multinomial(probabilities, 1))[:, 0]
+    return torch.multinomial(logits.softmax(-1), 1)[:, 0]
+
+
+@torch.no_grad()
+def rollout(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    generations: int,
+    max_new_tokens: int,
+    end_tokens: Collection[int],
+    temperature: float,
+    top_p: float,
+    top_k: int,
+) -> list[list[int]]:
+    """Sample `generations` completions of each prompt, group after group; a completion keeps its end token.
+
+    Draws from torch's global generator.
+    """
+    device = model.device
+    groups, width = len(prompts), max(len(prompt) for prompt in prompts) - 1
+    lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
+    head = torch.zeros(groups, width, dtype=torch.long)
+    for index, prompt in enumerate(prompts):
+        head[index, : len(prompt) - 1] = torch.tensor(prompt[:-1])
+    cache: Any = DynamicCache(config=model.config)
+    if width:
+        # Padding is on the right and causal attention never sees it; later tokens are kept from it by their mask.
+        model.base_model(input_ids=head.to(device), past_key_values=cache, use_cache=True)
+    own = torch.eye(generations, dtype=torch.bool, device=device)
+    mask = (torch.arange(width, device=device) < lengths[:, None])[:, None, None, :]
+    mask = mask.expand(groups, 1, generations, width)
+    step_mask = own[None, None].expand(groups, 1, generations, generations)
+    mask = torch.cat([mask, step_mask.repeat(1, 1, 1, max_new_tokens)], -1)
+    tokens = torch.tensor([prompt[-1] for prompt in prompts], device=device)[:, None].repeat(1, generations)
+    ends = torch.tensor(sorted(end_tokens), device=device)
+    finished = torch.zeros_like(tokens, dtype=torch.bool)
+    drawn = []
+    for step in range(max_new_tokens):
+        seen = width + (step + 1) * generations
+        hidden = model.base_model(
+            input_ids=tokens,
+            attention_mask=mask[..., :seen],
+            position_ids=(lengths[:, None] + step).expand(groups, generations),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits = model.get_output_embeddings()(hidden).flatten(0, 1)
+        tokens = sample(logits, temperature, top_p, top_k).view(groups, generations)
+        drawn.append(tokens)
+        finished |= torch.isin(tokens, ends)
+        if finished.all():
+            break
+    rows = torch.stack(drawn, -1).flatten(0, 1).tolist()
+    ending = set(end_tokens)
+    return [_until_end(row, ending) for row in rows]
+
+
+def _until_end(row: list[int], ends: set[int]) -> list[int]:
+    for index, token in enumerate(row):
+        if token in ends:
+            return row[: index + 1]
+    return row
