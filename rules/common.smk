@@ -1,0 +1,51 @@
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from snakemake.exceptions import WorkflowError
+
+from alignxplore.config import check_config
+from alignxplore.errors import UserError
+from alignxplore.imports import library_modules
+
+try:
+    check_config(config, Path(workflow.basedir) / "config/schema.yaml")
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+
+def library(script):
+    """The library modules that a script imports, so that an edited module reruns its dependents."""
+    return sorted(str(path) for path in library_modules(SCRIPTS / script))
+
+
+def prompt_files():
+    """Template files by the names under which rules take them."""
+    return {f"{name}_prompt": path for name, path in config["prompts"].items()}
+
+
+def benchmarks_of(source):
+    return [
+        name
+        for name, entry in config["benchmarks"].items()
+        if entry.get("source") == source
+    ]
+
+
+def reversed_benchmarks():
+    return [
+        name for name, entry in config["benchmarks"].items() if "reverse_of" in entry
+    ]
+
+
+def one_of(names):
+    """A wildcard constraint that matches these names alone (and nothing, if there are none)."""
+    return "|".join(names) or "(?!)"
+
+
+def psoups_entry(wildcards):
+    return config["data"]["psoups"][
+        config["benchmarks"][wildcards.benchmark]["dimension"]
+    ]

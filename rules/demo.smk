@@ -1,0 +1,95 @@
+# The embedded default makes its own raw data and models; other configurations have none of these rules.
+
+DEMO = config["demo"]
+
+
+def demo_base(wildcards):
+    entry = DEMO["models"][wildcards.model]
+    return {"base": f"models/demo/{entry['base']}"} if "base" in entry else {}
+
+
+rule demo_world:
+    input:
+        lexicon=DEMO["lexicon"],
+        library=library("demo_world.py"),
+    output:
+        jsonl="data/raw/alignx/part-0.jsonl",
+        parquet="data/raw/alignx/part-1.parquet",
+        expertise="data/raw/psoups/expertise.json",
+        informativeness="data/raw/psoups/informativeness.json",
+        style="data/raw/psoups/style.json",
+        wording="data/raw/wording.csv",
+    log:
+        "logs/demo/world.log",
+    benchmark:
+        "benchmarks/demo/world.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        dimensions=DEMO["dimensions"],
+        reveal=DEMO["reveal"],
+        psoups_reveal=DEMO["psoups_reveal"],
+        population=DEMO["population"],
+        psoups_cases=DEMO["psoups_cases"],
+        seed=config["seed"],
+    message:
+        "Populating the demo world: raw AlignX and P-SOUPS files"
+    script:
+        "../scripts/demo_world.py"
+
+
+rule demo_tokenizer:
+    input:
+        **prompt_files(),
+        lexicon=DEMO["lexicon"],
+        names="resources/dimensions.csv",
+        library=library("demo_tokenizer.py"),
+    output:
+        tokenizer=directory("models/demo/tokenizer"),
+    log:
+        "logs/demo/tokenizer.log",
+    benchmark:
+        "benchmarks/demo/tokenizer.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        dimensions=DEMO["dimensions"],
+        vocabulary=DEMO["vocabulary"],
+        seed=config["seed"],
+    message:
+        "Training the scale models' tokenizer"
+    script:
+        "../scripts/demo_tokenizer.py"
+
+
+rule demo_model:
+    input:
+        unpack(demo_base),
+        **prompt_files(),
+        tokenizer=rules.demo_tokenizer.output.tokenizer,
+        lexicon=DEMO["lexicon"],
+        names="resources/dimensions.csv",
+        library=library("demo_model.py"),
+    output:
+        model=directory("models/demo/{model}"),
+    log:
+        "logs/demo/{model}.log",
+    benchmark:
+        "benchmarks/demo/{model}.tsv"
+    wildcard_constraints:
+        model=one_of(DEMO["models"]),
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        name="{model}",
+        dimensions=DEMO["dimensions"],
+        entry=lambda wildcards: DEMO["models"][wildcards.model],
+        seed=config["seed"],
+    message:
+        "Training the scale model {wildcards.model} from scratch"
+    script:
+        "../scripts/demo_model.py"

@@ -1,0 +1,51 @@
+"""Checks on the configuration: its schema, and what a schema cannot say."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from alignxplore.errors import UserError
+
+
+def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
+    """Raise a UserError that names the first offending key, if there is one."""
+    schema = yaml.safe_load(schema_file.read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    error = jsonschema.exceptions.best_match(validator.iter_errors(dict(config)))
+    if error is not None:
+        raise UserError(f"config: {_describe(error)}")
+    for name, entry in config["benchmarks"].items():
+        if "reverse_of" in entry:
+            _known(f"benchmarks.{name}.reverse_of", entry["reverse_of"], config["benchmarks"])
+            if "reverse_of" in config["benchmarks"][entry["reverse_of"]]:
+                raise UserError(f"config: benchmarks.{name}.reverse_of: {entry['reverse_of']!r} is itself reversed")
+        elif entry["source"] == "alignx":
+            _known(f"benchmarks.{name}.split", entry["split"], config["data"]["splits"])
+        else:
+            _known(f"benchmarks.{name}.dimension", entry["dimension"], config["data"]["psoups"])
+    for name, entry in config.get("demo", {}).get("models", {}).items():
+        if "base" in entry:
+            _known(f"demo.models.{name}.base", entry["base"], config["demo"]["models"])
+
+
+def _known(key: str, value: str, names: Iterable[str]) -> None:
+    names = list(names)
+    if value not in names:
+        close = difflib.get_close_matches(value, names, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+        raise UserError(f"config: {key}: no such name {value!r}{hint}")
+
+
+def _describe(error: jsonschema.ValidationError) -> str:
+    path = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known))[0]
+        key = f"{path}.{unknown}" if path else unknown
+        close = difflib.get_close_matches(unknown, known, 1)
+        return f"{key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"{path or 'top level'}: {error.message}"
