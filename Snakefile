@@ -8,6 +8,8 @@ configfile: "config/config.yaml"
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/inference.smk"
+include: "rules/judging.smk"
 
 
 if "demo" in config:
@@ -18,8 +20,10 @@ if "demo" in config:
 rule all:
     default_target: True
     input:
-        expand("data/cases/{benchmark}.parquet", benchmark=config["benchmarks"]),
-        "data/splits/cold.parquet",
         "data/splits/rl.parquet",
         "data/cold/dimensions.parquet",
-        [f"models/demo/{name}" for name in config.get("demo", {}).get("models", ())],
+        expand(
+            "results/judgements/{judge}/{method}.parquet",
+            judge=config["judges"],
+            method=config["methods"],
+        ),

@@ -49,3 +49,23 @@ def psoups_entry(wildcards):
     return config["data"]["psoups"][
         config["benchmarks"][wildcards.benchmark]["dimension"]
     ]
+
+
+def model_entry(name):
+    """A model's entry in the config, without what only its users need to know."""
+    return config["models"][name]
+
+
+def model_files(name):
+    """The directory that a rule of this workflow makes for a model; nothing for models from elsewhere."""
+    path = config["models"][name]["path"]
+    return [path] if path.startswith("models/") else []
+
+
+def cases_of(names):
+    return [f"data/cases/{name}.parquet" for name in names]
+
+
+def method_model(wildcards):
+    entry = config["methods"][wildcards.method]
+    return config["models"][entry["model"]] if entry["kind"] == "model" else None

@@ -27,6 +27,15 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
             _known(f"benchmarks.{name}.split", entry["split"], config["data"]["splits"])
         else:
             _known(f"benchmarks.{name}.dimension", entry["dimension"], config["data"]["psoups"])
+    for table in ("methods", "judges"):
+        for name, entry in config[table].items():
+            if "model" in entry:
+                _known(f"{table}.{name}.model", entry["model"], config["models"])
+    made = {f"models/demo/{name}" for name in config.get("demo", {}).get("models", {})}
+    for name, entry in config["models"].items():
+        path = entry["path"]
+        if path.startswith(("models/", "/", "./", "../")) and path not in made and not Path(path).is_dir():
+            raise UserError(f"config: models.{name}.path: there is no directory {path!r}, and no rule makes it")
     for name, entry in config.get("demo", {}).get("models", {}).items():
         if "base" in entry:
             _known(f"demo.models.{name}.base", entry["base"], config["demo"]["models"])

@@ -1,0 +1,44 @@
+# Preference descriptions: one job a method, for the cases of all benchmarks.
+
+
+def preferences_inputs(wildcards):
+    entry = config["methods"][wildcards.method]
+    if entry["kind"] != "model":
+        return {}
+    return {"model": model_files(entry["model"]), **prompt_files()}
+
+
+def method_params(wildcards, name, default=None):
+    """A parameter that methods without a model do not depend on."""
+    is_model = config["methods"][wildcards.method]["kind"] == "model"
+    return config[name] if is_model else default
+
+
+rule preferences:
+    input:
+        unpack(preferences_inputs),
+        cases=cases_of(config["benchmarks"]),
+        library=library("preferences.py"),
+    output:
+        preferences="results/preferences/{method}.parquet",
+    log:
+        "logs/preferences/{method}.log",
+    benchmark:
+        "benchmarks/preferences/{method}.tsv"
+    wildcard_constraints:
+        method=one_of(config["methods"]),
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=lambda wildcards: int((method_model(wildcards) or {}).get("gpu", 0)),
+    params:
+        method="{method}",
+        entry=lambda wildcards: config["methods"][wildcards.method],
+        model=method_model,
+        sampling=lambda wildcards: method_params(wildcards, "evaluation"),
+        seed=lambda wildcards: method_params(wildcards, "seed"),
+    message:
+        "Describing preferences by method {wildcards.method}"
+    script:
+        "../scripts/preferences.py"

@@ -1,0 +1,34 @@
+# Offline judgements: one job a judge and method, for the cases of all benchmarks.
+
+
+rule judgements:
+    input:
+        **prompt_files(),
+        model=lambda wildcards: model_files(config["judges"][wildcards.judge]["model"]),
+        cases=cases_of(config["benchmarks"]),
+        preferences="results/preferences/{method}.parquet",
+        library=library("judgements.py"),
+    output:
+        judgements="results/judgements/{judge}/{method}.parquet",
+    log:
+        "logs/judgements/{judge}/{method}.log",
+    benchmark:
+        "benchmarks/judgements/{judge}/{method}.tsv"
+    wildcard_constraints:
+        judge=one_of(config["judges"]),
+        method=one_of(config["methods"]),
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=lambda wildcards: int(
+            model_entry(config["judges"][wildcards.judge]["model"]).get("gpu", 0)
+        ),
+    params:
+        judge="{judge}",
+        kind=lambda wildcards: config["judges"][wildcards.judge]["kind"],
+        model=lambda wildcards: model_entry(config["judges"][wildcards.judge]["model"]),
+    message:
+        "Judging {wildcards.method} by {wildcards.judge}"
+    script:
+        "../scripts/judgements.py"

@@ -1,0 +1,78 @@
+"""Preference descriptions of a method for the cases of its benchmarks, and their judgements."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from alignxplore.engines.base import Engine, Sampling
+from alignxplore.formats import Parsed, parse_completion
+from alignxplore.judging import Kind, is_correct, p_chosen, position_flip
+from alignxplore.prompts import Templates, signals_text
+
+
+def given_preferences(kind: str, cases: pl.DataFrame, method: str) -> pl.DataFrame:
+    """PREFERENCE rows of a method that asks no model: nothing, the raw signals, or the golden preference."""
+    describe = {
+        "none": lambda case: "",
+        "signals": signals_text,
+        "golden": lambda case: case["golden_preference"],
+    }[kind]
+    rows = list(cases.iter_rows(named=True))
+    return _preferences(rows, method, [(Parsed("", describe(case), True), "stop", 0, 0) for case in rows])
+
+
+def model_preferences(
+    engine: Engine,
+    templates: Templates,
+    cases: pl.DataFrame,
+    method: str,
+    entry: Mapping[str, Any],
+    sampling: Sampling,
+) -> pl.DataFrame:
+    """PREFERENCE rows of a method whose `entry` names a model; all cases go to the engine at once."""
+    rows = list(cases.iter_rows(named=True))
+    reasoning = entry["reasoning"]
+    prompts = [templates.preference(case) if reasoning else templates.concise(case) for case in rows]
+    thinking = entry.get("thinking", "tags") if reasoning else "none"
+    results = []
+    for completion in engine.generate(prompts, sampling):
+        parsed = parse_completion(completion.text, completion.finish_reason, thinking)
+        results.append((parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens))
+    return _preferences(rows, method, results)
+
+
+def _preferences(cases: list[dict[str, Any]], method: str, results: list[tuple[Parsed, str, int, int]]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "case_id": case["case_id"],
+                "benchmark": case["benchmark"],
+                "method": method,
+                "reasoning": parsed.reasoning,
+                "preference": parsed.preference,
+                "format_ok": parsed.format_ok,
+                "finish_reason": finish_reason,
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+            }
+            for case, (parsed, finish_reason, prompt_tokens, completion_tokens) in zip(cases, results, strict=True)
+        ]
+    )
+
+
+def judge_preferences(
+    engine: Engine, templates: Templates, kind: Kind, judge: str, cases: pl.DataFrame, preferences: pl.DataFrame
+) -> pl.DataFrame:
+    """JUDGEMENT rows: every preference against the target pair of its case, joined on benchmark and case_id."""
+    key = ["benchmark", "case_id"]
+    joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
+    rows = list(joined.iter_rows(named=True))
+    probabilities = p_chosen(engine, templates, kind, rows, [row["preference"] for row in rows])
+    return joined.select("case_id", "benchmark", "method").with_columns(
+        judge=pl.lit(judge),
+        p_chosen_ab=pl.Series(probabilities[:, 0], dtype=pl.Float64),
+        p_chosen_ba=pl.Series(probabilities[:, 1], dtype=pl.Float64),
+        correct=pl.Series(is_correct(probabilities)),
+        position_flip=pl.Series(position_flip(probabilities)),
+    )

@@ -1,0 +1,20 @@
+"""Judge one method's preference descriptions on all benchmarks."""
+
+import polars as pl
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.engines import load
+from alignxplore.inference import judge_preferences
+from alignxplore.prompts import Templates
+
+
+def main(snakemake):
+    inputs, params = snakemake.input, snakemake.params
+    cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
+    preferences = records.read(inputs.preferences, records.PREFERENCE)
+    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    judgements = judge_preferences(load(params.model), templates, params.kind, params.judge, cases, preferences)
+    records.write(judgements, snakemake.output.judgements, records.JUDGEMENT)
+
+
+script_main(main, snakemake)  # noqa: F821
