@@ -8,6 +8,7 @@ configfile: "config/config.yaml"
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/cold_start.smk"
 include: "rules/inference.smk"
 include: "rules/judging.smk"
 
@@ -21,7 +22,7 @@ rule all:
     default_target: True
     input:
         "data/splits/rl.parquet",
-        "data/cold/dimensions.parquet",
+        "data/cold/d_cold.parquet",
         expand(
             "results/judgements/{judge}/{method}.parquet",
             judge=config["judges"],

@@ -31,6 +31,8 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
         for name, entry in config[table].items():
             if "model" in entry:
                 _known(f"{table}.{name}.model", entry["model"], config["models"])
+    _known("cold_start.teacher", config["cold_start"]["teacher"], config["models"])
+    _known("cold_start.judge", config["cold_start"]["judge"], config["judges"])
     made = {f"models/demo/{name}" for name in config.get("demo", {}).get("models", {})}
     for name, entry in config["models"].items():
         path = entry["path"]

@@ -30,6 +30,23 @@ EXAMPLE = pl.Schema(
 )
 REFINED = pl.Schema({**EXAMPLE, "form": pl.String(), "consistent": DIRECTION})
 DIMENSIONS = pl.Schema({"example_id": pl.String(), "dimensions": pl.List(pl.String)})
+GENERATION = pl.Schema(
+    {
+        "example_id": pl.String(),
+        "generation": pl.Int32(),
+        "completion": pl.String(),
+        "reasoning": pl.String(),
+        "preference": pl.String(),
+        "format_ok": pl.Boolean(),
+        "finish_reason": pl.String(),
+        "prompt_tokens": pl.Int32(),
+        "completion_tokens": pl.Int32(),
+    }
+)
+SCORED_GENERATION = pl.Schema({**GENERATION, "reward": pl.Float64()})
+DEMONSTRATION = pl.Schema({**EXAMPLE, "generation": pl.Int32(), "completion": pl.String()})
+"""A row of D_cold (Eq. 7)."""
+
 CASE = pl.Schema(
     {
         "case_id": pl.String(),

@@ -1,0 +1,20 @@
+"""Let the teacher reason about the cold-start examples, G times each, told their key dimensions."""
+
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.cold_start import generate
+from alignxplore.engines import Sampling, load
+from alignxplore.prompts import Templates
+
+
+def main(snakemake):
+    inputs, params = snakemake.input, snakemake.params
+    examples = records.read(inputs.cold, records.EXAMPLE)
+    dimensions = dict(records.read(inputs.dimensions, records.DIMENSIONS).iter_rows())
+    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    sampling = Sampling(**params.sampling, seed=params.seed)
+    generations = generate(load(params.model), templates, examples, dimensions, params.generations, sampling)
+    records.write(generations, snakemake.output.generations, records.GENERATION)
+
+
+script_main(main, snakemake)  # noqa: F821

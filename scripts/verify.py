@@ -1,0 +1,23 @@
+"""Keep the teacher's generations that earn the full reward: D_cold (Eq. 7)."""
+
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.cold_start import verify
+from alignxplore.engines import load
+from alignxplore.prompts import Templates
+from alignxplore.rewards import Reward
+
+
+def main(snakemake):
+    inputs, params = snakemake.input, snakemake.params
+    generations = records.read(inputs.generations, records.GENERATION)
+    examples = records.read(inputs.cold, records.EXAMPLE)
+    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    reward = Reward(params.kind, load(params.model), templates)
+    scored, demonstrations = verify(reward, generations, examples)
+    print(f"{len(demonstrations)} of {len(generations)} generations earn the full reward")
+    records.write(scored, snakemake.output.scored, records.SCORED_GENERATION)
+    records.write(demonstrations, snakemake.output.d_cold, records.DEMONSTRATION)
+
+
+script_main(main, snakemake)  # noqa: F821
