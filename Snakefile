@@ -2,8 +2,10 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+# A file given by --configfile stands alone: nothing of the default leaks into it.
+if not workflow.config_settings.configfiles:
 
-configfile: "config/config.yaml"
+    configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"

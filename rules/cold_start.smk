@@ -16,6 +16,8 @@ rule teacher:
         "logs/teacher.log",
     benchmark:
         "benchmarks/teacher.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -46,6 +48,8 @@ rule verify:
         "logs/verify.log",
     benchmark:
         "benchmarks/verify.tsv"
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=2000,

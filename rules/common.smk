@@ -69,3 +69,21 @@ def cases_of(names):
 def method_model(wildcards):
     entry = config["methods"][wildcards.method]
     return config["models"][entry["model"]] if entry["kind"] == "model" else None
+
+
+def demo_base(wildcards):
+    entry = config["demo"]["models"][wildcards.model]
+    return {"base": f"models/demo/{entry['base']}"} if "base" in entry else {}
+
+
+def preferences_inputs(wildcards):
+    entry = config["methods"][wildcards.method]
+    if entry["kind"] != "model":
+        return {}
+    return {"model": model_files(entry["model"]), **prompt_files()}
+
+
+def method_params(wildcards, name, default=None):
+    """A parameter that methods without a model do not depend on."""
+    is_model = config["methods"][wildcards.method]["kind"] == "model"
+    return config[name] if is_model else default

@@ -12,6 +12,8 @@ rule parse_alignx:
         "logs/parse_alignx.log",
     benchmark:
         "benchmarks/parse_alignx.tsv"
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
@@ -34,6 +36,8 @@ rule refine:
         "logs/refine.log",
     benchmark:
         "benchmarks/refine.tsv"
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
@@ -58,6 +62,8 @@ rule split:
         "logs/split.log",
     benchmark:
         "benchmarks/split.tsv"
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
@@ -81,6 +87,8 @@ rule dimensions:
         "logs/dimensions.log",
     benchmark:
         "benchmarks/dimensions.tsv"
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
@@ -103,6 +111,8 @@ rule benchmark_alignx:
         "benchmarks/cases/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=one_of(benchmarks_of("alignx")),
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
@@ -126,6 +136,8 @@ rule benchmark_psoups:
         "benchmarks/cases/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=one_of(benchmarks_of("psoups")),
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
@@ -154,6 +166,8 @@ rule benchmark_reverse:
         "benchmarks/cases/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=one_of(reversed_benchmarks()),
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=1000,
         runtime=30,

@@ -3,11 +3,6 @@
 DEMO = config["demo"]
 
 
-def demo_base(wildcards):
-    entry = DEMO["models"][wildcards.model]
-    return {"base": f"models/demo/{entry['base']}"} if "base" in entry else {}
-
-
 rule demo_world:
     input:
         lexicon=DEMO["lexicon"],
@@ -23,6 +18,8 @@ rule demo_world:
         "logs/demo/world.log",
     benchmark:
         "benchmarks/demo/world.tsv"
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
@@ -51,6 +48,8 @@ rule demo_tokenizer:
         "logs/demo/tokenizer.log",
     benchmark:
         "benchmarks/demo/tokenizer.tsv"
+    conda:
+        "../envs/cpu.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -80,6 +79,8 @@ rule demo_model:
         "benchmarks/demo/{model}.tsv"
     wildcard_constraints:
         model=one_of(DEMO["models"]),
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=3000,

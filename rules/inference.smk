@@ -1,19 +1,6 @@
 # Preference descriptions: one job a method, for the cases of all benchmarks.
 
 
-def preferences_inputs(wildcards):
-    entry = config["methods"][wildcards.method]
-    if entry["kind"] != "model":
-        return {}
-    return {"model": model_files(entry["model"]), **prompt_files()}
-
-
-def method_params(wildcards, name, default=None):
-    """A parameter that methods without a model do not depend on."""
-    is_model = config["methods"][wildcards.method]["kind"] == "model"
-    return config[name] if is_model else default
-
-
 rule preferences:
     input:
         unpack(preferences_inputs),
@@ -27,6 +14,8 @@ rule preferences:
         "benchmarks/preferences/{method}.tsv"
     wildcard_constraints:
         method=one_of(config["methods"]),
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=2000,

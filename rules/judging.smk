@@ -17,6 +17,8 @@ rule judgements:
     wildcard_constraints:
         judge=one_of(config["judges"]),
         method=one_of(config["methods"]),
+    conda:
+        "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=2000,

@@ -6,9 +6,12 @@ from typing import Any
 import polars as pl
 
 from alignxplore.engines.base import Engine, Sampling
-from alignxplore.formats import Parsed, parse_completion
+from alignxplore.formats import Parsed, Thinking, parse_completion
 from alignxplore.judging import Kind, is_correct, p_chosen, position_flip
 from alignxplore.prompts import Templates, signals_text
+
+_Result = tuple[Parsed, str, int, int]
+"""What a method says of a case, its finish reason, and the tokens of prompt and completion."""
 
 
 def given_preferences(kind: str, cases: pl.DataFrame, method: str) -> pl.DataFrame:
@@ -34,15 +37,15 @@ def model_preferences(
     rows = list(cases.iter_rows(named=True))
     reasoning = entry["reasoning"]
     prompts = [templates.preference(case) if reasoning else templates.concise(case) for case in rows]
-    thinking = entry.get("thinking", "tags") if reasoning else "none"
-    results = []
+    thinking: Thinking = entry.get("thinking", "tags") if reasoning else "none"
+    results: list[_Result] = []
     for completion in engine.generate(prompts, sampling):
         parsed = parse_completion(completion.text, completion.finish_reason, thinking)
         results.append((parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens))
     return _preferences(rows, method, results)
 
 
-def _preferences(cases: list[dict[str, Any]], method: str, results: list[tuple[Parsed, str, int, int]]) -> pl.DataFrame:
+def _preferences(cases: list[dict[str, Any]], method: str, results: list[_Result]) -> pl.DataFrame:
     return pl.DataFrame(
         [
             {

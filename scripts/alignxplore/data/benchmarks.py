@@ -48,10 +48,7 @@ def reverse(cases: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
     rows = []
     for row in cases.iter_rows(named=True):
         direction = [-sign for sign in row["direction"]]
-        if row["dimension"]:
-            golden = personas[row["dimension"], direction[0]]
-        else:
-            golden = wording.describe(direction)
+        golden = personas[row["dimension"], direction[0]] if row["dimension"] else wording.describe(direction)
         rows.append(
             {
                 **_swapped(row),

@@ -137,8 +137,8 @@ def write_alignx(users: Users, population: Population, jsonl: Path, parquet: Pat
     for kind in range(population.broken):
         lines.insert(users.world.rng.randrange(len(lines)), _damaged(records[kind], kind % 4))
     jsonl.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    interaction = {"prompt": pl.String, "Preference Direction": pl.List(pl.Float64)}
-    schema = {
+    interaction: dict[str, Any] = {"prompt": pl.String, "Preference Direction": pl.List(pl.Float64)}
+    schema: dict[str, Any] = {
         "prompt": pl.String,
         "chosen": pl.String,
         "rejected": pl.String,

@@ -97,7 +97,7 @@ class TransformersEngine:
                 end = next((place for place, token in enumerate(tokens) if token in self.stops), None)
                 kept = tokens if end is None else tokens[:end]
                 results[index] = Completion(
-                    text=self.tokenizer.decode(kept, skip_special_tokens=False),
+                    text=str(self.tokenizer.decode(kept, skip_special_tokens=False)),
                     finish_reason="length" if end is None else "stop",
                     prompt_tokens=len(rows[index]),
                     completion_tokens=len(kept),

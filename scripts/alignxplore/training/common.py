@@ -38,6 +38,9 @@ Arguments = TypeVar("Arguments", bound=TrainingArguments)
 OWN_SETTINGS = ("attn_implementation", "dtype", "max_prompt_length")
 """Settings that are not TRL's: how the model is loaded, and the longest prompt in tokens that is trained on."""
 
+MOST_LOGITS = 2**26
+"""Logits are kept in memory up to this many, 256 MiB in float32."""
+
 DEFAULTS: dict[str, Any] = {
     "bf16": False,
     "dataloader_num_workers": 0,
@@ -132,6 +135,30 @@ def load_model(model: Path, settings: Settings) -> tuple[PreTrainedModel, PreTra
 def opens_thinking(tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int]) -> bool:
     """Whether the chat template has already opened `<think>` at the end of the prompt."""
     return tokenizer.decode(prompt_ids[-8:]).rstrip().endswith("<think>")
+
+
+def score(
+    model: Any, inputs: Mapping[str, Any], shift_labels: torch.Tensor, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each label and entropy (no gradient) of its distribution, in nats, zero where it is -100.
+
+    `shift_labels` (batch, length) stand where they are predicted. `model` has TRL's fused head, which recomputes
+    logits tile by tile to save memory; where the logits are small, keeping them is several times as fast.
+    """
+    kept = shift_labels != -100
+    first = int(kept.any(0).int().argmax())
+    vocabulary = getattr(model, "module", model).config.get_text_config().vocab_size
+    if kept[:, first:].numel() * vocabulary > MOST_LOGITS:
+        outputs = model(**inputs, shift_labels=shift_labels, fused_lm_head=True)
+        return outputs.log_probs, outputs.entropy.detach()
+    positions = torch.arange(first, kept.shape[1], device=kept.device)
+    logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits[kept[:, first:]]
+    log_probs = (logits.float() / temperature).log_softmax(-1)
+    chosen = log_probs.gather(1, shift_labels[kept][:, None])[:, 0]
+    with torch.no_grad():
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+    empty = chosen.new_zeros(kept.shape)
+    return empty.masked_scatter(kept, chosen), empty.masked_scatter(kept, entropy)
 
 
 class Progress(TrainerCallback):

@@ -1,14 +1,14 @@
 """Reinforcement learning by GRPO: Eq. 9-11 of the paper through TRL's GRPOTrainer."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignxplore import engines, records
 from alignxplore.engines.hf import encode
 from alignxplore.errors import UserError
-from alignxplore.formats import Parsed, parse_completion
+from alignxplore.formats import Parsed, Thinking, parse_completion
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.rewards import Reward
 from alignxplore.training import common, shared_prompts
@@ -16,6 +16,7 @@ from alignxplore.training.metrics import GRPO_METRICS, from_history
 
 import torch  # isort: skip
 from datasets import Dataset  # isort: skip
+from transformers import PreTrainedTokenizerBase  # isort: skip
 from trl import GRPOConfig, GRPOTrainer  # isort: skip
 from trl.models import unwrap_model_for_generation  # isort: skip
 
@@ -81,7 +82,12 @@ class PreferenceTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         # Without a KL or entropy term, a rollout without advantage adds nothing to the gradient.
-        if self._skip_without_signal and self.beta == 0 and not self._entropy_bonus_enabled and inputs["advantages"].dim() == 1:
+        if (
+            self._skip_without_signal
+            and self.beta == 0
+            and not self._entropy_bonus_enabled
+            and inputs["advantages"].dim() == 1
+        ):
             self._signal = inputs["advantages"] != 0
         try:
             return super()._compute_loss(model, inputs)
@@ -99,7 +105,8 @@ class PreferenceTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        if not self._share or compute_aux_loss or any(value is not None for value in kwargs.values()):
+        stock = not self._share or compute_aux_loss or self._entropy_bonus_enabled
+        if stock or any(value is not None for value in kwargs.values()):
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
@@ -129,36 +136,35 @@ class PreferenceTrainer(GRPOTrainer):
             members = chunk.tolist()
             packed = shared_prompts.pack([prompts[i] for i in members], [answers[i] for i in members], device)
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(live[chunk[0]])), self.accelerator.autocast():
-                outputs = model(
-                    input_ids=packed.input_ids,
-                    attention_mask=packed.attention_mask,
-                    position_ids=packed.position_ids,
-                    shift_labels=packed.shift_labels,
-                    fused_lm_head=True,
-                )
-            log_probs.append(packed.unpack(outputs.log_probs, lengths[chunk], logits_to_keep))
-            entropies.append(packed.unpack(outputs.entropy, lengths[chunk], logits_to_keep))
+                scores = common.score(model, packed.inputs, packed.shift_labels, self.temperature)
+            log_probs.append(packed.unpack(scores[0], lengths[chunk], logits_to_keep))
+            entropies.append(packed.unpack(scores[1], lengths[chunk], logits_to_keep))
         order = torch.cat(chunks).argsort()
         entropy = torch.cat(entropies)[order] if compute_entropy else None
         return torch.cat(log_probs)[order], entropy, None
 
 
 def reward_function(
-    reward: Rewards, cases: Sequence[dict[str, Any]], end_tokens: Sequence[int], thinking: str
+    reward: Rewards,
+    cases: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    end_tokens: Collection[int],
+    thinking: Thinking,
 ) -> Callable[..., list[float]]:
     """TRL's form of `reward`: a completion that does not end in one of `end_tokens` was cut off."""
 
     def preference_reward(
-        completions: Sequence[str],
         completion_ids: Sequence[Sequence[int]],
         row: Sequence[int],
         log_metric: Callable[[str, float], None],
         **kwargs: Any,
     ) -> list[float]:
-        parsed = [
-            parse_completion(text, "stop" if ids[-1] in end_tokens else "length", thinking)
-            for text, ids in zip(completions, completion_ids, strict=True)
-        ]
+        parsed = []
+        for ids in completion_ids:
+            finished = ids[-1] in end_tokens
+            # As the engines decode: control tokens stay visible, so that a completion with one is out of format.
+            text = tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
+            parsed.append(parse_completion(text, "stop" if finished else "length", thinking))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
         return [float(value) for value in reward(parsed, [cases[index] for index in row])]
 
@@ -189,18 +195,18 @@ def make_trainer(
         raise UserError(f"{len(kept)} prompts to train on are fewer than the {groups} of one step")
     tokens = sum(len(encoded[str(i)]) for i in kept) / len(kept)
     log.info("training on %d prompts, %.0f tokens each, %d a step", len(kept), tokens, groups)
-    thinking = "template" if common.opens_thinking(tokenizer, encoded[str(kept[0])]) else "tags"
-    ends: list[int] = []
+    thinking: Thinking = "template" if common.opens_thinking(tokenizer, encoded[str(kept[0])]) else "tags"
+    ends: set[int] = set()  # known once the trainer has read the model's generation config
     trainer = PreferenceTrainer(
         model=network,
-        reward_funcs=reward_function(reward, cases, ends, thinking),
+        reward_funcs=reward_function(reward, cases, tokenizer, ends, thinking),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}),
         processing_class=tokenizer,
         callbacks=[common.Progress(FIGURES)],
         encoded=encoded,
     )
-    ends.extend(trainer.eos_token_ids)
+    ends.update(trainer.eos_token_ids)
     return trainer
 
 

@@ -53,20 +53,21 @@ class ColdStartTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
-        inputs = {**inputs, "use_cache": False}
+        labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100)
+        features = {name: value for name, value in inputs.items() if name != "labels"}
         if self.model.config._attn_implementation == "sdpa":
             # Padding is on the right, where causal attention never looks; without a mask SDPA takes its fast path.
-            inputs.pop("attention_mask", None)
-        outputs = model(**inputs, fused_lm_head=True)
-        losses = sequence_mean_loss(outputs.log_probs, outputs.label_mask)
+            features.pop("attention_mask", None)
+        log_probs, entropy = common.score(model, features, labels)
+        mask = labels != -100
+        losses = sequence_mean_loss(log_probs, mask)
         loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages gradients over processes
-        tokens = outputs.label_mask.sum(1)
         metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["completion_length"].append(tokens.float().mean().item())
-        metrics["entropy"].append((outputs.entropy.detach().sum() / tokens.sum().clamp(min=1)).item())
-        return (loss, outputs) if return_outputs else loss
+        metrics["completion_length"].append(mask.sum().item() / len(mask))
+        metrics["entropy"].append((entropy.sum() / mask.sum().clamp(min=1)).item())
+        return (loss, {}) if return_outputs else loss
 
 
 def tokenise(

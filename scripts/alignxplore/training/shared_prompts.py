@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
 
 IGNORED = -100
 
@@ -42,6 +43,15 @@ class Packed:
     attention_mask: torch.Tensor
     row: torch.Tensor
     start: torch.Tensor
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Arguments of the model's forward pass."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
 
     def unpack(self, values: torch.Tensor, lengths: torch.Tensor, width: int) -> torch.Tensor:
         """Values (groups, length) at the predictions of each rollout as (rollouts, width), zero past its length."""
@@ -105,6 +115,29 @@ def sample(logits: torch.Tensor, temperature: float, top_p: float, top_k: int) -
     return torch.multinomial(logits.softmax(-1), 1)[:, 0]
 
 
+class _Room(DynamicLayer):
+    """A cache layer with room for `length` tokens from the start: a step writes its own keys and copies no others."""
+
+    def __init__(self, length: int):
+        super().__init__()
+        self.length = length
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = self.get_seq_length()
+        if not seen:
+            self.lazy_initialization(key_states, value_states)
+            batch, heads, _, size = key_states.shape
+            self._keys = key_states.new_empty(batch, heads, self.length, size)
+            self._values = value_states.new_empty(batch, heads, self.length, value_states.shape[-1])
+        end = seen + key_states.shape[2]
+        self._keys[:, :, seen:end] = key_states
+        self._values[:, :, seen:end] = value_states
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+
 @torch.no_grad()
 def rollout(
     model: PreTrainedModel,
@@ -126,7 +159,8 @@ def rollout(
     head = torch.zeros(groups, width, dtype=torch.long)
     for index, prompt in enumerate(prompts):
         head[index, : len(prompt) - 1] = torch.tensor(prompt[:-1])
-    cache: Any = DynamicCache(config=model.config)
+    room = width + generations * max_new_tokens
+    cache = Cache(layers=[_Room(room) for _ in range(model.config.get_text_config().num_hidden_layers)])
     if width:
         # Padding is on the right and causal attention never sees it; later tokens are kept from it by their mask.
         model.base_model(input_ids=head.to(device), past_key_values=cache, use_cache=True)

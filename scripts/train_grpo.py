@@ -1,0 +1,24 @@
+"""GRPO on the examples of D_rl (Eq. 9-11); a program, so that `accelerate launch` can start one process a GPU."""
+
+import argparse
+
+from alignxplore.training import programs
+
+
+def train(arguments: argparse.Namespace) -> None:
+    from alignxplore.prompts import Templates
+    from alignxplore.training import grpo
+
+    grpo.train(
+        settings=arguments.settings,
+        model=arguments.model,
+        data=arguments.data,
+        templates=Templates(**arguments.prompts),
+        reward=arguments.reward,
+        output=arguments.output,
+        metrics=arguments.metrics,
+    )
+
+
+if __name__ == "__main__":
+    programs.run(programs.parser("GRPO (Eq. 9-11).", reward=True).parse_args(), train)

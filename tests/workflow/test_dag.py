@@ -1,0 +1,99 @@
+"""The DAG itself: what it plans, what a bad configuration says, what a change reruns."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """A copy of the workflow without anything that a run has written."""
+    path = tmp_path_factory.mktemp("tree")
+    for name in ("Snakefile", "rules", "scripts", "config", "resources"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, path / name)
+    return path
+
+
+def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+
+
+def configured(tree: Path, name: str, change) -> Path:
+    config = yaml.safe_load((tree / "config/config.yaml").read_text())
+    change(config)
+    path = tree / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+def planned(output: str) -> dict[str, int]:
+    lines = output.split("Job stats:")[1].split("total")[0].splitlines()[3:]
+    return {name: int(count) for name, count in (line.split() for line in lines if line.strip())}
+
+
+def test_default_plan(tree):
+    result = snakemake(tree, "-n")
+    assert result.returncode == 0, result.stderr
+    config = yaml.safe_load((tree / "config/config.yaml").read_text())
+    jobs = planned(result.stdout + result.stderr)
+    assert jobs["preferences"] == len(config["methods"])
+    assert jobs["judgements"] == len(config["methods"]) * len(config["judges"])
+    assert jobs["demo_model"] == len(config["demo"]["models"])
+
+
+def test_one_target_asks_for_what_it_needs_alone(tree):
+    result = snakemake(tree, "-n", "data/cases/psoups_style_reverse.parquet")
+    assert planned(result.stdout + result.stderr) == {"demo_world": 1, "benchmark_psoups": 1, "benchmark_reverse": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["data"].update(splitz={}), "data.splitz: unknown key; did you mean 'splits'?"),
+        (lambda c: c["evaluation"].update(temperature="hot"), "evaluation.temperature: 'hot' is not of type 'number'"),
+        (lambda c: c["methods"]["teacher"].update(model="teecher"), "methods.teacher.model: no such name 'teecher'"),
+        (lambda c: c["benchmarks"]["psoups_style_reverse"].update(reverse_of="psoups_stile"), "did you mean"),
+        (
+            lambda c: c["models"]["judge"].update(path="./nowhere"),
+            "models.judge.path: there is no directory './nowhere'",
+        ),
+    ],
+)
+def test_bad_configuration_is_named_in_one_line(tree, change, message):
+    path = configured(tree, "bad", change)
+    result = snakemake(tree, "-n", "--configfile", str(path))
+    output = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_data_stage_runs_and_then_has_nothing_to_do(tree):
+    targets = ["data/cold/dimensions.parquet", "data/cases/alignx_test_reverse.parquet"]
+    first = snakemake(tree, "--cores", "2", *targets)
+    assert first.returncode == 0, first.stderr
+    again = snakemake(tree, "-n", *targets)
+    assert "Nothing to be done" in again.stdout + again.stderr
+    path = configured(tree, "more", lambda c: c["data"]["splits"].update(test=150))
+    changed = snakemake(tree, "-n", *targets, "--configfile", str(path))
+    jobs = planned(changed.stdout + changed.stderr)
+    assert jobs == {"split": 1, "dimensions": 1, "benchmark_alignx": 1, "benchmark_reverse": 1}
+
+
+def test_too_few_users_end_with_one_clear_line(tree):
+    path = configured(tree, "greedy", lambda c: c["data"]["splits"].update(rl=5000))
+    result = snakemake(tree, "--cores", "1", "data/splits/rl.parquet", "--configfile", str(path))
+    log = (tree / "logs/split.log").read_text()
+    assert result.returncode != 0
+    assert re.search(r"data\.splits\.\w+ wants \d+ examples .* only \d+ are available", log)
+    assert "Traceback" not in log
