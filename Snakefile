@@ -11,6 +11,7 @@ if not workflow.config_settings.configfiles:
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/cold_start.smk"
+include: "rules/training.smk"
 include: "rules/inference.smk"
 include: "rules/judging.smk"
 

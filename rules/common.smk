@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -87,3 +88,19 @@ def method_params(wildcards, name, default=None):
     """A parameter that methods without a model do not depend on."""
     is_model = config["methods"][wildcards.method]["kind"] == "model"
     return config[name] if is_model else default
+
+
+def variants_of(stage):
+    return [
+        name
+        for name, entry in config["training"]["variants"].items()
+        if entry["stage"] == stage
+    ]
+
+
+def variant_start(variant):
+    return model_files(config["training"]["variants"][variant]["from"])
+
+
+def variant_judge(wildcards):
+    return config["judges"][config["training"]["variants"][wildcards.variant]["judge"]]

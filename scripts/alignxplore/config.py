@@ -34,6 +34,11 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     _known("cold_start.teacher", config["cold_start"]["teacher"], config["models"])
     _known("cold_start.judge", config["cold_start"]["judge"], config["judges"])
     made = {f"models/demo/{name}" for name in config.get("demo", {}).get("models", {})}
+    for name, entry in config["training"]["variants"].items():
+        _known(f"training.variants.{name}.from", entry["from"], config["models"])
+        if "judge" in entry:
+            _known(f"training.variants.{name}.judge", entry["judge"], config["judges"])
+    made |= {f"models/trained/{name}" for name in config["training"]["variants"]}
     for name, entry in config["models"].items():
         path = entry["path"]
         if path.startswith(("models/", "/", "./", "../")) and path not in made and not Path(path).is_dir():

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from alignxplore import records
 from alignxplore.engines.hf import encode
 from alignxplore.errors import UserError
@@ -86,20 +84,6 @@ def tokenise(
     return rows
 
 
-def read_data(path: str | Path) -> pl.DataFrame:
-    """D_cold (Eq. 7): the signals of each case and the teacher's verified `completion`."""
-    try:
-        data = pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {error}") from error
-    for name in ("pairs", "ugc", "completion"):
-        if name not in data.columns:
-            raise UserError(f"{path}: field {name!r} is missing")
-    if data.is_empty():
-        raise UserError(f"{path}: no example to train on; did the teacher's outputs fail verification?")
-    return data
-
-
 def train(
     settings: Mapping[str, Any],
     model: str | Path,
@@ -108,14 +92,19 @@ def train(
     output: str | Path,
     metrics: str | Path,
 ) -> None:
-    """Fine-tune `model` on `data`, save it in `output` and its steps in the Parquet file `metrics`.
+    """Fine-tune `model` on `data`, D_cold (Eq. 7), save it in `output` and its steps in the Parquet file `metrics`.
 
     Sequences over `max_length` tokens, or with prompts over `max_prompt_length`, are left out: cut short, they would
     teach the model not to finish.
     """
     output = Path(output)
     checked = common.check_settings(settings, SFTConfig)
-    examples = read_data(data)
+    for name in ("packing", "padding_free"):
+        if checked.trainer.get(name):
+            raise UserError(f"training setting {name!r}: Eq. 8 needs each sequence in a row of its own")
+    examples = records.read(data, records.DEMONSTRATION)
+    if examples.is_empty():
+        raise UserError(f"{data}: no example to train on; did every one of the teacher's outputs fail verification?")
     common.clear_partial(output)
     arguments = common.make_arguments(SFTConfig, checked, DEFAULTS, common.partial_directory(output))
     network, tokenizer = common.load_model(Path(model), checked)

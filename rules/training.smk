@@ -1,0 +1,86 @@
+# SFT on D_cold (Eq. 8) and GRPO on D_rl (Eq. 9-11): one checkpoint a variant.
+
+TRAINING = config["training"]
+
+
+rule sft:
+    input:
+        **prompt_files(),
+        model=lambda wildcards: variant_start(wildcards.variant),
+        data=rules.verify.output.d_cold,
+        program="scripts/train_sft.py",
+        library=library("train_sft.py"),
+    output:
+        model=directory("models/trained/{variant}"),
+        metrics="results/training/{variant}.parquet",
+    log:
+        "logs/training/{variant}.log",
+    benchmark:
+        "benchmarks/training/{variant}.tsv"
+    wildcard_constraints:
+        variant=one_of(variants_of("sft")),
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+        gpu=TRAINING["gpus"],
+    params:
+        launch=TRAINING["launch"],
+        model=lambda wildcards: config["models"][
+            TRAINING["variants"][wildcards.variant]["from"]
+        ]["path"],
+        prompts=json.dumps(config["prompts"]),
+        settings=json.dumps({**TRAINING["sft"], "seed": config["seed"]}),
+    message:
+        "Cold start: fine-tuning {wildcards.variant} on D_cold"
+    shell:
+        "OMP_NUM_THREADS={threads} {params.launch} {input.program} --settings {params.settings:q} "
+        "--model {params.model:q} --data {input.data:q} --prompts {params.prompts:q} "
+        "--output {output.model:q} --metrics {output.metrics:q} --log {log:q}"
+
+
+rule grpo:
+    input:
+        **prompt_files(),
+        model=lambda wildcards: variant_start(wildcards.variant),
+        judge=lambda wildcards: model_files(variant_judge(wildcards)["model"]),
+        data=rules.split.output.rl,
+        program="scripts/train_grpo.py",
+        library=library("train_grpo.py"),
+    output:
+        model=directory("models/trained/{variant}"),
+        metrics="results/training/{variant}.parquet",
+    log:
+        "logs/training/{variant}.log",
+    benchmark:
+        "benchmarks/training/{variant}.tsv"
+    wildcard_constraints:
+        variant=one_of(variants_of("grpo")),
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=2880,
+        gpu=TRAINING["gpus"],
+    params:
+        launch=TRAINING["launch"],
+        model=lambda wildcards: config["models"][
+            TRAINING["variants"][wildcards.variant]["from"]
+        ]["path"],
+        prompts=json.dumps(config["prompts"]),
+        settings=json.dumps({**TRAINING["grpo"], "seed": config["seed"]}),
+        reward=lambda wildcards: json.dumps(
+            {
+                "kind": variant_judge(wildcards)["kind"],
+                "model": model_entry(variant_judge(wildcards)["model"]),
+            }
+        ),
+    message:
+        "Reinforcement learning: {wildcards.variant}"
+    shell:
+        "OMP_NUM_THREADS={threads} {params.launch} {input.program} --settings {params.settings:q} "
+        "--model {params.model:q} --data {input.data:q} --prompts {params.prompts:q} --reward {params.reward:q} "
+        "--output {output.model:q} --metrics {output.metrics:q} --log {log:q}"
