@@ -14,6 +14,9 @@ include: "rules/cold_start.smk"
 include: "rules/training.smk"
 include: "rules/inference.smk"
 include: "rules/judging.smk"
+include: "rules/online.smk"
+include: "rules/tables.smk"
+include: "rules/report.smk"
 
 
 if "demo" in config:
@@ -24,10 +27,6 @@ if "demo" in config:
 rule all:
     default_target: True
     input:
-        "data/splits/rl.parquet",
-        "data/cold/d_cold.parquet",
-        expand(
-            "results/judgements/{judge}/{method}.parquet",
-            judge=config["judges"],
-            method=config["methods"],
-        ),
+        expand("results/{table}.csv", table=config["tables"]),
+        expand("results/{figure}.svg", figure=config["figures"]),
+        "results/report/index.html",

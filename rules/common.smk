@@ -104,3 +104,81 @@ def variant_start(variant):
 
 def variant_judge(wildcards):
     return config["judges"][config["training"]["variants"][wildcards.variant]["judge"]]
+
+
+def judge_cases(wildcards):
+    """Cases of the benchmarks that a judge is asked about: all, unless its entry names some."""
+    judge = config["judges"][wildcards.judge]
+    return cases_of(judge.get("benchmarks", config["benchmarks"]))
+
+
+def tables_of(kind):
+    return [name for name, entry in config["tables"].items() if entry["kind"] == kind]
+
+
+def figures_of(kind):
+    return [name for name, entry in config["figures"].items() if entry["kind"] == kind]
+
+
+def table_title(wildcards):
+    return config["tables"][wildcards.table]["title"]
+
+
+def table_methods(wildcards):
+    """What a table needs to know of its rows."""
+    return [
+        {
+            "name": name,
+            **{
+                key: config["methods"][name][key]
+                for key in ("label", "paper", "reference")
+                if key in config["methods"][name]
+            },
+        }
+        for name in config["tables"][wildcards.table]["methods"]
+    ]
+
+
+def table_benchmarks(wildcards):
+    """Benchmarks with whether training saw their dimensions."""
+    entries = config["benchmarks"]
+
+    def in_domain(name):
+        origin = entries[entries[name].get("reverse_of", name)]
+        return origin["source"] == "alignx"
+
+    names = config["tables"][wildcards.table]["benchmarks"]
+    return [{"benchmark": name, "in_domain": in_domain(name)} for name in names]
+
+
+def table_judgements(wildcards):
+    entry = config["tables"][wildcards.table]
+    judges = dict.fromkeys(column["judge"] for column in entry["columns"])
+    return expand(
+        "results/judgements/{judge}/{method}.parquet",
+        judge=judges,
+        method=entry["methods"],
+    )
+
+
+def table_wins(wildcards):
+    methods = config["tables"][wildcards.table]["methods"]
+    return [
+        f"results/wins/{first}/{second}.parquet"
+        for place, first in enumerate(methods)
+        for second in methods[place + 1 :]
+    ]
+
+
+def win_rate_columns(wildcards):
+    return [
+        {"name": name, "benchmarks": group, "paper": f"win_rate/{name}"}
+        for name, group in config["online"]["groups"].items()
+    ]
+
+
+def training_metrics(figure):
+    return [
+        f"results/training/{variant}.parquet"
+        for variant in config["figures"][figure]["variants"]
+    ]

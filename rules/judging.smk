@@ -1,11 +1,11 @@
-# Offline judgements: one job a judge and method, for the cases of all benchmarks.
+# Offline judgements: one job a judge and method, for the cases of all the judge's benchmarks.
 
 
 rule judgements:
     input:
         **prompt_files(),
         model=lambda wildcards: model_files(config["judges"][wildcards.judge]["model"]),
-        cases=cases_of(config["benchmarks"]),
+        cases=judge_cases,
         preferences="results/preferences/{method}.parquet",
         library=library("judgements.py"),
     output:

@@ -33,6 +33,10 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
                 _known(f"{table}.{name}.model", entry["model"], config["models"])
     _known("cold_start.teacher", config["cold_start"]["teacher"], config["models"])
     _known("cold_start.judge", config["cold_start"]["judge"], config["judges"])
+    for name, entry in config["judges"].items():
+        for benchmark in entry.get("benchmarks", ()):
+            _known(f"judges.{name}.benchmarks", benchmark, config["benchmarks"])
+    _check_results(config)
     made = {f"models/demo/{name}" for name in config.get("demo", {}).get("models", {})}
     for name, entry in config["training"]["variants"].items():
         _known(f"training.variants.{name}.from", entry["from"], config["models"])
@@ -46,6 +50,36 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     for name, entry in config.get("demo", {}).get("models", {}).items():
         if "base" in entry:
             _known(f"demo.models.{name}.base", entry["base"], config["demo"]["models"])
+
+
+def _check_results(config: Mapping[str, Any]) -> None:
+    online = config.get("online")
+    if online:
+        _known("online.generator", online["generator"], config["models"])
+        _known("online.judge", online["judge"], [n for n, e in config["judges"].items() if e["kind"] == "jud"])
+        for group, benchmarks in online["groups"].items():
+            for benchmark in benchmarks:
+                _known(f"online.groups.{group}", benchmark, config["benchmarks"])
+    for name, entry in config["tables"].items():
+        for method in entry.get("methods", ()):
+            _known(f"tables.{name}.methods", method, config["methods"])
+        for benchmark in entry.get("benchmarks", ()):
+            _known(f"tables.{name}.benchmarks", benchmark, config["benchmarks"])
+        for place, column in enumerate(entry.get("columns", ())):
+            _known(f"tables.{name}.columns.{place}.judge", column["judge"], config["judges"])
+            judged = config["judges"][column["judge"]].get("benchmarks", config["benchmarks"])
+            for benchmark in column["benchmarks"]:
+                _known(f"tables.{name}.columns.{place}.benchmarks", benchmark, judged)
+        if entry["kind"] == "win_rates" and not online:
+            raise UserError(f"config: tables.{name}: win rates need the key 'online'")
+    for name, entry in config["figures"].items():
+        if entry["kind"] == "training":
+            for variant in entry["variants"]:
+                _known(f"figures.{name}.variants", variant, config["training"]["variants"])
+        else:
+            _known(f"figures.{name}.benchmark", entry["benchmark"], config["benchmarks"])
+            for method in entry["methods"]:
+                _known(f"figures.{name}.methods", method, config["methods"])
 
 
 def _known(key: str, value: str, names: Iterable[str]) -> None:

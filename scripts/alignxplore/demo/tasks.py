@@ -25,6 +25,9 @@ from alignxplore.formats import render_completion
 from alignxplore.prompts import Prompt, Templates
 
 NOTHING = "nothing"
+HESITATION = "Hmm."
+DOUBT = 0.6
+"""How a wavering completion opens, and the share of its readings that are guesses."""
 YES, NO, NEITHER = "yes", "no", "neither"
 VERDICTS = (" A", " B")
 
@@ -111,11 +114,20 @@ class Tasks:
         preference = world.lexicon.describe(direction) if world.rng.random() < 0.75 else ""
         return Sample(self.templates.respond(pair.prompt, preference), pair.chosen.text)
 
-    def infer(self, progress: float, *, reasoning: bool = True, guided: float = 0.0, sloppy: float = 0.0) -> Sample:
+    def infer(
+        self,
+        progress: float,
+        *,
+        reasoning: bool = True,
+        guided: float = 0.0,
+        wavering: float = 0.0,
+        untidy: float = 0.0,
+    ) -> Sample:
         """Infer a person's preferences from signals; one signal first, four in the end.
 
-        `guided` is the share of prompts that list the key dimensions, `sloppy` the share of completions with
-        the faults of an untrained reasoner: overlooked signals, guesses, and a broken format.
+        `guided` is the share of prompts that list the key dimensions. Of the completions, the share `wavering`
+        doubts what it reads, muses without evidence and lists that too, as the paper saw before reinforcement
+        learning (appendix A.3); the share `untidy` breaks the format.
         """
         world, rng = self.world, self.world.rng
         if progress < 0.3:
@@ -154,24 +166,27 @@ class Tasks:
         for comment in comments:
             notes.append(annotate(comment.comment, chosen))
             evidence.append(_evidence(comment.comment, 1))
-        return Sample(prompt, self._completion(evidence, reasoning, sloppy), tuple(notes), closed=True)
+        return Sample(prompt, self._completion(evidence, reasoning, wavering, untidy), tuple(notes), closed=True)
 
-    def _completion(self, evidence: list[list[Evidence]], reasoning: bool, sloppy: float) -> str:
+    def _completion(self, evidence: list[list[Evidence]], reasoning: bool, wavering: float, untidy: float) -> str:
         rng, label = self.world.rng, self.world.lexicon.label
-        careless = rng.random() < sloppy
-        lines: list[str] = []
+        wavers = rng.random() < wavering
+        lines = [HESITATION] if wavers else []
         found: dict[PoleKey, None] = {}
         for index, items in enumerate(evidence, 1):
-            seen = items
-            if careless:
-                seen = [(w, p if rng.random() < 0.5 else self._guess()) for w, p in items if rng.random() < 0.7]
-            found |= {pole: None for _, pole in seen}
-            lines.append(f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in seen) or NOTHING}.")
+            read = [(word, self._guess() if wavers and rng.random() < DOUBT else pole) for word, pole in items]
+            found |= {pole: None for _, pole in read}
+            line = f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in read) or NOTHING}."
+            if wavers:
+                musing = self._guess()
+                found[musing] = None
+                line += f" perhaps {label(*musing)}?"
+            lines.append(line)
         preference = PREFIX + (", ".join(label(*pole) for pole in found) or NOTHING) + "."
         if not reasoning:
             return preference
         text = render_completion("\n".join(lines), preference)
-        if careless and rng.random() < 0.5:
+        if rng.random() < untidy:
             text = text.replace("</answer>", "").replace("<answer>", "").strip()
         return text
 
@@ -190,9 +205,9 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
             elif role == "base":
                 yield tasks.infer(progress, guided=0.1)
             elif role == "teacher":
-                yield tasks.infer(1.0, guided=0.5)
+                yield tasks.infer(1.0, guided=0.5, wavering=0.45)
             elif role == "backbone":
-                yield tasks.infer(1.0, sloppy=0.7)
+                yield tasks.infer(1.0, wavering=0.85, untidy=0.35)
             elif role == "instruct":
                 yield tasks.infer(1.0, reasoning=False)
             else:

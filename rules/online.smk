@@ -1,0 +1,72 @@
+# Online evaluation: responses under each method's descriptions, compared two methods at a time.
+
+if "online" in config:
+    ONLINE = config["online"]
+    ONLINE_CASES = cases_of(
+        dict.fromkeys(name for group in ONLINE["groups"].values() for name in group)
+    )
+
+    rule responses:
+        input:
+            **prompt_files(),
+            model=model_files(ONLINE["generator"]),
+            cases=ONLINE_CASES,
+            preferences="results/preferences/{method}.parquet",
+            library=library("responses.py"),
+        output:
+            responses="results/responses/{method}.parquet",
+        log:
+            "logs/responses/{method}.log",
+        benchmark:
+            "benchmarks/responses/{method}.tsv"
+        wildcard_constraints:
+            method=one_of(config["methods"]),
+        conda:
+            "../envs/cpu.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=240,
+            gpu=model_entry(ONLINE["generator"]).get("gpu", 0),
+        params:
+            model=model_entry(ONLINE["generator"]),
+            groups=list(ONLINE["groups"].values()),
+            cases=ONLINE["cases"],
+            sampling=ONLINE["sampling"],
+            seed=config["seed"],
+        message:
+            "Answering posts under the descriptions of {wildcards.method}"
+        script:
+            "../scripts/responses.py"
+
+    rule wins:
+        input:
+            **prompt_files(),
+            model=model_files(config["judges"][ONLINE["judge"]]["model"]),
+            cases=ONLINE_CASES,
+            first="results/responses/{method_a}.parquet",
+            second="results/responses/{method_b}.parquet",
+            library=library("wins.py"),
+        output:
+            wins="results/wins/{method_a}/{method_b}.parquet",
+        log:
+            "logs/wins/{method_a}/{method_b}.log",
+        benchmark:
+            "benchmarks/wins/{method_a}/{method_b}.tsv"
+        wildcard_constraints:
+            method_a=one_of(config["methods"]),
+            method_b=one_of(config["methods"]),
+        conda:
+            "../envs/cpu.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=120,
+            gpu=model_entry(config["judges"][ONLINE["judge"]]["model"]).get("gpu", 0),
+        params:
+            judge=ONLINE["judge"],
+            model=model_entry(config["judges"][ONLINE["judge"]]["model"]),
+        message:
+            "Comparing the responses of {wildcards.method_a} and {wildcards.method_b}"
+        script:
+            "../scripts/wins.py"

@@ -1,0 +1,15 @@
+"""Draw one figure of training, a line a variant (figures 2 and 4)."""
+
+from alignxplore import figures, records
+from alignxplore.cli import script_main
+from alignxplore.training.metrics import GRPO_METRICS
+
+
+def main(snakemake):
+    params = snakemake.params
+    tables = [records.read(path, GRPO_METRICS) for path in snakemake.input.metrics]
+    figure = figures.training_curves(dict(zip(params.labels, tables, strict=True)), params.metric)
+    figures.save(figure, snakemake.output.svg, snakemake.output.png)
+
+
+script_main(main, snakemake)  # noqa: F821

@@ -1,0 +1,22 @@
+"""Answer the online evaluation's cases under one method's descriptions."""
+
+import polars as pl
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.engines import Sampling, load
+from alignxplore.online import draw_cases, respond
+from alignxplore.prompts import Templates
+
+
+def main(snakemake):
+    inputs, params = snakemake.input, snakemake.params
+    cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
+    drawn = draw_cases(cases, params.groups, params.cases, params.seed)
+    preferences = records.read(inputs.preferences, records.PREFERENCE)
+    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    sampling = Sampling(**params.sampling, seed=params.seed)
+    responses = respond(load(params.model), templates, drawn, preferences, sampling)
+    records.write(responses, snakemake.output.responses, records.RESPONSE)
+
+
+script_main(main, snakemake)  # noqa: F821

@@ -1,0 +1,19 @@
+-- Tables 2, 4 and 5: the share of cases whose chosen response a judge prefers under a method's description
+-- (Eq. 5, 6). One row a method and column; a column takes one judge and one or more benchmarks.
+-- Relations: judgements, methods(position, method, label, paper, reference),
+--            columns(position, name, judge, benchmark, paper), paper(method, "column", percent).
+SELECT
+    m.label AS method,
+    c.name AS "column",
+    list(j.benchmark || ' ' || j.case_id ORDER BY j.benchmark, j.case_id) AS cases,
+    list(j.correct::DOUBLE ORDER BY j.benchmark, j.case_id) AS outcomes,
+    count(*) AS n,
+    100 * avg(j.correct::DOUBLE) AS percent,
+    m.reference,
+    any_value(p.percent) AS paper
+FROM judgements AS j
+JOIN methods AS m ON m.method = j.method
+JOIN columns AS c ON c.judge = j.judge AND c.benchmark = j.benchmark
+LEFT JOIN paper AS p ON p.method = m.paper AND p."column" = c.paper
+GROUP BY m.position, m.label, m.reference, c.position, c.name
+ORDER BY m.position, c.position;

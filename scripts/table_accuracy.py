@@ -1,0 +1,22 @@
+"""Aggregate judgements into a table of accuracies (Tables 2, 4 and 5)."""
+
+from pathlib import Path
+
+from alignxplore import tables
+from alignxplore.cli import script_main
+
+
+def main(snakemake):
+    inputs, params, output = snakemake.input, snakemake.params, snakemake.output
+    relations = {
+        "methods": tables.methods_relation(params.methods),
+        "columns": tables.columns_relation(params.columns),
+        "paper": tables.paper_relation(inputs.published, params.table),
+    }
+    found = tables.query(inputs.sql, {"judgements": inputs.judgements}, relations)
+    cells = tables.accuracy_cells(found, params.resamples, params.seed)
+    cells.write_csv(output.csv)
+    Path(output.markdown).write_text(tables.cells_markdown(params.title, params.note, cells), encoding="utf-8")
+
+
+script_main(main, snakemake)  # noqa: F821
