@@ -1,5 +1,30 @@
 # From raw files to disjoint sets and benchmark cases; nothing here needs torch.
 
+if "downloads" in config["data"]:
+
+    rule download:
+        input:
+            library=library("download.py"),
+        output:
+            raw="{raw}",
+        log:
+            "logs/download/{raw}.log",
+        benchmark:
+            "benchmarks/download/{raw}.tsv"
+        wildcard_constraints:
+            raw=one_of(map(re.escape, config["data"]["downloads"])),
+        conda:
+            "../envs/cpu.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=240,
+        params:
+            entry=lambda wildcards: config["data"]["downloads"][wildcards.raw],
+        message:
+            "Fetching {output.raw}"
+        script:
+            "../scripts/download.py"
+
 
 rule parse_alignx:
     input:

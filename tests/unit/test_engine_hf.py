@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from alignxplore.engines import Sampling, load
-from alignxplore.engines.hf import encode, encode_text
+from alignxplore.engines.tokens import encode, encode_text
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, mark_user_text
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 from alignxplore import records
-from alignxplore.engines.hf import encode
+from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 from alignxplore.training import common, grpo, shared_prompts

@@ -47,8 +47,24 @@ def test_default_plan(tree):
     config = yaml.safe_load((tree / "config/config.yaml").read_text())
     jobs = planned(result.stdout + result.stderr)
     assert jobs["preferences"] == len(config["methods"])
-    assert jobs["judgements"] == len(config["methods"]) * len(config["judges"])
+    wanted = {
+        (column["judge"], method)
+        for table in config["tables"].values()
+        for column in table.get("columns", ())
+        for method in table["methods"]
+    }
+    assert jobs["judgements"] == len(wanted)
+    assert sum(jobs[f"table_{kind}"] for kind in ("benchmarks", "accuracy", "win_rates")) == len(config["tables"])
     assert jobs["demo_model"] == len(config["demo"]["models"])
+
+
+def test_the_papers_experiment_plans_whole(tree):
+    result = snakemake(tree, "-n", "--configfile", "config/paper.yaml")
+    assert result.returncode == 0, result.stderr
+    jobs = planned(result.stdout + result.stderr)
+    assert not any(name.startswith("demo") for name in jobs)
+    assert {jobs[name] for name in ("sft", "refine", "verify", "teacher")} == {1}
+    assert jobs["grpo"] == 3
 
 
 def test_one_target_asks_for_what_it_needs_alone(tree):
@@ -63,6 +79,14 @@ def test_one_target_asks_for_what_it_needs_alone(tree):
         (lambda c: c["evaluation"].update(temperature="hot"), "evaluation.temperature: 'hot' is not of type 'number'"),
         (lambda c: c["methods"]["teacher"].update(model="teecher"), "methods.teacher.model: no such name 'teecher'"),
         (lambda c: c["benchmarks"]["psoups_style_reverse"].update(reverse_of="psoups_stile"), "did you mean"),
+        (
+            lambda c: c["tables"]["table2"]["methods"].append("goldn"),
+            "tables.table2.methods: no such name 'goldn'; did you",
+        ),
+        (
+            lambda c: c["tables"]["table4"]["columns"][0].update(judge="gen"),
+            "tables.table4.columns.0.benchmarks: no such",
+        ),
         (
             lambda c: c["models"]["judge"].update(path="./nowhere"),
             "models.judge.path: there is no directory './nowhere'",

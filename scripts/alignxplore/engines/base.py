@@ -1,8 +1,8 @@
 """What every engine offers: completions, probabilities of choices, and log-likelihoods."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -44,3 +44,12 @@ class Engine(Protocol):
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, int]]:
         """For each prompt, the log-likelihood of its continuation in nats, and the continuation's tokens."""
         ...
+
+
+def choice_logprobs_from_top(top: Mapping[Any, float], choices: Sequence[Any]) -> list[float]:
+    """Log-probabilities of `choices` where only those of the most probable tokens, `top`, are known.
+
+    A choice that is not among them gets the least of theirs, an upper bound.
+    """
+    floor = min(top.values())
+    return [top.get(choice, floor) for choice in choices]

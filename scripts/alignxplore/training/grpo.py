@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore import engines, records
-from alignxplore.engines.hf import encode
+from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed, Thinking, parse_completion
 from alignxplore.prompts import Prompt, Templates

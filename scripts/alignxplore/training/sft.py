@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore import records
-from alignxplore.engines.hf import encode
+from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.training import common

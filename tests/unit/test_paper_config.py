@@ -1,0 +1,32 @@
+"""config/paper.yaml cannot run here; its training settings and paper labels can still be checked."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from alignxplore.training import common
+from trl import GRPOConfig, SFTConfig
+
+CONFIG = yaml.safe_load(Path("config/paper.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("sft", SFTConfig), ("grpo", GRPOConfig)])
+def test_training_settings_are_known(stage, kind):
+    common.check_settings(CONFIG["training"][stage], kind)
+
+
+def test_a_step_has_128_prompts_of_4_rollouts():
+    grpo = CONFIG["training"]["grpo"]
+    rollouts = 8 * grpo["per_device_train_batch_size"] * grpo["gradient_accumulation_steps"]
+    assert (rollouts // grpo["num_generations"], grpo["num_generations"]) == (128, 4)
+
+
+def test_every_published_figure_is_named_as_in_the_resource():
+    with open(CONFIG["published"], encoding="utf-8", newline="") as file:
+        published = {(row["table"], row["method"], row["column"]) for row in csv.DictReader(file)}
+    for name in ("table2", "table4", "table5"):
+        labels = [CONFIG["methods"][method]["paper"] for method in CONFIG["tables"][name]["methods"]]
+        columns = [column["paper"] for column in CONFIG["tables"][name]["columns"]]
+        missing = {(name, label, column) for label in labels for column in columns} - published
+        assert not missing
