@@ -107,6 +107,12 @@ def variant_judge(wildcards):
     return config["judges"][config["training"]["variants"][wildcards.variant]["judge"]]
 
 
+def method_cases(wildcards):
+    """Cases of the benchmarks of a method: all, unless its entry names some."""
+    entry = config["methods"][wildcards.method]
+    return cases_of(entry.get("benchmarks", config["benchmarks"]))
+
+
 def judge_cases(wildcards):
     """Cases of the benchmarks that a judge is asked about: all, unless its entry names some."""
     judge = config["judges"][wildcards.judge]

@@ -1,10 +1,10 @@
-# Preference descriptions: one job a method, for the cases of all benchmarks.
+# Preference descriptions: one job a method, for the cases of all its benchmarks.
 
 
 rule preferences:
     input:
         unpack(preferences_inputs),
-        cases=cases_of(config["benchmarks"]),
+        cases=method_cases,
         library=library("preferences.py"),
     output:
         preferences="results/preferences/{method}.parquet",

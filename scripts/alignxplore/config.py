@@ -31,11 +31,10 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
         for name, entry in config[table].items():
             if "model" in entry:
                 _known(f"{table}.{name}.model", entry["model"], config["models"])
+            for benchmark in entry.get("benchmarks", ()):
+                _known(f"{table}.{name}.benchmarks", benchmark, config["benchmarks"])
     _known("cold_start.teacher", config["cold_start"]["teacher"], config["models"])
     _known("cold_start.judge", config["cold_start"]["judge"], config["judges"])
-    for name, entry in config["judges"].items():
-        for benchmark in entry.get("benchmarks", ()):
-            _known(f"judges.{name}.benchmarks", benchmark, config["benchmarks"])
     _check_results(config)
     made = {f"models/demo/{name}" for name in config.get("demo", {}).get("models", {})}
     for name, entry in config["training"]["variants"].items():
@@ -70,6 +69,9 @@ def _check_results(config: Mapping[str, Any]) -> None:
             judged = config["judges"][column["judge"]].get("benchmarks", config["benchmarks"])
             for benchmark in column["benchmarks"]:
                 _known(f"tables.{name}.columns.{place}.benchmarks", benchmark, judged)
+                for method in entry["methods"]:
+                    described = config["methods"][method].get("benchmarks", config["benchmarks"])
+                    _known(f"methods.{method}.benchmarks, which tables.{name} needs", benchmark, described)
         if entry["kind"] == "win_rates" and not online:
             raise UserError(f"config: tables.{name}: win rates need the key 'online'")
     for name, entry in config["figures"].items():

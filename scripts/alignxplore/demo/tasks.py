@@ -203,11 +203,11 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
                 judging = progress < 0.6 or rng.random() < 0.7
                 yield tasks.judge(progress) if judging else tasks.respond(progress)
             elif role == "base":
-                yield tasks.infer(progress, guided=0.1)
+                yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
-                yield tasks.infer(1.0, guided=0.5, wavering=0.45)
+                yield tasks.infer(1.0, guided=0.5, wavering=0.5)
             elif role == "backbone":
-                yield tasks.infer(1.0, wavering=0.85, untidy=0.35)
+                yield tasks.infer(1.0, wavering=0.8, untidy=0.35)
             elif role == "instruct":
                 yield tasks.infer(1.0, reasoning=False)
             else:

@@ -41,7 +41,7 @@ class OpenAIEngine:
 
     def _ask(self, prompts: Sequence[Prompt], options: Sequence[dict[str, Any]]) -> list[Any]:
         def one(prompt: Prompt, settings: dict[str, Any]) -> Any:
-            message = {"role": "user", "content": strip_markers(prompt.user)}
+            message: Any = {"role": "user", "content": strip_markers(prompt.user)}
             try:
                 return self.client.chat.completions.create(model=self.path, messages=[message], **settings)
             except openai.OpenAIError as error:
