@@ -1,5 +1,6 @@
 # make tables   the whole experiment on the embedded default
 # make test     the same environment with the test tools; runs the tests
+# make test-slow the paper's findings over three seeds of the default run: half an hour
 # On machines whose default index has no CPU build of torch, name one that has:
 #   make tables TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_INDEX ?=
 CORES ?= all
 
-.PHONY: tables test lint clean
+.PHONY: tables test test-slow lint clean
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -19,6 +20,10 @@ tables: $(VENV)/run.done
 test: $(VENV)/test.done
 	@echo "Running the tests."
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(VENV)/test.done
+	@echo "Running the default experiment with three seeds."
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff check .

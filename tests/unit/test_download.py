@@ -1,0 +1,19 @@
+"""A hub that cannot be reached ends in one clear error; reaching it is not tested."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("file", ["None", "'a.json'"])
+def test_unreachable_dataset_is_named(tmp_path, file):
+    code = (
+        "from alignxplore.data.download import download\n"
+        f"download('nobody/nothing', 'main', {str(tmp_path / 'sub' / 'x.parquet')!r}, file={file})"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "PYTHONPATH": "scripts"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "UserError: dataset nobody/nothing at main" in result.stderr
+    assert not (tmp_path / "sub" / "x.parquet").exists()
