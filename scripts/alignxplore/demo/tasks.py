@@ -26,7 +26,7 @@ from alignxplore.prompts import Prompt, Templates
 
 NOTHING = "nothing"
 HESITATION = "Hmm."
-DOUBT = 0.6
+DOUBT = 0.8
 """How a wavering completion opens, and the share of its readings that are guesses."""
 YES, NO, NEITHER = "yes", "no", "neither"
 VERDICTS = (" A", " B")
