@@ -200,8 +200,7 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
     def draw(rng: random.Random, progress: float) -> Iterator[Sample]:
         while True:
             if role == "judge":
-                judging = progress < 0.6 or rng.random() < 0.7
-                yield tasks.judge(progress) if judging else tasks.respond(progress)
+                yield tasks.judge(progress)
             elif role == "base":
                 yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
@@ -209,7 +208,7 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
             elif role == "backbone":
                 yield tasks.infer(1.0, wavering=0.8, untidy=0.35)
             elif role == "instruct":
-                yield tasks.infer(1.0, reasoning=False)
+                yield tasks.infer(1.0, reasoning=False) if rng.random() < 0.5 else tasks.respond(progress)
             else:
                 raise ValueError(f"no such role: {role!r}")
 
