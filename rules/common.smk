@@ -8,9 +8,12 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
+from alignxplore.cli import prefer_own_programs
 from alignxplore.config import check_config
 from alignxplore.errors import UserError
 from alignxplore.imports import library_modules
+
+prefer_own_programs()
 
 try:
     check_config(config, Path(workflow.basedir) / "config/schema.yaml")

@@ -1,8 +1,10 @@
 """How rule scripts and training programs start: logging to the rule's log, errors without tracebacks."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from alignxplore.errors import UserError
@@ -36,3 +38,13 @@ def run(main: Callable[[], Any], log_file: str | None = None) -> None:
 def script_main(main: Callable[[Any], Any], snakemake: Any) -> None:
     """Run a rule script's `main(snakemake)`, logging to the rule's log file."""
     run(lambda: main(snakemake), snakemake.log[0] if snakemake.log else None)
+
+
+def prefer_own_programs() -> None:
+    """Let `python` and `accelerate` mean those of this interpreter's environment, activated or not.
+
+    A job's own environment still comes first, because it is activated later.
+    """
+    own = str(Path(sys.executable).parent)
+    if own not in os.environ.get("PATH", "").split(os.pathsep)[:1]:
+        os.environ["PATH"] = os.pathsep.join(filter(None, [own, os.environ.get("PATH")]))

@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 import torch
 from alignxplore import records
+from alignxplore.engines import shared_prompts
 from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
-from alignxplore.training import common, grpo, shared_prompts
+from alignxplore.training import common, grpo
 from alignxplore.training.metrics import GRPO_METRICS, from_history
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignxplore.engines import shared_prompts
 from alignxplore.engines.base import Completion, Sampling
 from alignxplore.engines.tokens import encode, encode_text
 from alignxplore.errors import UserError
@@ -46,22 +47,7 @@ class TransformersEngine:
         results: dict[int, Completion] = {}
         torch.manual_seed(sampling.seed)
         for batch in self._batches([len(row) + sampling.max_new_tokens for row in rows]):
-            width = max(len(rows[index]) for index in batch)
-            ids = torch.tensor([[self.pad] * (width - len(rows[index])) + rows[index] for index in batch])
-            mask = torch.tensor([[0] * (width - len(rows[index])) + [1] * len(rows[index]) for index in batch])
-            with torch.inference_mode():
-                output = self.model.generate(
-                    ids.to(self.device),
-                    attention_mask=mask.to(self.device),
-                    max_new_tokens=sampling.max_new_tokens,
-                    do_sample=sampling.temperature > 0,
-                    temperature=sampling.temperature or None,
-                    top_p=sampling.top_p,
-                    top_k=sampling.top_k,
-                    eos_token_id=sorted(self.stops),
-                    pad_token_id=self.pad,
-                )
-            for index, tokens in zip(batch, output[:, width:].tolist(), strict=True):
+            for index, tokens in zip(batch, self._sample([rows[index] for index in batch], sampling), strict=True):
                 end = next((place for place, token in enumerate(tokens) if token in self.stops), None)
                 kept = tokens if end is None else tokens[:end]
                 results[index] = Completion(
@@ -71,6 +57,36 @@ class TransformersEngine:
                     completion_tokens=len(kept),
                 )
         return [results[index] for index in range(len(rows))]
+
+    def _sample(self, rows: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+        """A completion's tokens for each row of prompt tokens; what follows an end token has no meaning."""
+        if sampling.temperature > 0 and shared_prompts.supports(self.model):
+            return shared_prompts.rollout(
+                self.model,
+                rows,
+                1,
+                sampling.max_new_tokens,
+                self.stops,
+                sampling.temperature,
+                sampling.top_p,
+                sampling.top_k,
+            )
+        width = max(map(len, rows))
+        ids = torch.tensor([[self.pad] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        with torch.inference_mode():
+            output = self.model.generate(
+                ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=sampling.max_new_tokens,
+                do_sample=sampling.temperature > 0,
+                temperature=sampling.temperature or None,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                eos_token_id=sorted(self.stops),
+                pad_token_id=self.pad,
+            )
+        return output[:, width:].tolist()
 
     @torch.inference_mode()
     def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> np.ndarray:

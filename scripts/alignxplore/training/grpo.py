@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore import engines, records
+from alignxplore.engines import shared_prompts
 from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed, Thinking, parse_completion
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.rewards import Reward
-from alignxplore.training import common, shared_prompts
+from alignxplore.training import common
 from alignxplore.training.metrics import GRPO_METRICS, from_history
 
 import torch  # isort: skip
