@@ -16,7 +16,8 @@ def main(snakemake):
     found = tables.query(inputs.sql, {"judgements": inputs.judgements}, relations)
     cells = tables.accuracy_cells(found, params.resamples, params.seed)
     cells.write_csv(output.csv)
-    Path(output.markdown).write_text(tables.cells_markdown(params.title, params.note, cells), encoding="utf-8")
+    markdown = tables.cells_markdown(params.title, params.note, cells, tables.column_order(found))
+    Path(output.markdown).write_text(markdown, encoding="utf-8")
 
 
 script_main(main, snakemake)  # noqa: F821

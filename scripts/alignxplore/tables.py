@@ -109,14 +109,14 @@ def accuracy_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
     cells = []
     for row in rows:
         leader = best.get(row["column"])
-        p_value, mark = None, ""
+        p_value, mark = None, None
         if leader is row:
             mark = "best"
         elif leader is not None:
             if leader["cases"] != row["cases"]:
                 raise UserError(f"{row['method']} and {leader['method']} were judged on other cases: {row['column']}")
             p_value = paired_t_test(leader["outcomes"], row["outcomes"])
-            mark = "*" if p_value < SIGNIFICANT and leader["percent"] > row["percent"] else ""
+            mark = "*" if p_value < SIGNIFICANT and leader["percent"] > row["percent"] else None
         cells.append({**row, "p_value": p_value, "mark": mark})
     return _cells(cells, resamples, seed)
 
@@ -126,7 +126,8 @@ def win_rate_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
     cells = []
     for row in found.to_dicts():
         p_value = paired_t_test(row["outcomes"], [0.5] * row["n"])
-        cells.append({**row, "p_value": p_value, "mark": "*" if p_value < SIGNIFICANT and row["percent"] > 50 else ""})
+        mark = "*" if p_value < SIGNIFICANT and row["percent"] > 50 else None
+        cells.append({**row, "p_value": p_value, "mark": mark})
     return _cells(cells, resamples, seed)
 
 
@@ -138,9 +139,13 @@ def _cells(rows: list[dict[str, Any]], resamples: int, seed: int) -> pl.DataFram
     return cells.with_columns(pl.col("percent", "low", "high").round(2), pl.col("p_value").round(6))
 
 
-def cells_markdown(title: str, note: str, cells: pl.DataFrame) -> str:
-    """A wide table: methods down, columns across; percent, mark, interval, and the paper's figure."""
-    columns = cells["column"].unique(maintain_order=True).to_list()
+def column_order(found: pl.DataFrame) -> list[str]:
+    """A query's columns from left to right."""
+    return found.sort("column_position", maintain_order=True)["column"].unique(maintain_order=True).to_list()
+
+
+def cells_markdown(title: str, note: str, cells: pl.DataFrame, columns: Sequence[str]) -> str:
+    """A wide table: methods down, `columns` across; percent, mark, interval, and the paper's figure."""
     by_place = {(row["method"], row["column"]): row for row in cells.to_dicts()}
     lines = [f"# {title}", "", "| method | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for method in cells["method"].unique(maintain_order=True):

@@ -5,6 +5,7 @@
 SELECT
     m.label AS method,
     c.name AS "column",
+    c.position AS column_position,
     list(j.benchmark || ' ' || j.case_id ORDER BY j.benchmark, j.case_id) AS cases,
     list(j.correct::DOUBLE ORDER BY j.benchmark, j.case_id) AS outcomes,
     count(*) AS n,

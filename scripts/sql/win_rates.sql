@@ -21,6 +21,7 @@ WITH games AS (
 SELECT
     m.label AS method,
     c.name || ', against ' || o.label AS "column",
+    c.position * (SELECT count(*) FROM methods) + o.position AS column_position,
     list(g.benchmark || ' ' || g.case_id ORDER BY g.benchmark, g.case_id) AS cases,
     list(g.won::DOUBLE ORDER BY g.benchmark, g.case_id) AS outcomes,
     count(*) AS n,
