@@ -208,7 +208,8 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
             elif role == "backbone":
                 yield tasks.infer(1.0, wavering=0.8, untidy=0.35)
             elif role == "instruct":
-                yield tasks.infer(1.0, reasoning=False) if rng.random() < 0.5 else tasks.respond(progress)
+                concise = rng.random() < 0.5
+                yield tasks.infer(1.0, reasoning=False, wavering=0.5) if concise else tasks.respond(progress)
             else:
                 raise ValueError(f"no such role: {role!r}")
 
