@@ -12,7 +12,7 @@ def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     preferences = records.read(inputs.preferences, records.PREFERENCE)
-    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    templates = Templates.of_rule(inputs)
     judgements = judge_preferences(load(params.model), templates, params.kind, params.judge, cases, preferences)
     records.write(judgements, snakemake.output.judgements, records.JUDGEMENT)
 

@@ -12,9 +12,7 @@ def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     if params.entry["kind"] == "model":
-        templates = Templates(
-            inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt
-        )
+        templates = Templates.of_rule(inputs)
         engine = load(params.model)
         sampling = Sampling(**params.sampling, seed=params.seed)
         preferences = model_preferences(engine, templates, cases, params.method, params.entry, sampling)

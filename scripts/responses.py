@@ -13,7 +13,7 @@ def main(snakemake):
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     drawn = draw_cases(cases, params.groups, params.cases, params.seed)
     preferences = records.read(inputs.preferences, records.PREFERENCE)
-    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
     responses = respond(load(params.model), templates, drawn, preferences, sampling)
     records.write(responses, snakemake.output.responses, records.RESPONSE)

@@ -1,23 +1,15 @@
 """Aggregate judgements into a table of accuracies (Tables 2, 4 and 5)."""
 
-from pathlib import Path
-
 from alignxplore import tables
 from alignxplore.cli import script_main
 
 
 def main(snakemake):
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
-    relations = {
-        "methods": tables.methods_relation(params.methods),
-        "columns": tables.columns_relation(params.columns),
-        "paper": tables.paper_relation(inputs.published, params.table),
-    }
-    found = tables.query(inputs.sql, {"judgements": inputs.judgements}, relations)
+    parquet = {"judgements": inputs.judgements}
+    found = tables.compare_methods(inputs.sql, parquet, params.methods, params.columns, inputs.published, params.table)
     cells = tables.accuracy_cells(found, params.resamples, params.seed)
-    cells.write_csv(output.csv)
-    markdown = tables.cells_markdown(params.title, params.note, cells, tables.column_order(found))
-    Path(output.markdown).write_text(markdown, encoding="utf-8")
+    tables.write_cells(found, cells, params.title, params.note, output.csv, output.markdown)
 
 
 script_main(main, snakemake)  # noqa: F821

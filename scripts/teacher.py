@@ -11,7 +11,7 @@ def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     examples = records.read(inputs.cold, records.EXAMPLE)
     dimensions = dict(records.read(inputs.dimensions, records.DIMENSIONS).iter_rows())
-    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
     generations = generate(load(params.model), templates, examples, dimensions, params.generations, sampling)
     records.write(generations, snakemake.output.generations, records.GENERATION)

@@ -12,7 +12,7 @@ def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     generations = records.read(inputs.generations, records.GENERATION)
     examples = records.read(inputs.cold, records.EXAMPLE)
-    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    templates = Templates.of_rule(inputs)
     reward = Reward(params.kind, load(params.model), templates)
     scored, demonstrations = verify(reward, generations, examples)
     print(f"{len(demonstrations)} of {len(generations)} generations earn the full reward")

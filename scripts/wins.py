@@ -11,7 +11,7 @@ from alignxplore.prompts import Templates
 def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
-    templates = Templates(inputs.preference_prompt, inputs.concise_prompt, inputs.judge_prompt, inputs.respond_prompt)
+    templates = Templates.of_rule(inputs)
     first = records.read(inputs.first, records.RESPONSE)
     second = records.read(inputs.second, records.RESPONSE)
     wins = compare(load(params.model), templates, params.judge, cases, first, second)

@@ -60,6 +60,11 @@ class Templates:
         self._judge = _load(environment, judge)
         self._respond = _load(environment, respond)
 
+    @classmethod
+    def of_rule(cls, inputs: Mapping[str, Any]) -> "Templates":
+        """The templates among a rule's named inputs, each under its own name with `_prompt` behind it."""
+        return cls(**{name: inputs[f"{name}_prompt"] for name in ("preference", "concise", "judge", "respond")})
+
     def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
         """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi."""
         return Prompt(self._preference.render(pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or []))

@@ -30,17 +30,21 @@ EXAMPLE = pl.Schema(
 )
 REFINED = pl.Schema({**EXAMPLE, "form": pl.String(), "consistent": DIRECTION})
 DIMENSIONS = pl.Schema({"example_id": pl.String(), "dimensions": pl.List(pl.String)})
+INFERENCE: dict[str, pl.DataType] = {
+    "reasoning": pl.String(),
+    "preference": pl.String(),
+    "format_ok": pl.Boolean(),
+    "finish_reason": pl.String(),
+    "prompt_tokens": pl.Int32(),
+    "completion_tokens": pl.Int32(),
+}
+"""What a model said of a user's signals: the end of GENERATION and PREFERENCE."""
 GENERATION = pl.Schema(
     {
         "example_id": pl.String(),
         "generation": pl.Int32(),
         "completion": pl.String(),
-        "reasoning": pl.String(),
-        "preference": pl.String(),
-        "format_ok": pl.Boolean(),
-        "finish_reason": pl.String(),
-        "prompt_tokens": pl.Int32(),
-        "completion_tokens": pl.Int32(),
+        **INFERENCE,
     }
 )
 SCORED_GENERATION = pl.Schema({**GENERATION, "reward": pl.Float64()})
@@ -66,12 +70,7 @@ PREFERENCE = pl.Schema(
         "case_id": pl.String(),
         "benchmark": pl.String(),
         "method": pl.String(),
-        "reasoning": pl.String(),
-        "preference": pl.String(),
-        "format_ok": pl.Boolean(),
-        "finish_reason": pl.String(),
-        "prompt_tokens": pl.Int32(),
-        "completion_tokens": pl.Int32(),
+        **INFERENCE,
     }
 )
 JUDGEMENT = pl.Schema(

@@ -94,6 +94,23 @@ def paper_relation(path: str | Path, table: str) -> pl.DataFrame:
     return published.filter(pl.col("table") == table).select("method", "column", "percent")
 
 
+def compare_methods(
+    sql: str | Path,
+    parquet: Mapping[str, Sequence[str]],
+    methods: Sequence[Mapping[str, Any]],
+    columns: Sequence[Mapping[str, Any]],
+    published: str | Path,
+    table: str,
+) -> pl.DataFrame:
+    """The result of an accuracy or win-rate query for a table's rows and columns, with the paper's figures."""
+    relations = {
+        "methods": methods_relation(methods),
+        "columns": columns_relation(columns),
+        "paper": paper_relation(published, table),
+    }
+    return query(sql, parquet, relations)
+
+
 def accuracy_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
     """CELLS of an accuracy table. `p_value` compares a method with the best of its column by a paired t-test.
 
@@ -161,6 +178,14 @@ def _cell(row: Mapping[str, Any]) -> str:
     figure = f"**{figure}**" if row["mark"] == "best" else figure
     paper = "" if row["paper"] is None else f"<br>paper {row['paper']:.2f}"
     return f"{figure} [{row['low']:.1f}, {row['high']:.1f}]{paper}"
+
+
+def write_cells(
+    found: pl.DataFrame, cells: pl.DataFrame, title: str, note: str, csv: str | Path, markdown: str | Path
+) -> None:
+    """Write `cells`, made from a query's result `found`, as CSV and as a Markdown table."""
+    cells.write_csv(csv)
+    Path(markdown).write_text(cells_markdown(title, note, cells, column_order(found)), encoding="utf-8")
 
 
 def rows_markdown(title: str, note: str, rows: pl.DataFrame) -> str:

@@ -222,10 +222,5 @@ def open_tasks(inputs: Mapping[str, str], dimensions: Sequence[int], seed: str) 
         names = {row["index"]: row["name"] for row in csv.DictReader(file)}
     names |= {axis: axis for axis in PSOUPS_DIMENSIONS}
     world = World(Lexicon.load(inputs["lexicon"]), Reveal(0.0, 0.0, 0.0, 0.0), seed, names)
-    templates = Templates(
-        preference=inputs["preference_prompt"],
-        concise=inputs["concise_prompt"],
-        judge=inputs["judge_prompt"],
-        respond=inputs["respond_prompt"],
-    )
+    templates = Templates.of_rule(inputs)
     return Tasks(world, templates, [*map(str, dimensions), *PSOUPS_DIMENSIONS])
