@@ -16,6 +16,7 @@ rule teacher:
         "logs/teacher.log",
     benchmark:
         "benchmarks/teacher.tsv"
+    priority: 3
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -48,6 +49,7 @@ rule verify:
         "logs/verify.log",
     benchmark:
         "benchmarks/verify.tsv"
+    priority: 3
     conda:
         "../envs/cpu.yaml"
     threads: 1

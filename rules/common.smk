@@ -81,6 +81,17 @@ def demo_base(wildcards):
     return {"base": f"models/demo/{entry['base']}"} if "base" in entry else {}
 
 
+def demo_priority(wildcards):
+    """Models that training waits for come first, and before those the models that they start from."""
+    names = config["demo"]["models"]
+    if any(entry.get("base") == wildcards.model for entry in names.values()):
+        return 2
+    wanted = [config["cold_start"]["teacher"]]
+    wanted.append(config["judges"][config["cold_start"]["judge"]]["model"])
+    wanted += [entry["from"] for entry in config["training"]["variants"].values()]
+    return int(f"models/demo/{wildcards.model}" in sum(map(model_files, wanted), []))
+
+
 def preferences_inputs(wildcards):
     entry = config["methods"][wildcards.method]
     if entry["kind"] != "model":

@@ -79,6 +79,7 @@ rule demo_model:
         "benchmarks/demo/{model}.tsv"
     wildcard_constraints:
         model=one_of(DEMO["models"]),
+    priority: demo_priority
     conda:
         "../envs/cpu.yaml"
     threads: 1

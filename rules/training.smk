@@ -19,6 +19,7 @@ rule sft:
         "benchmarks/training/{variant}.tsv"
     wildcard_constraints:
         variant=one_of(variants_of("sft")),
+    priority: 3
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -58,6 +59,7 @@ rule grpo:
         "benchmarks/training/{variant}.tsv"
     wildcard_constraints:
         variant=one_of(variants_of("grpo")),
+    priority: 3
     conda:
         "../envs/cpu.yaml"
     threads: 1

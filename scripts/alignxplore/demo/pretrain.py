@@ -23,7 +23,16 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from alignxplore.demo.tasks import Sample
 from alignxplore.demo.world import World
@@ -180,8 +189,57 @@ class Schedule:
     annotation_weight: float = 2.0
 
 
+FAST_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether this CPU multiplies bfloat16 faster than float32."""
+
+FLOAT32_ATTENTION = "sdpa_float32"
+
+
+def _float32_attention(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    with torch.autocast("cpu", enabled=False):
+        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), *args, **kwargs)
+
+
+# On a CPU, attention's backward pass is several times as slow in bfloat16 as in float32.
+AttentionInterface.register(FLOAT32_ATTENTION, _float32_attention)
+AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
+
+
+Row = tuple[list[int], list[int], list[int]]
+"""A sample as `Encoder` gives it."""
+
+
+def batches(
+    encoder: Encoder, samples: Callable[[float], Iterator[Sample]], schedule: Schedule, rng: random.Random
+) -> Iterator[list[Row]]:
+    """A batch of rows for each step. Rows of a few steps are drawn together and batched by length: a quarter of every
+    batch would be padding else."""
+    window = 5
+    for step in range(0, schedule.steps, window):
+        rows: list[Row] = []
+        wanted = min(window, schedule.steps - step)
+        source, tokens = samples(step / schedule.steps), 0
+        while tokens < wanted * schedule.batch_tokens:
+            rows.append(encoder(next(source)))
+            tokens += len(rows[-1][0])
+        rows.sort(key=lambda row: len(row[0]))
+        drawn: list[list[Row]] = [[] for _ in range(wanted)]
+        seen = 0
+        for row in rows:
+            drawn[min(wanted * seen // tokens, wanted - 1)].append(row)
+            seen += len(row[0])
+        rng.shuffle(drawn)
+        yield from drawn
+
+
 def train(
-    model: Qwen2ForCausalLM, encoder: Encoder, samples: Callable[[float], Iterator[Sample]], schedule: Schedule
+    model: Qwen2ForCausalLM,
+    encoder: Encoder,
+    samples: Callable[[float], Iterator[Sample]],
+    schedule: Schedule,
+    rng: random.Random,
 ) -> list[float]:
     """Train in place; `samples(progress)` yields samples for that part of the run. Returns the loss of each step.
 
@@ -197,21 +255,17 @@ def train(
     losses = []
     started = time.monotonic()
     model.train()
-    for step in range(schedule.steps):
+    model.set_attn_implementation(FLOAT32_ATTENTION)
+    for step, rows in enumerate(batches(encoder, samples, schedule, rng)):
         progress = step / schedule.steps
-        rows, tokens = [], 0
-        for sample in samples(progress):
-            rows.append(encoder(sample))
-            tokens += len(rows[-1][0])
-            if tokens >= schedule.batch_tokens:
-                break
         ids, aux, answer = (_pad([row[part] for row in rows], value) for part, value in enumerate((0, -100, -100)))
         scale = min(1.0, (step + 1) / 20, (1 - progress) / 0.3)
         for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * scale
         # Right padding under causal attention: no mask is needed.
-        hidden = model.model(input_ids=ids).last_hidden_state
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BFLOAT16):
+            hidden = model.model(input_ids=ids).last_hidden_state.float()
         loss = _token_loss(model, hidden, answer)
         if (aux != -100).any():
             weight = schedule.annotation_weight * (1.0 if progress < 0.5 else 0.3)
@@ -225,6 +279,7 @@ def train(
         if (step + 1) % 25 == 0:
             mean = sum(losses[-25:]) / 25
             log.info("step %d of %d: loss %.3f, %.0f s", step + 1, schedule.steps, mean, time.monotonic() - started)
+    model.set_attn_implementation("sdpa")
     model.eval()
     return losses
 
@@ -264,6 +319,6 @@ def train_scale_model(
         model = Qwen2ForCausalLM.from_pretrained(base, use_safetensors=True)
     log.info("%.2f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     schedule = Schedule(**entry["schedule"])
-    losses = train(model, Encoder(tokenizer), lambda progress: samples(world.rng, progress), schedule)
+    losses = train(model, Encoder(tokenizer), lambda progress: samples(world.rng, progress), schedule, world.rng)
     save(model, tokenizer, output)
     return losses
