@@ -5,6 +5,7 @@ the reward of the first and last quarter of reinforcement learning.
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -26,14 +27,16 @@ COLUMNS = {
 
 def run_seed(directory: Path, seed: int) -> Path:
     """The tree of a finished run with this seed, made where there is none."""
-    tree = directory / f"seed-{seed}"
+    tree = directory.resolve() / f"seed-{seed}"
     tree.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         if not (tree / name).exists():
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
             copy(ROOT / name, tree / name)
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--config", f"seed={seed}"]
-    subprocess.run(command, cwd=tree, check=True)
+    # The tree's own library, whatever becomes of the one that is installed.
+    environment = {**os.environ, "PYTHONPATH": str(tree / "scripts")}
+    subprocess.run(command, cwd=tree, env=environment, check=True)
     return tree
 
 

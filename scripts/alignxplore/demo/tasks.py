@@ -204,9 +204,11 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
             elif role == "base":
                 yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
-                yield tasks.infer(1.0, guided=0.5, wavering=0.5)
+                # Told what to look for, it sees it where it is not.
+                guided = rng.random() < 0.5
+                yield tasks.infer(1.0, guided=float(guided), wavering=0.8 if guided else 0.1)
             elif role == "backbone":
-                yield tasks.infer(1.0, wavering=0.8, untidy=0.35)
+                yield tasks.infer(1.0, wavering=0.95, untidy=0.8)
             elif role == "instruct":
                 concise = rng.random() < 0.5
                 yield tasks.infer(1.0, reasoning=False, wavering=0.5) if concise else tasks.respond(progress)
