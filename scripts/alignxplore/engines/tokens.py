@@ -1,5 +1,7 @@
 """Token ids of prompts, in which user text has no power: shared by the engines that run a model themselves."""
 
+import re
+from itertools import pairwise
 from typing import Any
 
 from alignxplore.errors import UserError
@@ -10,15 +12,13 @@ _CHAT_MARK = "\ue002"
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
     """Ids of text from a user: cut inside whatever reads like an added token, so that none is ever made of it."""
-    added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+    added = "|".join(map(re.escape, tokenizer.get_added_vocab()))
+    cuts = [match.start() + 1 for match in re.finditer(f"(?={added})", text)] if added else []
     ids: list[int] = []
-    start = position = 0
-    while position < len(text):
-        if any(text.startswith(token, position) for token in added):
-            ids += tokenizer.encode(text[start : position + 1], add_special_tokens=False)
-            start = position + 1
-        position += 1
-    return ids + tokenizer.encode(text[start:], add_special_tokens=False) if text[start:] else ids
+    for start, stop in pairwise([0, *cuts, len(text)]):
+        if start < stop:
+            ids += tokenizer.encode(text[start:stop], add_special_tokens=False)
+    return ids
 
 
 def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
