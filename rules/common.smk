@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 from alignxplore.cli import prefer_own_programs
 from alignxplore.config import check_config
+from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError
 from alignxplore.imports import library_modules
 
@@ -29,6 +30,23 @@ def library(script):
 def prompt_files():
     """Template files by the names under which rules take them."""
     return {f"{name}_prompt": path for name, path in config["prompts"].items()}
+
+
+def raw_files(sources):
+    """The files that sources stand for; those of the hub are fetched by a rule."""
+    try:
+        return local_files(sources)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def hub_files():
+    """The sources on the hub, by where they are kept below the hub's directory."""
+    sources = [
+        *config["data"]["alignx"]["sources"],
+        *(entry["path"] for entry in config["data"]["psoups"].values()),
+    ]
+    return {HubFile.parse(s).path: s for s in sources if is_hub(s)}
 
 
 def benchmarks_of(source):

@@ -1,82 +1,99 @@
 # From raw files to disjoint sets and benchmark cases; nothing here needs torch.
 
-if "downloads" in config["data"]:
-
-    rule download:
-        input:
-            library=library("download.py"),
-        output:
-            raw="{raw}",
-        log:
-            "logs/download/{raw}.log",
-        benchmark:
-            "benchmarks/download/{raw}.tsv"
-        wildcard_constraints:
-            raw=one_of(map(re.escape, config["data"]["downloads"])),
-        conda:
-            "../envs/cpu.yaml"
-        resources:
-            mem_mb=4000,
-            runtime=240,
-        params:
-            entry=lambda wildcards: config["data"]["downloads"][wildcards.raw],
-        message:
-            "Fetching {output.raw}"
-        script:
-            "../scripts/download.py"
+HUB_FILES = hub_files()
 
 
-rule parse_alignx:
+rule download:
     input:
-        sources=config["data"]["alignx"]["sources"],
-        library=library("parse_alignx.py"),
+        library=library("download.py"),
     output:
-        examples="data/examples.parquet",
-        rejects="data/rejects.parquet",
+        raw="data/raw/hub/{raw}",
     log:
-        "logs/parse_alignx.log",
+        "logs/download/{raw}.log",
     benchmark:
-        "benchmarks/parse_alignx.tsv"
+        "benchmarks/download/{raw}.tsv"
+    wildcard_constraints:
+        raw=one_of(map(re.escape, HUB_FILES)),
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=4000,
+        runtime=240,
     params:
-        max_reject_share=config["data"]["alignx"]["max_reject_share"],
+        source=lambda wildcards: HUB_FILES[wildcards.raw],
     message:
-        "Reading raw AlignX files; bad records go to {output.rejects}"
+        "Fetching {params.source}"
     script:
-        "../scripts/parse_alignx.py"
+        "../scripts/download.py"
+
+
+scattergather:
+    shards=config["data"]["alignx"]["shards"],
 
 
 rule refine:
     input:
-        examples=rules.parse_alignx.output.examples,
+        sources=raw_files(config["data"]["alignx"]["sources"]),
+        sql="scripts/sql/refine.sql",
         library=library("refine.py"),
     output:
-        refined="data/refined.parquet",
-        funnel="results/data/funnel.csv",
+        candidates=temp("data/shards/{scatteritem}/candidates.parquet"),
+        rejects=temp("data/shards/{scatteritem}/rejects.parquet"),
+        seen=temp("data/shards/{scatteritem}/seen.parquet"),
+        lines=temp("data/shards/{scatteritem}/lines.parquet"),
+        funnel=temp("data/shards/{scatteritem}/funnel.parquet"),
     log:
-        "logs/refine.log",
+        "logs/refine/{scatteritem}.log",
     benchmark:
-        "benchmarks/refine.tsv"
+        "benchmarks/refine/{scatteritem}.tsv"
     conda:
         "../envs/cpu.yaml"
+    threads: 1
     resources:
         mem_mb=2000,
-        runtime=60,
+        runtime=240,
     params:
-        **config["data"]["refine"],
+        shard="{scatteritem}",
+        rules=config["data"]["refine"],
+        max_characters=config["data"]["alignx"]["max_characters"],
     message:
-        "Keeping the targets whose histories agree with them (paper A.1)"
+        "Reading shard {wildcards.scatteritem} of the raw AlignX files, and keeping clear histories (paper A.1)"
     script:
         "../scripts/refine.py"
 
 
+rule gather_refined:
+    input:
+        candidates=gather.shards("data/shards/{scatteritem}/candidates.parquet"),
+        rejects=gather.shards("data/shards/{scatteritem}/rejects.parquet"),
+        seen=gather.shards("data/shards/{scatteritem}/seen.parquet"),
+        lines=gather.shards("data/shards/{scatteritem}/lines.parquet"),
+        funnel=gather.shards("data/shards/{scatteritem}/funnel.parquet"),
+        library=library("gather_refined.py"),
+    output:
+        refined="data/refined.parquet",
+        rejects="data/rejects.parquet",
+        funnel="results/data/funnel.csv",
+    log:
+        "logs/gather_refined.log",
+    benchmark:
+        "benchmarks/gather_refined.tsv"
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        max_reject_share=config["data"]["alignx"]["max_reject_share"],
+    message:
+        "Joining the shards without copies; bad records are in {output.rejects}"
+    script:
+        "../scripts/gather_refined.py"
+
+
 rule split:
     input:
-        refined=rules.refine.output.refined,
+        refined=rules.gather_refined.output.refined,
         library=library("split.py"),
     output:
         cold="data/splits/cold.parquet",
@@ -94,6 +111,7 @@ rule split:
         runtime=30,
     params:
         sizes=config["data"]["splits"],
+        balance=config["data"]["balance"],
         seed=config["seed"],
     message:
         "Dividing users between cold start, reinforcement learning and test sets"
@@ -151,7 +169,7 @@ rule benchmark_alignx:
 
 rule benchmark_psoups:
     input:
-        raw=lambda wildcards: psoups_entry(wildcards)["path"],
+        raw=lambda wildcards: raw_files([psoups_entry(wildcards)["path"]]),
         library=library("benchmark_psoups.py"),
     output:
         cases="data/cases/{benchmark}.parquet",

@@ -5,7 +5,7 @@ from alignxplore.data.download import download
 
 
 def main(snakemake):
-    download(**snakemake.params.entry, output=snakemake.output.raw)
+    download(snakemake.params.source, snakemake.output.raw)
 
 
 script_main(main, snakemake)  # noqa: F821

@@ -1,15 +1,16 @@
-"""Keep examples with a clear, consistent history (paper A.1); count what each rule leaves."""
+"""Read one shard of the raw AlignX files, and keep what has a clear, consistent history (paper A.1)."""
 
-from alignxplore import records
 from alignxplore.cli import script_main
-from alignxplore.data.refine import refine
+from alignxplore.data.refine import Rules
+from alignxplore.data.shards import FILES, refine_shard
+from alignxplore.data.sources import plan
 
 
 def main(snakemake):
-    examples = records.read(snakemake.input.examples, records.EXAMPLE)
-    refined, funnel = refine(examples, snakemake.params.min_dimensions, snakemake.params.history)
-    records.write(refined, snakemake.output.refined, records.REFINED)
-    funnel.write_csv(snakemake.output.funnel)
+    params, output = snakemake.params, snakemake.output
+    shard, shards = map(int, params.shard.split("-of-"))
+    pieces = plan(snakemake.input.sources, shards)[shard - 1]
+    refine_shard(pieces, Rules(**params.rules), params.max_characters, {name: output[name] for name in FILES})
 
 
 script_main(main, snakemake)  # noqa: F821

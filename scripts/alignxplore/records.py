@@ -1,10 +1,13 @@
 """The record contracts: one schema for each kind of Parquet file, checked at every border."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from alignxplore.errors import UserError
 
@@ -106,6 +109,13 @@ WIN = pl.Schema(
     }
 )
 REJECT = pl.Schema({"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()})
+"""`line` is a line of JSON lines, or a record's number in an array or Parquet file, from 1."""
+
+CANDIDATE = pl.Schema({**REFINED, "source": pl.String(), "line": pl.Int64(), "target": pl.String()})
+"""A refined example of one shard; `target` is equal for near-identical targets."""
+SEEN = pl.Schema({"source": pl.String(), "line": pl.Int64(), "fingerprint": pl.UInt64()})
+LINES = pl.Schema({"source": pl.String(), "lines": pl.Int64()})
+FUNNEL = pl.Schema({"step": pl.String(), "rows": pl.Int64()})
 
 
 def read(path: str | Path, schema: pl.Schema) -> pl.DataFrame:
@@ -120,21 +130,56 @@ def read(path: str | Path, schema: pl.Schema) -> pl.DataFrame:
     return _checked(df, path, schema)
 
 
+def batches(path: str | Path, schema: pl.Schema, rows: int = 5_000) -> Iterator[pl.DataFrame]:
+    """The rows of a Parquet file that keeps to `schema`, some at a time."""
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=rows):
+        yield _checked(pl.DataFrame(pl.from_arrow(batch)), path, schema)
+
+
 def write(df: pl.DataFrame, path: str | Path, schema: pl.Schema) -> None:
     """Check `df` against `schema` and write it as Parquet; equal tables give equal bytes.
 
     The file appears under its name only when it is complete. Integers and floats of another
     width are cast; any other difference raises UserError, naming file and field.
     """
-    path = Path(path)
     df = _checked(df, path, schema).rechunk()
+    with replacing(path) as partial:
+        df.write_parquet(partial, compression="zstd", compression_level=3, row_group_size=50_000)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A path to write to, which takes the name `path` when all went well, and is removed otherwise."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        df.write_parquet(partial, compression="zstd", compression_level=3, row_group_size=50_000)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+class Writer:
+    """Writes a Parquet file a table at a time, as a context; it appears under its name when the context ends well."""
+
+    def __init__(self, path: str | Path, schema: pl.Schema):
+        self.path, self.schema = path, schema
+
+    def __enter__(self) -> "Writer":
+        self._stack = ExitStack()
+        partial = self._stack.enter_context(replacing(self.path))
+        arrow = self.schema.to_frame().to_arrow().schema
+        self._file = self._stack.enter_context(pq.ParquetWriter(partial, arrow, compression="zstd", compression_level=3))
+        return self
+
+    def write(self, df: pl.DataFrame) -> None:
+        """Check a table and append it."""
+        if not df.is_empty():
+            self._file.write_table(_checked(df, self.path, self.schema).to_arrow())
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
 
 def _checked(df: pl.DataFrame, path: str | Path, schema: pl.Schema) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 from alignx_samples import N, direction, random_examples
-from alignxplore.data.refine import key_dimensions, refine
+from alignxplore.data.refine import Rules, key_dimensions, refine
 from alignxplore.records import EXAMPLE, REFINED
 
 
@@ -51,7 +51,7 @@ def reference(examples, min_dimensions, history):
 @pytest.mark.parametrize(("seed", "min_dimensions", "history"), [(1, 5, 4), (2, 5, 4), (3, 2, 1), (4, 7, 2), (5, 1, 6)])
 def test_equals_the_slow_reference_row_for_row(seed, min_dimensions, history):
     examples = random_examples(600, seed)
-    refined, funnel = refine(examples, min_dimensions, history)
+    refined, funnel = refine(examples, Rules(min_dimensions, history))
     rows, counts = reference(examples.to_dicts(), min_dimensions, history)
     assert refined.schema == REFINED
     assert funnel["rows"].to_list() == counts
@@ -88,7 +88,7 @@ def example(target, *history):
 )
 def test_single_rules(history, kept):
     examples = example(direction(**BASE, d8=1), *(direction(**signs) for signs in history))
-    refined, _ = refine(examples, min_dimensions=5, history=2)
+    refined, _ = refine(examples, Rules(min_dimensions=5, history=2))
     if kept is None:
         assert refined.height == 0
     else:
@@ -110,7 +110,7 @@ def test_key_dimensions_are_those_that_the_whole_history_shares():
 
 
 def test_key_dimensions_of_refined_examples_cover_the_consistent_ones():
-    refined, _ = refine(random_examples(300, seed=9), 5, 4)
+    refined, _ = refine(random_examples(300, seed=9), Rules(5, 4))
     pairs = refined.filter(pl.col("form") == "pairs")
     names = [str(i) for i in range(N)]
     for found, row in zip(

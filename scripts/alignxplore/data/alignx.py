@@ -1,25 +1,52 @@
-"""Raw AlignX files to examples: every record is checked, and a bad one becomes a named reject."""
+"""Raw AlignX records, checked: most by the block in compiled code, and whatever looks odd one by one and exactly."""
 
 import hashlib
 import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import polars as pl
+import xxhash
 
-from alignxplore.errors import UserError
-from alignxplore.records import EXAMPLE, N_DIMENSIONS, REJECT
-
-log = logging.getLogger(__name__)
+from alignxplore.data.sources import LONGEST_RECORD, Piece, read_json, read_parquet
+from alignxplore.records import DIRECTION, N_DIMENSIONS
 
 DIRECTION_KEY = "Preference Direction"
 PAIRS_KEY = "Pair-wise Comparative Feedback"
 UGC_KEY = "User-Generated Content"
-SIGNS = {0: -1, 0.5: 0, 1: 1}
-CHUNK = 2_000
+FORM_KEYS = {"pairs": PAIRS_KEY, "ugc": UGC_KEY}
+SIGNS = {0: -1, 0.5: 0, 1: 1, "0": -1, "0.0": -1, "0.5": 0, "1": 1, "1.0": 1}
+"""The sign of a raw direction's value; some files write the values as text."""
+
+NOT_BLANK = r"^[^\s\x1c-\x1f]"
+"""Texts that begin so are surely not blank."""
+
+FORMS = {"pairs": ("chosen", "rejected"), "ugc": ("comment",)}
+"""The two forms of history, each with the texts that an interaction must have."""
+
+NO_SIGN = 2
+"""Stands in a table where a raw direction has no valid value."""
+
+DIGITS = np.full(256, NO_SIGN, np.int8)
+DIGITS[[0, 5, 10]] = -1, 0, 1
+"""The sign of a raw value by its two digits."""
+
+RAW_TEXTS = ("prompt", "chosen", "rejected")
+_RAW_DIRECTION: dict[str, Any] = {DIRECTION_KEY: pl.List(pl.Float64)}
+RAW: dict[str, Any] = {
+    PAIRS_KEY: pl.List(pl.Struct({**dict.fromkeys(RAW_TEXTS, pl.String), **_RAW_DIRECTION})),
+    UGC_KEY: pl.List(pl.Struct({"prompt": pl.String, "comment": pl.String, **_RAW_DIRECTION})),
+}
+"""The types that histories have in Parquet files."""
+
+APART, HISTORIES_APART = "\x00", "\x01"
+"""What stands between the texts of a record, and between its pairs and comments, when it is fingerprinted."""
+
+Reject = tuple[int, str, str]
+"""Number of the record in its piece, the field, and the reason."""
 
 
 class BadRecord(Exception):
@@ -31,102 +58,381 @@ class BadRecord(Exception):
         self.reason = reason
 
 
+WORDS = ("up0", "up1", "down0", "down1")
+"""A direction as bits: dimensions 0 to 63 and 64 to 89 that are preferred, and those that are not."""
+
+
+Tables = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
+"""Texts laid flat: targets (number, prompt, chosen, rejected), pairs (number, position, prompt, chosen, rejected), and
+user-generated content (number, position, prompt, comment)."""
+
+
 @dataclass(frozen=True)
-class _Unparsed:
-    """A line that is not JSON."""
+class Block:
+    """Some good records of a raw file.
 
-    reason: str
-
-
-def parse_sources(paths: Iterable[str | Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read AlignX files (JSON lines, JSON arrays, Parquet) as EXAMPLE and REJECT tables.
-
-    A reject's `line` is the line of a JSON-lines file, or the record's number in an array or
-    Parquet file, from 1. A record whose texts repeat an earlier record's is a reject too.
-    Raises UserError for a file that cannot be read as a whole.
+    `directions` has number (the record's place in its piece), form ("target", "pairs" or "ugc"), position (in the
+    history, from 0), and WORDS; `fingerprints` has number and fingerprint, 64 bits that are equal for records with equal
+    texts; `texts` gives the texts of the records of some numbers.
     """
-    chunks: list[pl.DataFrame] = [EXAMPLE.to_frame()]
-    rows: list[dict[str, Any]] = []
-    rejects: list[tuple[str, int, str, str]] = []
-    seen: dict[str, tuple[str, int]] = {}
-    for path in paths:
-        source = str(path)
-        before, rejected_before = len(seen), len(rejects)
-        for line, raw in read_raw(path):
-            try:
-                row = parse_example(raw)
-                first = seen.setdefault(row["example_id"], (source, line))
-                if first != (source, line):
-                    raise BadRecord("record", f"duplicate of {first[0]}:{first[1]}")
-            except BadRecord as bad:
-                rejects.append((source, line, bad.field, bad.reason))
-                continue
-            rows.append(row)
-            if len(rows) == CHUNK:
-                chunks.append(pl.DataFrame(rows, schema=EXAMPLE))
-                rows = []
-        log.info(
-            "%s: %d examples, %d rejects",
-            source,
-            len(seen) - before,
-            len(rejects) - rejected_before,
+
+    directions: pl.DataFrame
+    fingerprints: pl.DataFrame
+    texts: Callable[[pl.Series], Tables]
+
+    def examples(self, numbers: pl.Series) -> pl.DataFrame:
+        """The records of these numbers as rows of EXAMPLE, with `number`."""
+        wanted = self.directions.filter(pl.col("number").is_in(numbers.implode()))
+        signs = wanted.select("number", "form", "position", pl.Series("direction", word_signs(wanted), dtype=DIRECTION))
+        targets, *histories = self.texts(numbers)
+        table = targets.join(signs.filter(pl.col("form") == "target").select("number", "direction"), on="number")
+        for (form, texts), items in zip(FORMS.items(), histories, strict=True):
+            described = items.join(signs.filter(pl.col("form") == form), on=["number", "position"])
+            nested = (
+                described.sort("number", "position")
+                .group_by("number")
+                .agg(pl.struct("prompt", *texts, "direction").alias(form))
+            )
+            table = table.join(nested, on="number", how="left", maintain_order="left")
+        table = table.with_columns(pl.col(form).fill_null([]) for form in FORMS)
+        ids = joined_texts(targets, *histories).select(
+            "number",
+            example_id=pl.col("texts").map_elements(stable_hash, return_dtype=pl.String),
+            user_id=pl.col("history").map_elements(stable_hash, return_dtype=pl.String),
         )
-    chunks.append(pl.DataFrame(rows, schema=EXAMPLE))
-    return pl.concat(chunks), pl.DataFrame(rejects, schema=REJECT, orient="row")
+        return table.join(ids, on="number").with_columns(pl.col("user_id").fill_null(pl.col("example_id"))).sort("number")
 
 
-def check_reject_share(examples: int, rejects: pl.DataFrame, max_share: float, rejects_file: str | Path) -> None:
-    """Raise UserError where more than `max_share` of the records are rejects, or none exist."""
-    total = examples + rejects.height
-    if total == 0:
-        raise UserError("the AlignX sources hold no records: see data.alignx.sources")
-    if rejects.height > max_share * total:
-        first = rejects.row(0, named=True)
-        raise UserError(
-            f"{rejects.height} of {total} raw records were rejected, more than"
-            f" data.refine.max_reject_share = {max_share} allows; the first is"
-            f" {first['source']}:{first['line']}: {first['field']}: {first['reason']};"
-            f" all are in {rejects_file}"
-        )
+def read_piece(piece: Piece, max_characters: int) -> Iterator[tuple[int, int, Block, list[Reject]]]:
+    """Read a piece of a raw file by the block.
+
+    Yields the number of the block's last record in the piece, how many records it holds (blank lines are none), those
+    that are good, and the rejects.
+    """
+    if piece.kind == "parquet":
+        for first, frame in read_parquet(piece):
+            yield first + frame.height - 1, frame.height, *_checked_frame(first, frame, max_characters)
+    else:
+        for first, lines in read_json(piece):
+            count = sum(line is None or not line.isspace() for line in lines)
+            yield first + len(lines) - 1, count, *_checked_lines(first, lines, max_characters)
 
 
-def read_raw(path: str | Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line or record number, decoded record) of one file; an undecodable line is marked."""
-    path = Path(path)
-    try:
-        if path.suffix == ".parquet":
-            yield from _read_parquet(path)
-        elif _starts_with_bracket(path):
-            yield from _read_array(path)
+def sign_words(signs: np.ndarray) -> dict[str, np.ndarray]:
+    """Directions (rows, 90) as WORDS."""
+    words = []
+    for sign in (1, -1):
+        packed = np.zeros((len(signs), 16), np.uint8)
+        packed[:, :12] = np.packbits(signs == sign, axis=1, bitorder="little")
+        words += [*packed.view("<u8").T]
+    return {name: np.ascontiguousarray(word).view(np.int64) for name, word in zip(WORDS, words, strict=True)}
+
+
+def word_signs(words: pl.DataFrame) -> np.ndarray:
+    """Directions (rows, 90) of a table with WORDS."""
+
+    def unpacked(*names: str) -> np.ndarray:
+        together = np.stack([words[name].to_numpy() for name in names], axis=1).astype("<i8")
+        bits = np.unpackbits(together.view(np.uint8).reshape(-1, 16), axis=1, bitorder="little")
+        return bits[:, :N_DIMENSIONS].astype(np.int8)
+
+    return unpacked("up0", "up1") - unpacked("down0", "down1")
+
+
+class _Comment(msgspec.Struct, gc=False):
+    prompt: str
+    comment: str
+    direction: msgspec.Raw = msgspec.field(name=DIRECTION_KEY)
+
+
+class _Pair(msgspec.Struct, gc=False):
+    prompt: str
+    chosen: str
+    rejected: str
+    direction: msgspec.Raw = msgspec.field(name=DIRECTION_KEY)
+
+
+class _Record(_Pair, gc=False):
+    pairs: list[_Pair] | None = msgspec.field(name=PAIRS_KEY, default=None)
+    ugc: list[_Comment] | None = msgspec.field(name=UGC_KEY, default=None)
+
+
+_decode = msgspec.json.Decoder(_Record).decode
+_decode_direction = msgspec.json.Decoder(list[float]).decode
+
+
+def _checked_lines(first: int, lines: Sequence[bytes | None], max_characters: int) -> tuple[Block, list[Reject]]:
+    good: dict[int, _Record] = {}
+    fingerprints: dict[int, int] = {}
+    odd: set[int] = set()
+    for number, line in enumerate(lines, first):
+        try:
+            record = _decode(line)  # type: ignore[arg-type]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
+            if line is None or not line.isspace():
+                odd.add(number)
+            continue
+        texts = [record.prompt, record.chosen, record.rejected]
+        same = record.chosen == record.rejected
+        for pair in record.pairs or ():
+            texts += (pair.prompt, pair.chosen, pair.rejected)
+            same |= pair.chosen == pair.rejected
+        texts.append(HISTORIES_APART)
+        for comment in record.ugc or ():
+            texts += (comment.prompt, comment.comment)
+        if same or not all(texts) or any(map(str.isspace, texts)) or max(map(len, texts)) > max_characters:
+            odd.add(number)
         else:
-            yield from _read_lines(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+            good[number] = record
+            fingerprints[number] = xxhash.xxh3_64_intdigest(APART.join(texts).encode())
+    places = [(number, 0, 0) for number in good]
+    raw = [record.direction for record in good.values()]
+    for form, name in enumerate(FORMS, 1):
+        for number, record in good.items():
+            items = getattr(record, name) or ()
+            places += [(number, form, position) for position in range(len(items))]
+            raw += [item.direction for item in items]
+
+    def texts_of(numbers: pl.Series) -> Tables:
+        records = [(number, good[number]) for number in numbers if number in good]
+        histories = []
+        for form, names in FORMS.items():
+            items = [(n, i, item) for n, record in records for i, item in enumerate(getattr(record, form) or ())]
+            histories.append(_text_table([(n, i, *(getattr(item, x) for x in ("prompt", *names))) for n, i, item in items], *names))
+        targets = _text_table([(n, 0, r.prompt, r.chosen, r.rejected) for n, r in records], "chosen", "rejected")
+        return targets.drop("position"), histories[0], histories[1]
+
+    def exact(number: int) -> dict[str, Any]:
+        line = lines[number - first]
+        if line is None:
+            raise BadRecord("record", f"is longer than {LONGEST_RECORD >> 20} MiB")
+        try:
+            decoded = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise BadRecord("record", _json_problem(error)) from None
+        return parse_example(decoded, max_characters)
+
+    return _settled(places, _parsed_signs(raw), fingerprints, odd, exact, texts_of)
 
 
-def parse_example(raw: Any) -> dict[str, Any]:
+def _checked_frame(first: int, frame: pl.DataFrame, max_characters: int) -> tuple[Block, list[Reject]]:
+    def exact(number: int) -> dict[str, Any]:
+        return parse_example(frame.row(number - first, named=True), max_characters)
+
+    numbers = pl.Series("number", range(first, first + frame.height), dtype=pl.Int64)
+    try:
+        laid = _laid_flat(frame, numbers)
+        odd = set().union(*(_unusual(table, max_characters) for table in laid))
+        signs = np.concatenate([_listed_signs(table["direction"]) for table in laid])
+        places = [table.select("number", pl.lit(form), "position").to_numpy() for form, table in enumerate(laid)]
+    except pl.exceptions.PolarsError:
+        # Columns of other types than the form has: let each record say what is wrong with it.
+        laid, odd, signs, places = _no_tables(), set(numbers), np.empty((0, N_DIMENSIONS), np.int8), [np.empty((0, 3))]
+    targets, pairs, ugc = (table.drop("direction") for table in laid)
+    tables = targets.drop("position"), pairs, ugc
+
+    def texts_of(numbers: pl.Series) -> Tables:
+        targets, pairs, ugc = (table.filter(pl.col("number").is_in(numbers.implode())) for table in tables)
+        return targets, pairs, ugc
+
+    digests = joined_texts(*tables).select("number", "texts").iter_rows()
+    fingerprints = {number: xxhash.xxh3_64_intdigest(text.encode()) for number, text in digests}
+    return _settled(np.concatenate(places), signs, fingerprints, odd, exact, texts_of)
+
+
+def _laid_flat(frame: pl.DataFrame, numbers: pl.Series) -> tuple[pl.DataFrame, ...]:
+    """Targets, pairs and comments: number, position, prompt, texts, direction."""
+    for key in FORM_KEYS.values():
+        if key not in frame.columns or frame[key].null_count() == frame.height:
+            frame = frame.with_columns(pl.lit(None, RAW[key]).alias(key))
+    targets = frame.select(numbers, pl.lit(0, pl.UInt32).alias("position"), *RAW_TEXTS, pl.col(DIRECTION_KEY).alias("direction"))
+    return targets, *(_interactions(frame.select(numbers, key), key, FORMS[form]) for form, key in FORM_KEYS.items())
+
+
+def _no_tables() -> tuple[pl.DataFrame, ...]:
+    empty = {name: pl.String for name in RAW_TEXTS}
+    return _laid_flat(pl.DataFrame(schema={**empty, **_RAW_DIRECTION}), pl.Series("number", [], dtype=pl.Int64))
+
+
+def _settled(
+    places: Sequence[tuple[int, int, int]] | np.ndarray,
+    signs: np.ndarray,
+    fingerprints: dict[int, int],
+    odd: set[int],
+    exact: Callable[[int], dict[str, Any]],
+    texts_of: Callable[[pl.Series], Tables],
+) -> tuple[Block, list[Reject]]:
+    """The block, in which odd records stand as the exact reading has them, and the rejects among them.
+
+    `places` are (number, form, position) of each row of `signs`; `texts_of` gives the texts of records that are not odd.
+    """
+    where = np.array(places, np.int64).reshape(-1, 3)
+    odd = odd | set(where[(signs == NO_SIGN).any(1), 0].tolist())
+    rejects, more, more_signs = [], [], []
+    exact_rows: dict[int, dict[str, Any]] = {}
+    for number in sorted(odd):
+        fingerprints.pop(number, None)
+        try:
+            row = exact_rows[number] = exact(number)
+        except BadRecord as bad:
+            rejects.append((number, bad.field, bad.reason))
+            continue
+        fingerprints[number] = xxhash.xxh3_64_intdigest(_row_texts(row).encode())
+        more.append((number, 0, 0))
+        more_signs.append(row["direction"])
+        for form, name in enumerate(FORMS, 1):
+            more += [(number, form, position) for position in range(len(row[name]))]
+            more_signs += [item["direction"] for item in row[name]]
+    if odd:
+        kept = ~np.isin(where[:, 0], list(odd))
+        where = np.concatenate([where[kept], np.array(more, np.int64).reshape(-1, 3)])
+        signs = np.concatenate([signs[kept], np.array(more_signs, np.int8).reshape(-1, N_DIMENSIONS)])
+
+    def texts(numbers: pl.Series) -> Tables:
+        usual = numbers.filter(~numbers.is_in(list(odd)))
+        rows = [(number, exact_rows[number]) for number in numbers if number in exact_rows]
+        targets = [(number, 0, *(row[name] for name in RAW_TEXTS)) for number, row in rows]
+        tables = [_text_table(targets, "chosen", "rejected").drop("position")]
+        for form, names in FORMS.items():
+            items = [
+                (number, i, *(item[name] for name in ("prompt", *names))) for number, row in rows for i, item in enumerate(row[form])
+            ]
+            tables.append(_text_table(items, *names))
+        first, second, third = (pl.concat(both) for both in zip(texts_of(usual), tables, strict=True))
+        return first, second, third
+
+    forms = pl.Series("form", ["target", *FORMS])
+    columns = {"number": where[:, 0], "form": forms[where[:, 1]], "position": where[:, 2], **sign_words(signs)}
+    directions = pl.DataFrame(columns).with_columns(pl.col("position").cast(pl.UInt32))
+    prints = pl.DataFrame(sorted(fingerprints.items()), {"number": pl.Int64, "fingerprint": pl.UInt64}, orient="row")
+    return Block(directions, prints, texts), rejects
+
+
+def _text_table(rows: Sequence[tuple[Any, ...]], *texts: str) -> pl.DataFrame:
+    schema = {"number": pl.Int64, "position": pl.UInt32, **dict.fromkeys(("prompt", *texts), pl.String)}
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pl.DataFrame([pl.Series(n, c, dtype=t) for (n, t), c in zip(schema.items(), columns, strict=True)])
+
+
+def _row_texts(row: Mapping[str, Any]) -> str:
+    texts = [row[name] for name in RAW_TEXTS]
+    texts += [pair[name] for pair in row["pairs"] for name in RAW_TEXTS]
+    texts.append(HISTORIES_APART)
+    texts += [comment[name] for comment in row["ugc"] for name in ("prompt", "comment")]
+    return APART.join(texts)
+
+
+def joined_texts(targets: pl.DataFrame, pairs: pl.DataFrame, ugc: pl.DataFrame) -> pl.DataFrame:
+    """number, texts (all of a record's), history (those of its history, null where it has none)."""
+
+    def joined(table: pl.DataFrame, *names: str) -> pl.DataFrame:
+        # A missing text makes a record odd; its texts are joined when it has been read by itself.
+        texts = table.select("number", text=pl.concat_str(pl.col(*names).fill_null(""), separator=APART))
+        return texts.group_by("number", maintain_order=True).agg(pl.col("text").str.join(APART))
+
+    table = targets.select("number", text=pl.concat_str(pl.col(*RAW_TEXTS).fill_null(""), separator=APART))
+    table = table.join(joined(pairs, *RAW_TEXTS), on="number", how="left", suffix="_pairs", maintain_order="left")
+    table = table.join(joined(ugc, "prompt", "comment"), on="number", how="left", suffix="_ugc", maintain_order="left")
+    history = pl.concat_str("text_pairs", pl.lit(HISTORIES_APART), "text_ugc", separator=APART, ignore_nulls=True)
+    return table.select(
+        "number",
+        texts=pl.concat_str("text", history, separator=APART),
+        history=pl.when(pl.any_horizontal(pl.col("text_pairs", "text_ugc").is_not_null())).then(history),
+    )
+
+
+def _interactions(rows: pl.DataFrame, key: str, texts: Sequence[str]) -> pl.DataFrame:
+    """One row an interaction: number, position, prompt, texts, direction."""
+    items = rows.filter(pl.col(key).list.len() > 0)
+    if items.is_empty():
+        items = pl.DataFrame(schema={"number": pl.Int64, key: RAW[key]})
+    position = items.select(position=pl.int_ranges(pl.col(key).list.len(), dtype=pl.UInt32)).explode("position")
+    flat = items.explode(key).unnest(key)
+    return flat.select("number", position.to_series(), "prompt", *texts, direction=DIRECTION_KEY)
+
+
+def _unusual(table: pl.DataFrame, max_characters: int) -> set[int]:
+    """Numbers of the records with a text that may be wrong."""
+    texts = table.columns[2:-1]
+    if any(table.schema[name] != pl.String for name in texts):
+        raise pl.exceptions.SchemaError("a column of texts holds something else")
+    wrong = [
+        pl.col(name).is_null() | ~pl.col(name).str.contains(NOT_BLANK) | (pl.col(name).str.len_bytes() > max_characters)
+        for name in texts
+    ]
+    if "rejected" in texts:
+        wrong.append(pl.col("chosen") == pl.col("rejected"))
+    return set(table.filter(pl.any_horizontal(wrong))["number"])
+
+
+def _listed_signs(lists: pl.Series) -> np.ndarray:
+    """Signs (rows, 90) of raw directions in lists; NO_SIGN where a value is not one."""
+    inner = getattr(lists.dtype, "inner", None)
+    if inner is None or not inner.is_numeric():
+        raise pl.exceptions.SchemaError("a column of directions holds something else")
+    signs = np.full((len(lists), N_DIMENSIONS), NO_SIGN, np.int8)
+    right = (lists.list.len() == N_DIMENSIONS).fill_null(False)
+    values = lists.filter(right).list.explode(empty_as_null=False).cast(pl.Float64).to_numpy()
+    doubled = np.where((values >= 0) & (values <= 1), 2 * values, 3).astype(np.int8)
+    signs[right.to_numpy()] = np.where(doubled == 2 * values, doubled - 1, NO_SIGN).reshape(-1, N_DIMENSIONS)
+    return signs
+
+
+def _parsed_signs(texts: Sequence[msgspec.Raw]) -> np.ndarray:
+    """Signs (texts, 90) of raw directions as JSON; NO_SIGN where a text is not a direction.
+
+    Where all numbers are written with one decimal, as raw files have them, the characters are read at once: after
+    removal of blanks and points, each of a text's 90 cells is two digits and a comma, the last a bracket. That every
+    number has its point is counted, and that the text is JSON is known.
+    """
+    joined = b";".join(texts) + b";"
+    width = 3 * N_DIMENSIONS + 2
+    digits = joined.translate(None, b" .")
+    if joined.count(b".") == len(texts) * N_DIMENSIONS and len(digits) == len(texts) * width:
+        characters = np.frombuffer(digits, np.uint8).reshape(-1, width)
+        cells = characters[:, 1:-1].reshape(-1, N_DIMENSIONS, 3)
+        aligned = (characters[:, 0] == ord("[")) & (characters[:, -1] == ord(";")) & (cells[:, -1, 2] == ord("]"))
+        if aligned.all() and (cells[:, :-1, 2] == ord(",")).all():
+            signs = DIGITS[cells[:, :, 0] * 10 + cells[:, :, 1] - np.uint8(ord("0") * 11 % 256)]
+            if (signs != NO_SIGN).all():
+                return signs
+    return np.array([_parsed_direction(text) for text in texts], np.int8).reshape(-1, N_DIMENSIONS)
+
+
+def _parsed_direction(text: msgspec.Raw) -> list[int]:
+    try:
+        values = [SIGNS.get(value, NO_SIGN) for value in _decode_direction(text)]
+    except msgspec.MsgspecError:
+        return [NO_SIGN] * N_DIMENSIONS
+    return values if len(values) == N_DIMENSIONS else [NO_SIGN] * N_DIMENSIONS
+
+
+def parse_example(raw: Any, max_characters: int) -> dict[str, Any]:
     """Check one raw record and convert it to a row of EXAMPLE; raises BadRecord."""
-    if isinstance(raw, _Unparsed):
-        raise BadRecord("record", raw.reason)
     record = _mapping(raw, "record")
     prompt = _text(record, "prompt")
     chosen, rejected = _responses(record)
     direction = _direction(record)
     pairs = [_pair(item, at) for item, at in _items(record, PAIRS_KEY)]
     ugc = [_comment(item, at) for item, at in _items(record, UGC_KEY)]
-    target = canonical_json([prompt, chosen, rejected])
-    history = canonical_json([pairs, ugc])
-    example_id = stable_hash(target + "\n" + history)
-    return {
-        "example_id": example_id,
-        # AlignX names no users: examples with one and the same history are taken for one user's.
-        "user_id": stable_hash(history) if pairs or ugc else example_id,
+    row = {
         "prompt": prompt,
         "chosen": chosen,
         "rejected": rejected,
         "direction": direction,
         "pairs": pairs,
         "ugc": ugc,
+    }
+    for at, text in _texts(row):
+        if len(text) > max_characters:
+            raise BadRecord(at, f"has {len(text)} characters, more than the {max_characters} that are allowed")
+    texts = _row_texts(row)
+    history = texts.split(APART, 3)[3]
+    return {
+        "example_id": stable_hash(texts),
+        # AlignX names no users: examples with one and the same history are taken for one user's.
+        "user_id": stable_hash(history if pairs or ugc else texts),
+        **row,
     }
 
 
@@ -140,47 +446,6 @@ def stable_hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        df = pl.read_parquet(path, glob=False)
-    except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {str(error).partition(chr(10))[0]}") from error
-    number = 0
-    for part in df.iter_slices(CHUNK):
-        for record in part.iter_rows(named=True):
-            number += 1
-            yield number, record
-
-
-def _starts_with_bracket(path: Path) -> bool:
-    with path.open("rb") as file:
-        while block := file.read(4096).removeprefix(b"\xef\xbb\xbf"):
-            if block := block.lstrip():
-                return block.startswith(b"[")
-    return False
-
-
-def _read_array(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        records = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {_json_problem(error)}") from error
-    yield from enumerate(records, start=1)
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                record = json.loads(text) if text else None
-            except (ValueError, RecursionError) as error:
-                yield number, _Unparsed(_json_problem(error))
-                continue
-            if text:
-                yield number, record
-
-
 def _json_problem(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON: {error.msg} at character {error.pos + 1}"
@@ -189,6 +454,16 @@ def _json_problem(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "not valid JSON: nested too deeply"
     return f"not valid JSON: {error}"
+
+
+def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each text of an example, with its place in the raw record."""
+    for name in ("prompt", "chosen", "rejected"):
+        yield name, row[name]
+    for form, key in FORM_KEYS.items():
+        for index, item in enumerate(row[form]):
+            for name in ("prompt", *FORMS[form]):
+                yield f"{key}[{index}].{name}", item[name]
 
 
 def _mapping(value: Any, at: str) -> Mapping[str, Any]:
@@ -227,11 +502,11 @@ def _direction(record: Mapping[str, Any], at: str = "") -> list[int]:
         raise BadRecord(at, f"has {len(values)} values, expected {N_DIMENSIONS}")
     try:
         # true and false equal 1 and 0 in Python, so types are checked as well as values.
-        if set(map(type, values)) <= {int, float}:
+        if set(map(type, values)) <= {int, float, str}:
             return [SIGNS[value] for value in values]
     except KeyError:
         pass
-    index = next(i for i, v in enumerate(values) if type(v) not in (int, float) or v not in SIGNS)
+    index = next(i for i, v in enumerate(values) if type(v) not in (int, float, str) or v not in SIGNS)
     raise BadRecord(f"{at}[{index}]", f"is {_kind(values[index])}, expected 0, 0.5 or 1")
 
 

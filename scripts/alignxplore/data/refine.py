@@ -1,23 +1,38 @@
 """Refinement of AlignX (paper A.1): keep examples whose history is clear about the target."""
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import mul
+from dataclasses import dataclass
+from pathlib import Path
 
+import duckdb
+import numpy as np
 import polars as pl
 
-from alignxplore.records import DIRECTION, REFINED
+from alignxplore.data.alignx import FORMS, WORDS, sign_words, word_signs
+from alignxplore.records import DIRECTION, FUNNEL, N_DIMENSIONS, REFINED
 
-FORMS = {"pairs": ("chosen", "rejected"), "ugc": ("comment",)}
-"""The two forms of history, each with the texts that an interaction must have."""
+SQL = Path(__file__).parents[2] / "sql/refine.sql"
 
 
-def refine(examples: pl.DataFrame, min_dimensions: int, history: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+@dataclass(frozen=True)
+class Rules:
+    """What makes an example's history clear; `refine` in the config."""
+
+    min_dimensions: int
+    """Dimensions on which the whole history must agree with the target."""
+    history: int
+    """Interactions in a history."""
+    max_conflicts: int = 0
+    """Dimensions on which an example's interactions may contradict each other or the target."""
+
+
+def refine(examples: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Select the examples with a clear and consistent history; returns (REFINED, funnel).
 
     Interactions without text are dropped. An example qualifies in a form ("pairs" or "ugc") if
     - it has at least `history` interactions of that form;
-    - no interaction conflicts (opposite non-zero directions) with the target or with another one;
+    - on no more than `max_conflicts` dimensions do interactions conflict (opposite non-zero directions) with the
+      target or with one another;
     - the first `history` interactions that agree with the target on `min_dimensions` dimensions
       or more all agree with it on the same `min_dimensions` dimensions or more.
     These interactions become its history, the other form's list is emptied, and `consistent`
@@ -25,30 +40,49 @@ def refine(examples: pl.DataFrame, min_dimensions: int, history: int) -> tuple[p
     in both forms gives two rows, pairs first. The funnel (step, rows) counts what each rule
     leaves.
     """
-    target = examples.lazy().with_row_index("row").filter(_has_text("chosen") & _has_text("rejected"))
-    shared = (pl.col("consistent") * pl.col("consistent")).list.sum()
-    steps = {"examples": examples.lazy(), "target with both responses": target}
-    results = []
-    for form in FORMS:
-        enough = target.join(_histories(target, form, min_dimensions, history), on="row").filter(
-            pl.col("interactions") >= history
-        )
-        clear = enough.filter(~pl.col("conflict"))
-        usable = clear.filter(pl.col("used").list.len() == history)
-        kept = usable.with_columns(consistent=_shared_direction(history)).filter(shared >= min_dimensions)
-        steps[f"{form}: at least {history} interactions"] = enough
-        steps[f"{form}: no conflicting direction"] = clear
-        steps[f"{form}: at least {min_dimensions} shared dimensions"] = kept
-        other = next(name for name in FORMS if name != form)
-        results.append(
-            kept.with_columns(
-                pl.lit(form).alias("form"), pl.col("used").alias(form), pl.col(other).list.head(0)
-            ).select("row", *REFINED.names())
-        )
-    refined = pl.concat(results).sort("row", "form").select(REFINED.names())
-    rows = pl.collect_all([step.select(pl.len()) for step in steps.values()])
-    funnel = pl.DataFrame({"step": list(steps), "rows": [int(count.item()) for count in rows]})
-    return refined.collect(), funnel
+    numbered = examples.with_row_index("number").with_columns(pl.col("number").cast(pl.Int64))
+    with duckdb.connect() as connection:
+        selected, counts = select(_directions(numbered), rules, connection)
+    counts = pl.concat([pl.DataFrame([("examples", examples.height)], FUNNEL, orient="row"), counts])
+    return assemble(numbered, selected).select(REFINED.names()), counts
+
+
+def select(
+    directions: pl.DataFrame, rules: Rules, connection: duckdb.DuckDBPyConnection
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Which records qualify, as (number, form, used, consistent), and the funnel (step, rows).
+
+    `directions` has number, form, position and WORDS, as a Block's; `used` are the positions of the interactions that
+    become the history. The query runs on
+    `connection`.
+    """
+    connection.register("directions", directions.to_arrow())
+    parameters = {"min_dimensions": rules.min_dimensions, "history": rules.history}
+    histories = connection.sql(SQL.read_text(encoding="utf-8"), params=parameters).pl()
+    enough = histories.filter(pl.col("interactions") >= rules.history)
+    clear = enough.filter(pl.col("conflicts") <= rules.max_conflicts)
+    shared = pl.sum_horizontal(pl.col(*WORDS).bitwise_count_ones())
+    kept = clear.filter(pl.col("used").list.len() == rules.history, shared >= rules.min_dimensions)
+    steps = {
+        f"at least {rules.history} interactions": enough,
+        "no conflicting direction": clear,
+        f"at least {rules.min_dimensions} shared dimensions": kept,
+    }
+    counts = [("target with both responses", directions.filter(pl.col("form") == "target").height)]
+    counts += [
+        (f"{form}: {step}", table.filter(pl.col("form") == form).height) for form in FORMS for step, table in steps.items()
+    ]
+    consistent = pl.Series("consistent", word_signs(kept), dtype=DIRECTION)
+    return kept.select("number", "form", "used").with_columns(consistent), pl.DataFrame(counts, FUNNEL, orient="row")
+
+
+def assemble(rows: pl.DataFrame, selected: pl.DataFrame) -> pl.DataFrame:
+    """REFINED rows, with `number`, of the `selected` records among `rows` (EXAMPLE and `number`)."""
+    joined = selected.join(rows, on="number", maintain_order="left")
+    return joined.with_columns(
+        pl.when(pl.col("form") == form).then(pl.col(form).list.gather("used")).otherwise(pl.col(form).list.head(0))
+        for form in FORMS
+    ).drop("used")
 
 
 def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
@@ -58,83 +92,35 @@ def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame
     history has one and the same non-neutral direction. `names` are the 90 dimensions' names in
     order.
     """
-    signals = pl.concat(
-        [
-            examples.lazy().select("example_id", _directions(form).alias("direction")).explode("direction")
-            for form in FORMS
-        ]
-    ).drop_nulls()
-    interactions = signals.group_by("example_id").agg(total=pl.len())
-    consistent = (
-        signals.select("example_id", mark=_marks())
-        .explode("mark")
-        .drop_nulls()
-        .group_by("example_id", "mark")
-        .len()
-        .join(interactions, on="example_id")
-        .filter(pl.col("len") == pl.col("total"))
-        .select("example_id", index=pl.col("mark").abs() - 1)
+    numbered = examples.with_row_index("number").with_columns(pl.col("number").cast(pl.Int64))
+    shared = (
+        _directions(numbered)
+        .filter(pl.col("form") != "target")
+        .group_by("number")
+        .agg(pl.col(*WORDS).bitwise_and())
+        .sort("number")
     )
-    table = pl.LazyFrame(
-        {"index": range(len(names)), "name": list(names)},
-        schema={"index": pl.Int8, "name": pl.String},
-    )
-    dimensions = (
-        consistent.join(table, on="index")
-        .sort("index")
-        .group_by("example_id", maintain_order=True)
-        .agg(dimensions="name")
-    )
+    found = [[names[index] for index in np.flatnonzero(signs)] for signs in word_signs(shared)]
+    table = shared.select("number", dimensions=pl.Series(found, dtype=pl.List(pl.String)))
     return (
-        examples.lazy()
-        .select("example_id")
-        .join(dimensions, on="example_id", how="left", maintain_order="left")
-        .with_columns(pl.col("dimensions").fill_null([]))
-        .collect()
+        numbered.select("number", "example_id")
+        .join(table, on="number", how="left", maintain_order="left")
+        .select("example_id", pl.col("dimensions").fill_null([]))
     )
 
 
-def _histories(target: pl.LazyFrame, form: str, min_dimensions: int, history: int) -> pl.LazyFrame:
-    """Of each row: the number of interactions, whether any directions conflict, which to use."""
-    texts = [_has_text(pl.col("item").struct.field(text)) for text in FORMS[form]]
-    agreement = (pl.col("target") * pl.col("direction")).list.count_matches(1)
-    interactions = (
-        target.select("row", target="direction", item=form)
-        .explode("item")
-        .filter(pl.col("item").is_not_null(), *texts)
-        .with_columns(direction=pl.col("item").struct.field("direction"))
-        .with_columns(agrees=agreement >= min_dimensions, marks=_marks(), target_marks=_marks("target"))
-    )
-    marks = pl.concat([pl.col("marks").explode(), pl.col("target_marks").explode()])
-    return interactions.group_by("row", maintain_order=True).agg(
-        interactions=pl.len(),
-        conflict=marks.drop_nulls().n_unique() != marks.drop_nulls().abs().n_unique(),
-        used=pl.col("item").filter(pl.col("agrees")).head(history),
-    )
+def _directions(examples: pl.DataFrame) -> pl.DataFrame:
+    """number, form, position, WORDS of all targets and interactions of EXAMPLE rows (and `number`) that have text."""
+    targets = examples.filter(_has_text("chosen"), _has_text("rejected"))
+    tables = [targets.select("number", "direction", form=pl.lit("target"), position=pl.lit(0, pl.Int64))]
+    for form, texts in FORMS.items():
+        items = targets.select("number", form, position=pl.int_ranges(pl.col(form).list.len())).explode(form, "position")
+        items = items.filter(pl.col(form).is_not_null()).unnest(form).filter(_has_text(text) for text in texts)
+        tables.append(items.select("number", "direction", form=pl.lit(form), position="position"))
+    together = pl.concat(tables)
+    signs = together["direction"].list.explode(empty_as_null=False).to_numpy().reshape(-1, N_DIMENSIONS)
+    return together.drop("direction").with_columns(pl.DataFrame(sign_words(signs)))
 
 
-def _shared_direction(history: int) -> pl.Expr:
-    """The target's direction where each used interaction has the same, 0 elsewhere.
-
-    The product of a direction and itself is 1 where it is not neutral, so target x interaction
-    is 1 where they agree; without conflicts it is never -1, and the product over the
-    interactions is 1 where all of them agree.
-    """
-    directions = [pl.col("used").list.get(i).struct.field("direction") for i in range(history)]
-    agreement = reduce(mul, (pl.col("direction") * direction for direction in directions))
-    return (pl.col("direction") * agreement).cast(DIRECTION)
-
-
-def _marks(column: str = "direction") -> pl.Expr:
-    """A direction as the list of its non-neutral dimensions, numbered from 1 and signed."""
-    numbers = pl.int_range(1, pl.len() + 1, dtype=pl.Int8)
-    return pl.col(column).list.eval((pl.element() * numbers).filter(pl.element() != 0))
-
-
-def _directions(form: str) -> pl.Expr:
-    return pl.col(form).list.eval(pl.element().struct.field("direction"))
-
-
-def _has_text(column: str | pl.Expr) -> pl.Expr:
-    expression = pl.col(column) if isinstance(column, str) else column
-    return expression.str.strip_chars().fill_null("") != ""
+def _has_text(column: str) -> pl.Expr:
+    return pl.col(column).str.strip_chars().fill_null("") != ""

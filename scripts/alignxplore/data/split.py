@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
@@ -13,87 +12,111 @@ from alignxplore.records import EXAMPLE
 log = logging.getLogger(__name__)
 
 
-def split(refined: pl.DataFrame, sizes: Mapping[str, int], seed: int) -> dict[str, pl.DataFrame]:
-    """Divide REFINED rows into one EXAMPLE table for each name in `sizes`, with that many rows.
+def split_keys(refined: pl.LazyFrame) -> pl.DataFrame:
+    """What `split` needs to know of REFINED rows, without their texts.
 
-    Names that end in "_ugc" take rows of form "ugc", others rows of form "pairs". All rows of a
-    user go to one set. A user's set is drawn by a hash of seed and user, in proportion to the
-    sizes, so new raw rows do not move the users that were there before; only a set that its own
-    users cannot fill in balance takes users that no set needed. Within a set, rows go in hash
-    order from those that lean to positive and those that lean to negative directions, such that
-    the directions stay about 1:1. Raises UserError naming the set, and the wanted and available
-    numbers, where there are too few.
+    example_id, form, user_id, post (the target's prompt), signals (a hash of each interaction of the history), up and
+    down (numbers of consistent directions of either sign).
     """
-    forms = {name: "ugc" if name.endswith("_ugc") else "pairs" for name in sizes}
-    rows = refined.select(
-        "user_id",
+    signals = pl.concat_list(
+        pl.col(form).list.eval(_texts_hash(texts))
+        for form, texts in (("pairs", ("prompt", "chosen", "rejected")), ("ugc", ("prompt", "comment")))
+    )
+    return refined.select(
         "example_id",
         "form",
-        lean=pl.col("consistent").list.sum(),
-        row=pl.int_range(pl.len()),
-    ).rows(named=True)
-    available: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        row["order"] = _order(seed, row["example_id"])
-        available[row["user_id"]].add(row["form"])
-    home = {}
-    for user, own_forms in available.items():
-        eligible = {name: size for name, size in sizes.items() if size and forms[name] in own_forms}
-        if eligible:
-            home[user] = _bucket(_order(seed, user), eligible)
-
-    picked = {
-        name: _balanced([row for row in rows if home.get(row["user_id"]) == name], forms[name], size)
-        for name, size in sizes.items()
-    }
-    taken = {row["user_id"] for part in picked.values() for row in part}
-    for name, size in sizes.items():
-        if len(picked[name]) < size:
-            own = {row["user_id"] for row in picked[name]}
-            rest = [row for row in rows if row["user_id"] not in taken or row["user_id"] in own]
-            picked[name] = _balanced(rest, forms[name], size, picked[name], fill=True)
-            taken |= {row["user_id"] for row in picked[name]}
-        if len(picked[name]) < size:
-            raise UserError(
-                f"split {name!r}: data.splits.{name} wants {size} examples with a history of"
-                f" {forms[name]}, but only {len(picked[name])} are available for it out of"
-                f" {sum(row['form'] == forms[name] for row in rows)} such refined examples"
-            )
-    result = {}
-    for name, chosen in picked.items():
-        chosen.sort(key=lambda row: row["order"])
-        part = refined[[row["row"] for row in chosen]]
-        _log_balance(name, part)
-        result[name] = part.select(EXAMPLE.names())
-    return result
+        "user_id",
+        post="prompt",
+        signals=signals,
+        up=pl.col("consistent").list.count_matches(1),
+        down=pl.col("consistent").list.count_matches(-1),
+    ).collect(engine="streaming")
 
 
-def _balanced(
-    candidates: list[dict], form: str, size: int, start: Sequence[dict] = (), fill: bool = False
-) -> list[dict]:
-    """Extend `start` to `size` rows, each the next in hash order that pulls the sum of signs to 0.
+def split(keys: pl.DataFrame, sizes: Mapping[str, int], seed: int, balance: float) -> dict[str, pl.DataFrame]:
+    """Choose rows of `split_keys` for each name in `sizes`: (example_id, form) in order, that many of them.
 
-    Where no such row is left, stop, or with `fill` go on with the others.
+    Names that end in "_ugc" take rows of form "ugc", others rows of form "pairs". A row's set, among those of its form,
+    is drawn by a hash of seed and target post, in proportion to the sizes, so that new raw rows move no old one. Within
+    a set rows go in hash order, each such that preferred and non-preferred directions stay about 1:1. The last set of
+    `sizes` chooses first, and what it has of users, target posts and signals is out of bounds for the others. Raises
+    UserError where a set has too few rows, or the share of preferred directions is further than `balance` from one half.
     """
-    used = {row["row"] for row in start}
-    queue = [row for row in candidates if row["form"] == form and row["row"] not in used]
-    queue.sort(key=lambda row: row["order"], reverse=True)
+    rows = keys.with_columns(lean=pl.col("up").cast(pl.Int64) - pl.col("down").cast(pl.Int64)).to_dicts()
+    forms = {name: "ugc" if name.endswith("_ugc") else "pairs" for name in sizes}
+    homes: dict[str, list[dict]] = {name: [] for name in sizes}
+    for row in rows:
+        own = {name: size for name, size in sizes.items() if forms[name] == row["form"]}
+        row["order"] = _order(seed, row["example_id"])
+        row["marks"] = {("user", row["user_id"]), ("post", row["post"])} | {("signal", s) for s in row["signals"]}
+        if own:
+            homes[_bucket(_order(seed, row["post"]), own)].append(row)
+    chosen: dict[str, list[dict]] = {}
+    taken: set[tuple[str, str | int]] = set()
+    for name, size in reversed(sizes.items()):
+        free = [row for row in homes[name] if taken.isdisjoint(row["marks"])]
+        chosen[name] = _balanced(free, size)
+        if len(chosen[name]) < size:
+            raise UserError(
+                f"data.splits.{name} wants {size} examples with a history of {forms[name]}, but only {len(free)} of the"
+                f" {sum(row['form'] == forms[name] for row in rows)} that there are fall to it; bring more raw examples"
+                " or make the sets smaller"
+            )
+        taken |= {mark for row in chosen[name] for mark in row["marks"]}
+        _check_balance(name, chosen[name], balance)
+    return {
+        name: pl.DataFrame(
+            [(row["example_id"], row["form"]) for row in chosen[name]],
+            schema={"example_id": pl.String, "form": pl.String},
+            orient="row",
+        )
+        for name in sizes
+    }
+
+
+def take(refined: pl.LazyFrame, chosen: pl.DataFrame) -> pl.DataFrame:
+    """The EXAMPLE rows that `split` has chosen, in its order."""
+    ids = chosen["example_id"].implode()
+    found = refined.filter(pl.col("example_id").is_in(ids)).collect(engine="streaming")
+    return chosen.join(found, on=["example_id", "form"], how="left", maintain_order="left").select(EXAMPLE.names())
+
+
+def check_disjoint(sets: Mapping[str, pl.DataFrame]) -> None:
+    """Raise UserError where two sets of EXAMPLE rows share a user, a target post, or an interaction of a history."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, examples in sets.items():
+        own: set[tuple[str, str]] = set()
+        for row in examples.iter_rows(named=True):
+            own |= {("user", row["user_id"]), ("target post", row["prompt"])}
+            own |= {("history pair", repr(sorted(item.items()))) for item in [*_bare(row["pairs"]), *_bare(row["ugc"])]}
+        for kind, value in own:
+            if (other := seen.setdefault((kind, value), name)) != name:
+                raise UserError(f"the sets {other!r} and {name!r} share a {kind}: {value[:200]!r}")
+
+
+def _bare(items: Iterable[dict]) -> list[dict]:
+    return [{key: value for key, value in item.items() if key != "direction"} for item in items]
+
+
+def _texts_hash(texts: tuple[str, ...]) -> pl.Expr:
+    return pl.struct(pl.element().struct.field(text) for text in texts).hash()
+
+
+def _balanced(candidates: list[dict], size: int) -> list[dict]:
+    """Up to `size` rows in hash order, each from the side that pulls the sum of signs to 0 while it has any."""
+    queue = sorted(candidates, key=lambda row: row["order"], reverse=True)
     up = [row for row in queue if row["lean"] > 0]
     down = [row for row in queue if row["lean"] <= 0]
-    result = list(start)
-    total = sum(row["lean"] for row in result)
+    result: list[dict] = []
+    total = 0
     while len(result) < size and (up or down):
         if total == 0 and up and down:
             side = up if up[-1]["order"] < down[-1]["order"] else down
         else:
-            side = up if total < 0 or (total == 0 and up) else down
-        if not side:
-            if not fill:
-                break
-            side = up or down
+            side = (up or down) if total < 0 else (down or up)
         result.append(side.pop())
         total += result[-1]["lean"]
-    return result
+    return sorted(result, key=lambda row: row["order"])
 
 
 def _order(seed: int, key: str) -> int:
@@ -110,8 +133,11 @@ def _bucket(number: int, sizes: Mapping[str, int]) -> str:
     raise AssertionError("the sizes cover the range")
 
 
-def _log_balance(name: str, part: pl.DataFrame) -> None:
-    signs = part["consistent"].list.explode()
-    up, down = int((signs > 0).sum()), int((signs < 0).sum())
-    level = logging.INFO if 0.45 * (up + down) <= up <= 0.55 * (up + down) else logging.WARNING
-    log.log(level, "%s: %d examples; %d directions up, %d down", name, part.height, up, down)
+def _check_balance(name: str, rows: list[dict], balance: float) -> None:
+    up, down = (sum(row[side] for row in rows) for side in ("up", "down"))
+    log.info("%s: %d examples; %d directions preferred, %d not", name, len(rows), up, down)
+    if up + down and abs(up / (up + down) - 0.5) > balance:
+        raise UserError(
+            f"data.splits.{name}: {up} of {up + down} directions are preferred ones, further from one half than"
+            f" data.balance = {balance} allows; bring more raw examples or make the set smaller"
+        )

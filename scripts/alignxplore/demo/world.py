@@ -40,6 +40,11 @@ QUESTIONS = (
     "Where do I start with {}?",
     "Is there a good plan for {}?",
 )
+TIMES = (
+    "this week", "next week", "this month", "next month", "this year", "next year", "today", "tonight", "tomorrow",
+    "again", "in May", "in June", "in July", "in autumn", "in winter", "in spring", "on Monday", "on Friday",
+    "on Sunday", "these days",
+)  # fmt: skip
 CUE_CLAUSES = (
     "go with {}",
     "think about {}",
@@ -186,7 +191,7 @@ class World:
 
     def post(self) -> str:
         """A question or a remark of one sentence."""
-        return self.rng.choice(QUESTIONS).format(self.rng.choice(TOPICS))
+        return self.rng.choice(QUESTIONS).format(f"{self.rng.choice(TOPICS)} {self.rng.choice(TIMES)}")
 
     def clause(self, pole: PoleKey) -> Clause:
         """A few words that show one pole."""

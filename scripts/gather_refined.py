@@ -1,0 +1,18 @@
+"""Join the shards' refined examples, without copies, and count what each rule leaves."""
+
+from pathlib import Path
+
+from alignxplore.cli import script_main
+from alignxplore.data.shards import FILES, gather
+
+
+def main(snakemake):
+    inputs, output = snakemake.input, snakemake.output
+    shards = [dict(zip(FILES, paths, strict=True)) for paths in zip(*(inputs[name] for name in FILES), strict=True)]
+    # Snakemake removes the outputs of a failed job, so the rejects of one are kept beside its log.
+    kept = Path(snakemake.log[0]).with_suffix(".rejects.parquet")
+    kept.unlink(missing_ok=True)
+    gather(shards, snakemake.params.max_reject_share, output.refined, output.rejects, output.funnel, str(kept))
+
+
+script_main(main, snakemake)  # noqa: F821
