@@ -72,8 +72,8 @@ rule figure_words:
 
 rule report:
     input:
-        funnel=rules.refine.output.funnel,
-        rejects=rules.parse_alignx.output.rejects,
+        funnel=rules.gather_refined.output.funnel,
+        rejects=rules.gather_refined.output.rejects,
         tables=expand("results/{table}.csv", table=config["tables"]),
         figures=expand("results/{figure}.svg", figure=config["figures"]),
         template="resources/report/index.html.jinja",
