@@ -169,7 +169,7 @@ rule benchmark_alignx:
 
 rule benchmark_psoups:
     input:
-        raw=lambda wildcards: raw_files([psoups_entry(wildcards)["path"]]),
+        raw=lambda wildcards: raw_files([psoups_entry(wildcards)["path"]])[0],
         library=library("benchmark_psoups.py"),
     output:
         cases="data/cases/{benchmark}.parquet",
@@ -190,6 +190,8 @@ rule benchmark_psoups:
             "dimension"
         ],
         positive=lambda wildcards: psoups_entry(wildcards)["positive"],
+        signals=config["data"]["refine"]["history"],
+        seed=config["seed"],
     message:
         "Writing the cases of {wildcards.benchmark}"
     script:

@@ -1,13 +1,15 @@
-"""Make benchmark cases of a published P-SOUPS file."""
+"""Make benchmark cases of a P-SOUPS file."""
 
 from alignxplore import records
 from alignxplore.cli import script_main
 from alignxplore.data.benchmarks import psoups_cases
+from alignxplore.data.psoups import Signals
 
 
 def main(snakemake):
     params = snakemake.params
-    cases = psoups_cases(snakemake.input.raw, params.benchmark, params.dimension, params.positive)
+    signals = Signals(params.signals, params.seed)
+    cases = psoups_cases(snakemake.input.raw, params.benchmark, params.dimension, params.positive, signals)
     records.write(cases, snakemake.output.cases, records.CASE)
 
 

@@ -5,7 +5,7 @@ from alignxplore import records
 from alignxplore.data.benchmarks import alignx_cases, psoups_cases, reverse
 from alignxplore.data.wording import Wording
 from alignxplore.errors import UserError
-from test_psoups import COLD, KIND, REAL, record, write
+from test_psoups import COLD, KIND, REAL, SIGNALS, record, write
 from test_wording import RESOURCES
 
 
@@ -23,7 +23,7 @@ def alignx(wording):
 @pytest.fixture
 def psoups(tmp_path):
     path = write(tmp_path / "style.json", [record(), record(COLD), record()])
-    return psoups_cases(path, "psoups_style", "style", "witty")
+    return psoups_cases(path, "psoups_style", "style", "witty", SIGNALS)
 
 
 def test_alignx_cases(wording):
@@ -78,7 +78,7 @@ def test_reversing_twice_gives_the_original_bytes(alignx, psoups, wording, tmp_p
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"THE PUBLISHED P-SOUPS FILE IS NOT THERE: {REAL}")
 def test_reversing_the_published_file_twice(wording, tmp_path):
-    cases = psoups_cases(REAL, "psoups_style", "style", "friendly, witty")
+    cases = psoups_cases(REAL, "psoups_style", "style", "friendly, witty", SIGNALS)
     turned = reverse(cases, "psoups_style_reverse", wording)
     assert turned["golden_preference"].n_unique() == 2
     assert not (turned["golden_preference"] == cases["golden_preference"]).any()

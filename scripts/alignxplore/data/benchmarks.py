@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore.data.psoups import read_psoups
+from alignxplore.data.psoups import Signals, read_psoups
 from alignxplore.data.wording import Wording
 from alignxplore.errors import UserError
 from alignxplore.records import CASE
@@ -28,9 +28,9 @@ def alignx_cases(examples: pl.DataFrame, name: str, wording: Wording) -> pl.Data
     )
 
 
-def psoups_cases(path: str | Path, name: str, dimension: str, positive: str) -> pl.DataFrame:
-    """CASE rows of one published P-SOUPS file; `read_psoups` says what is checked."""
-    rows = [{"benchmark": name, **row} for row in read_psoups(path, dimension, positive)]
+def psoups_cases(path: str | Path, name: str, dimension: str, positive: str, signals: Signals) -> pl.DataFrame:
+    """CASE rows of one P-SOUPS file; `read_psoups` says what is checked."""
+    rows = [{"benchmark": name, **row} for row in read_psoups(path, dimension, positive, signals)]
     return pl.DataFrame(rows, schema=CASE)
 
 

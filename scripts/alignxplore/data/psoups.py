@@ -1,8 +1,10 @@
-"""P-SOUPS in its published JSON form: a file for each dimension, with a persona a direction."""
+"""P-SOUPS: a JSON file for each dimension, with a persona a direction; with each case's signals, or raw pairs alone."""
 
 import json
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,19 @@ from alignxplore.errors import UserError
 TEXTS = ("prompt", "chosen", "rejected")
 
 
-def read_psoups(path: str | Path, dimension: str, positive: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Signals:
+    """How signals are drawn for raw pairs: this many other pairs of the same persona, by a seed."""
+
+    count: int
+    seed: int
+
+
+def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signals) -> list[dict[str, Any]]:
     """Rows of CASE, without `benchmark`, for each record of one file, in its order.
+
+    In the published form each record has its signals. Where none has, `signals` are drawn for each among the file's
+    other pairs of its persona, never one with the same post.
 
     `positive` is a part of the persona that stands for direction +1; the file's other persona
     is -1. Prompts, and whole preference pairs, repeat within a file, so `case_id` is made from
@@ -28,19 +41,31 @@ def read_psoups(path: str | Path, dimension: str, positive: str) -> list[dict[st
             f"{path}: {positive!r} (data.psoups.{dimension}.positive) must occur in just one"
             " of two personas, but the file's are: " + "; ".join(map(repr, personas[:4]))
         )
+    published = any(PAIRS_KEY in record for _, record in records)
+    targets = [_pair(record, path, str(at)) for at, record in records]
+    by_persona: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for (_, record), target in zip(records, targets, strict=True):
+        by_persona[record["ground_truth_persona"]].append(target)
     seen: Counter[str] = Counter()
+    repeats: Counter[str] = Counter()
     rows = []
-    for at, record in records:
+    for (at, record), target in zip(records, targets, strict=True):
         persona = record["ground_truth_persona"]
         direction = [1 if persona in matching else -1]
-        feedback = record.get(PAIRS_KEY)
-        if not isinstance(feedback, list) or not feedback:
-            raise UserError(f"{path}: record {at}: {PAIRS_KEY} must be a list of pairs")
-        pairs = [
-            {**_pair(item, path, f"{at}: {PAIRS_KEY}[{index}]"), "direction": direction}
-            for index, item in enumerate(feedback)
-        ]
-        target = _pair(record, path, str(at))
+        same = canonical_json([persona, target])
+        if published:
+            history = _published_signals(record, path, at)
+        else:
+            others = [pair for pair in by_persona[persona] if pair["prompt"] != target["prompt"]]
+            if len(others) < signals.count:
+                raise UserError(
+                    f"{path}: record {at}: only {len(others)} other pairs of its persona have another post,"
+                    f" but {signals.count} are drawn as signals"
+                )
+            key = f"{signals.seed} {repeats[same]} {same}"
+            history = random.Random(key).sample(others, signals.count)
+        repeats[same] += 1
+        pairs = [{**pair, "direction": direction} for pair in history]
         content = canonical_json([dimension, persona, target, pairs])
         rows.append(
             {
@@ -55,6 +80,13 @@ def read_psoups(path: str | Path, dimension: str, positive: str) -> list[dict[st
         )
         seen[content] += 1
     return rows
+
+
+def _published_signals(record: Mapping[str, Any], path: str | Path, at: int) -> list[dict[str, str]]:
+    feedback = record.get(PAIRS_KEY)
+    if not isinstance(feedback, list) or not feedback:
+        raise UserError(f"{path}: record {at}: {PAIRS_KEY} must be a list of pairs")
+    return [_pair(item, path, f"{at}: {PAIRS_KEY}[{index}]") for index, item in enumerate(feedback)]
 
 
 def _records(path: str | Path) -> list[tuple[int, Mapping[str, Any]]]:
