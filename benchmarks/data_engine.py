@@ -44,7 +44,7 @@ def raw_records(rows: int, seed: int):
         base = {index: rng.choice((0.0, 1.0)) for index in rng.sample(range(N_DIMENSIONS), rng.randint(5, 12))}
         drop = 0.0 if rng.random() < CLEAR_SHARE else 0.4
 
-        def interaction(*names: str) -> dict[str, Any]:
+        def interaction(*names: str, base: dict[int, float] = base, drop: float = drop) -> dict[str, Any]:
             # By position, so that two texts of one record are never the same.
             start = rng.randrange(len(texts))
             return {

@@ -149,10 +149,13 @@ def write(df: pl.DataFrame, path: str | Path, schema: pl.Schema) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to, which takes the name `path` when all went well, and is removed otherwise."""
+    """A path to write to, which takes the name `path` when all went well, and is removed otherwise.
+
+    It is always the same one, so that what a killed job leaves is overwritten when it is run again.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
         os.replace(partial, path)
@@ -170,7 +173,9 @@ class Writer:
         self._stack = ExitStack()
         partial = self._stack.enter_context(replacing(self.path))
         arrow = self.schema.to_frame().to_arrow().schema
-        self._file = self._stack.enter_context(pq.ParquetWriter(partial, arrow, compression="zstd", compression_level=3))
+        self._file = self._stack.enter_context(
+            pq.ParquetWriter(partial, arrow, compression="zstd", compression_level=3)
+        )
         return self
 
     def write(self, df: pl.DataFrame) -> None:

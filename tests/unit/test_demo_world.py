@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from alignxplore.data.alignx import parse_sources
-from alignxplore.data.refine import refine
+from alignxplore.data.api import read_alignx
+from alignxplore.data.refine import Rules, refine
 from alignxplore.demo.raw import Population, Users, write_alignx, write_psoups
 from alignxplore.demo.world import PSOUPS_DIMENSIONS, Lexicon, Reveal, World
 from alignxplore.errors import UserError
@@ -78,10 +78,10 @@ def test_refinement_keeps_the_consistent_users_and_no_others(tmp_path):
         "Pair-wise Comparative Feedback",
     }
     assert set(raw["Preference Direction"]) <= {0.0, 0.5, 1.0}
-    examples, rejects = parse_sources([jsonl, parquet])
+    examples, rejects = read_alignx([str(jsonl), str(parquet)])
     assert len(examples) + len(rejects) == total
     assert len(rejects) == population.broken
-    refined, _ = refine(examples, 5, 4)
+    refined, _ = refine(examples, Rules(5, 4))
     assert dict(refined.group_by("form").len().iter_rows()) == {"pairs": 40, "ugc": 15}
     assert refined.select((pl.col("consistent").list.eval(pl.element() != 0).list.sum() >= 5).all()).item()
 

@@ -7,13 +7,13 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("file", ["None", "'a.json'"])
+@pytest.mark.parametrize("file", ["", "/a.json"])
 def test_unreachable_dataset_is_named(tmp_path, file):
     code = (
         "from alignxplore.data.download import download\n"
-        f"download('nobody/nothing', 'main', {str(tmp_path / 'sub' / 'x.parquet')!r}, file={file})"
+        f"download('hf://nobody/nothing@main{file}', {str(tmp_path / 'sub' / 'x.parquet')!r})"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "PYTHONPATH": "scripts"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "UserError: dataset nobody/nothing at main" in result.stderr
+    assert f"UserError: hf://nobody/nothing@main{file}: " in result.stderr
     assert not (tmp_path / "sub" / "x.parquet").exists()

@@ -3,9 +3,11 @@ import pytest
 from alignx_samples import N, direction, random_examples
 from alignxplore.data.refine import Rules, key_dimensions, refine
 from alignxplore.records import EXAMPLE, REFINED
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
-def reference(examples, min_dimensions, history):
+def reference(examples, min_dimensions, history, max_conflicts=0):
     """The rules of refinement in slow and plain Python: (rows, rows left by each rule)."""
     counts = [len(examples), 0] + [0] * 6
     rows = []
@@ -20,7 +22,7 @@ def reference(examples, min_dimensions, history):
                 continue
             counts[2 + 3 * offset] += 1
             said = [target] + [i["direction"] for i in interactions]
-            if any({-1, 1} <= {values[d] for values in said} for d in range(N)):
+            if sum({-1, 1} <= {values[d] for values in said} for d in range(N)) > max_conflicts:
                 continue
             counts[3 + 3 * offset] += 1
             agreeing = [
@@ -59,6 +61,16 @@ def test_equals_the_slow_reference_row_for_row(seed, min_dimensions, history):
     assert {row["form"] for row in rows} == {"pairs", "ugc"}
     assert all(a >= b for a, b in zip(counts[1:4], counts[2:5], strict=True))
     assert len(set(counts)) == len(counts), "the data breaks every rule"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 6), st.integers(0, 3))
+def test_equals_the_slow_reference_under_any_rules(seed, min_dimensions, history, max_conflicts):
+    examples = random_examples(25, seed)
+    refined, funnel = refine(examples, Rules(min_dimensions, history, max_conflicts))
+    rows, counts = reference(examples.to_dicts(), min_dimensions, history, max_conflicts)
+    assert funnel["rows"].to_list() == counts
+    assert refined.to_dicts() == rows
 
 
 BASE = {f"d{i}": (-1) ** i for i in range(5)}

@@ -3,14 +3,14 @@ import random
 import polars as pl
 import pytest
 from alignx_samples import N
-from alignxplore.data.split import split
+from alignxplore.data.split import check_disjoint, split, split_keys, take
 from alignxplore.errors import UserError
 from alignxplore.records import EXAMPLE, REFINED
 
 SIZES = {"cold": 60, "rl": 100, "test": 40, "test_ugc": 40}
 
 
-def refined_rows(count, seed=0, up=0.5, users=None, forms=("pairs", "ugc")):
+def refined_rows(count, seed=0, up=0.5, users=None, posts=None, forms=("pairs", "ugc"), shared_signals=0):
     rng = random.Random(seed)
     rows = []
     for number in range(count):
@@ -18,70 +18,103 @@ def refined_rows(count, seed=0, up=0.5, users=None, forms=("pairs", "ugc")):
         for index in rng.sample(range(N), rng.randint(5, 9)):
             consistent[index] = 1 if rng.random() < up else -1
         for form in forms:
-            user = f"u{number % users if users else number}"
-            texts = (f"e{number}", user, f"post {number}", f"good {form}", "bad")
-            rows.append((*texts, consistent, [], [], form, consistent))
+            user = f"u{number % users if users else number} {form}"
+            post = f"post {number % posts if posts else number}"
+            texts = (f"e{seed}.{number}", user, post, f"good {form}", "bad")
+            signal = rng.randrange(shared_signals) if shared_signals else f"{seed}.{number} {form}"
+            item = {"prompt": f"q {signal} {form}", "direction": consistent}
+            pairs = [{**item, "chosen": "c", "rejected": "r"}] if form == "pairs" else []
+            ugc = [{**item, "comment": "c"}] if form == "ugc" else []
+            rows.append((*texts, consistent, pairs, ugc, form, consistent))
     return pl.DataFrame(rows, schema=REFINED, orient="row")
+
+
+def sets(rows, sizes=SIZES, seed=1, balance=0.5):
+    chosen = split(split_keys(rows.lazy()), sizes, seed, balance)
+    return {name: take(rows.lazy(), part) for name, part in chosen.items()}
 
 
 def ids(parts, column="example_id"):
     return {name: set(part[column]) for name, part in parts.items()}
 
 
-@pytest.mark.parametrize("users", [None, 90])
-def test_sets_are_full_disjoint_and_of_their_form(users):
-    parts = split(refined_rows(400, users=users), SIZES, seed=1)
+@pytest.mark.parametrize(
+    "shared", [{}, {"users": 400}, {"posts": 150}, {"users": 500, "posts": 300}, {"shared_signals": 900}]
+)
+def test_sets_are_full_disjoint_and_of_their_form(shared):
+    parts = sets(refined_rows(1000, **shared))
     assert {name: part.height for name, part in parts.items()} == SIZES
     assert all(part.schema == EXAMPLE for part in parts.values())
-    for column in ("example_id", "user_id"):
-        members = list(ids(parts, column).values())
-        assert sum(map(len, members)) == len(set().union(*members))
+    members = {
+        "user": ids(parts, "user_id"),
+        "post": ids(parts, "prompt"),
+        "signal": {
+            name: {i["prompt"] for f in ("pairs", "ugc") for i in part[f].explode().drop_nulls()}
+            for name, part in parts.items()
+        },
+    }
+    for kind, found in members.items():
+        assert sum(map(len, found.values())) == len(set().union(*found.values())), kind
     assert {name: set(part["chosen"]) for name, part in parts.items()} == {
         "cold": {"good pairs"},
         "rl": {"good pairs"},
         "test": {"good pairs"},
         "test_ugc": {"good ugc"},
     }
+    check_disjoint(parts)
 
 
-@pytest.mark.parametrize(("count", "up"), [(400, 0.5), (2_000, 0.6), (2_000, 0.35), (241, 0.5)])
+@pytest.mark.parametrize("column", ["user_id", "prompt", "pairs"])
+def test_what_crosses_between_sets_is_named(column):
+    parts = sets(refined_rows(800))
+    stolen = parts["rl"][column][0]
+    value = pl.lit(stolen) if isinstance(stolen, str) else pl.Series([stolen.to_list()], dtype=EXAMPLE[column])
+    cold = parts["cold"]
+    parts["cold"] = pl.concat([cold.head(-1), cold.tail(1).with_columns(value.alias(column))])
+    kind = {"user_id": "user", "prompt": "target post", "pairs": "history pair"}[column]
+    with pytest.raises(UserError, match=f"the sets 'cold' and 'rl' share a {kind}: "):
+        check_disjoint(parts)
+
+
+@pytest.mark.parametrize(("count", "up"), [(800, 0.5), (2_000, 0.6), (2_000, 0.35)])
 def test_directions_are_about_one_to_one(count, up):
-    rows = refined_rows(count, up=up)
-    for name, part in split(rows, SIZES, seed=3).items():
+    for name, part in sets(refined_rows(count, up=up), seed=3, balance=0.05).items():
         signs = part["direction"].explode()
         ups, downs = (signs > 0).sum(), (signs < 0).sum()
-        limit = 0.02 if count > SIZES["rl"] * 3 else 0.15
-        assert abs(ups - downs) <= limit * (ups + downs) + N / 9, name
+        assert abs(ups - downs) <= 0.02 * (ups + downs) + N / 9, name
+
+
+def test_directions_that_cannot_be_balanced_stop_the_run():
+    with pytest.raises(UserError, match=r"data.splits.\w+: \d+ of \d+ directions .* data.balance = 0.05"):
+        sets(refined_rows(800, up=0.95), balance=0.05)
 
 
 def test_order_of_rows_does_not_matter_and_the_seed_does():
-    rows = refined_rows(500)
-    parts = split(rows, SIZES, seed=1)
-    shuffled = split(rows.sample(fraction=1, shuffle=True, seed=7), SIZES, seed=1)
+    rows = refined_rows(800)
+    parts = sets(rows)
+    shuffled = sets(rows.sample(fraction=1, shuffle=True, seed=7))
     assert all(parts[name].equals(shuffled[name]) for name in SIZES)
-    assert ids(split(rows, SIZES, seed=2)) != ids(parts)
+    assert ids(sets(rows, seed=2)) != ids(parts)
 
 
-def test_new_rows_move_no_example_to_another_set():
-    before = ids(split(refined_rows(1_500), SIZES, seed=1))
-    more = pl.concat([refined_rows(1_500), refined_rows(2_500, seed=5)[3_000:]])
-    after = ids(split(more.sample(fraction=1, shuffle=True, seed=1), SIZES, seed=1))
+@pytest.mark.parametrize("posts", [None, 300])
+def test_new_rows_move_no_example_to_another_set(posts):
+    old = refined_rows(1_500, posts=posts)
+    before = ids(sets(old))
+    more = pl.concat([old, refined_rows(1_000, seed=5, posts=posts)])
+    after = ids(sets(more.sample(fraction=1, shuffle=True, seed=1)))
     moved = [(a, b) for a in SIZES for b in SIZES if a != b and before[a] & after[b]]
     assert moved == []
     assert all(len(before[name] & after[name]) > SIZES[name] * 0.3 for name in SIZES)
 
 
-def test_every_example_is_used_where_there_are_just_enough():
-    parts = split(refined_rows(sum(SIZES.values())), SIZES, seed=1)
-    assert len(set().union(*ids(parts).values())) == sum(SIZES.values())
-
-
 def test_too_few_examples_name_the_set_and_the_counts():
     rows = pl.concat([refined_rows(500, forms=("pairs",)), refined_rows(30, seed=1, forms=("ugc",))])
-    rows = rows.with_columns(user_id=pl.col("user_id") + pl.col("form"))
-    with pytest.raises(UserError, match="'test_ugc'.*wants 40 .* only 30 are available"):
-        split(rows, SIZES, seed=1)
+    with pytest.raises(UserError, match=r"data.splits.test_ugc wants 40 .* of the 30 that there are only \d+ fall"):
+        sets(rows)
 
 
-def test_a_set_of_size_zero_is_empty():
-    assert split(refined_rows(300), {**SIZES, "cold": 0}, seed=1)["cold"].height == 0
+def test_texts_are_not_among_the_keys():
+    keys = split_keys(refined_rows(5).lazy())
+    assert keys.columns == ["example_id", "form", "user_id", "post", "signals", "up", "down"]
+    assert keys["signals"].list.len().to_list() == [1] * 10

@@ -119,5 +119,5 @@ def test_too_few_users_end_with_one_clear_line(tree):
     result = snakemake(tree, "--cores", "1", "data/splits/rl.parquet", "--configfile", str(path))
     log = (tree / "logs/split.log").read_text()
     assert result.returncode != 0
-    assert re.search(r"data\.splits\.\w+ wants \d+ examples .* only \d+ are available", log)
+    assert re.search(r"data\.splits\.\w+ wants \d+ examples .* only \d+ fall to it", log)
     assert "Traceback" not in log

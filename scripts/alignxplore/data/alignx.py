@@ -72,8 +72,8 @@ class Block:
     """Some good records of a raw file.
 
     `directions` has number (the record's place in its piece), form ("target", "pairs" or "ugc"), position (in the
-    history, from 0), and WORDS; `fingerprints` has number and fingerprint, 64 bits that are equal for records with equal
-    texts; `texts` gives the texts of the records of some numbers.
+    history, from 0), and WORDS; `fingerprints` has number and fingerprint, 64 bits that are equal for records with
+    equal texts; `texts` gives the texts of the records of some numbers.
     """
 
     directions: pl.DataFrame
@@ -94,13 +94,15 @@ class Block:
                 .agg(pl.struct("prompt", *texts, "direction").alias(form))
             )
             table = table.join(nested, on="number", how="left", maintain_order="left")
-        table = table.with_columns(pl.col(form).fill_null([]) for form in FORMS)
-        ids = joined_texts(targets, *histories).select(
+        ids = joined_texts(table).select(
             "number",
             example_id=pl.col("texts").map_elements(stable_hash, return_dtype=pl.String),
             user_id=pl.col("history").map_elements(stable_hash, return_dtype=pl.String),
         )
-        return table.join(ids, on="number").with_columns(pl.col("user_id").fill_null(pl.col("example_id"))).sort("number")
+        whole = table.join(ids, on="number").with_columns(
+            pl.col("user_id").fill_null(pl.col("example_id")), *(pl.col(form).fill_null([]) for form in FORMS)
+        )
+        return whole.sort("number")
 
 
 def read_piece(piece: Piece, max_characters: int) -> Iterator[tuple[int, int, Block, list[Reject]]]:
@@ -164,6 +166,8 @@ _decode_direction = msgspec.json.Decoder(list[float]).decode
 def _checked_lines(first: int, lines: Sequence[bytes | None], max_characters: int) -> tuple[Block, list[Reject]]:
     good: dict[int, _Record] = {}
     fingerprints: dict[int, int] = {}
+    raw: list[msgspec.Raw] = []
+    counts: list[tuple[int, int, int]] = []
     odd: set[int] = set()
     for number, line in enumerate(lines, first):
         try:
@@ -172,33 +176,38 @@ def _checked_lines(first: int, lines: Sequence[bytes | None], max_characters: in
             if line is None or not line.isspace():
                 odd.add(number)
             continue
+        pairs, ugc = record.pairs or (), record.ugc or ()
         texts = [record.prompt, record.chosen, record.rejected]
         same = record.chosen == record.rejected
-        for pair in record.pairs or ():
+        for pair in pairs:
             texts += (pair.prompt, pair.chosen, pair.rejected)
             same |= pair.chosen == pair.rejected
         texts.append(HISTORIES_APART)
-        for comment in record.ugc or ():
+        for comment in ugc:
             texts += (comment.prompt, comment.comment)
         if same or not all(texts) or any(map(str.isspace, texts)) or max(map(len, texts)) > max_characters:
             odd.add(number)
-        else:
-            good[number] = record
-            fingerprints[number] = xxhash.xxh3_64_intdigest(APART.join(texts).encode())
-    places = [(number, 0, 0) for number in good]
-    raw = [record.direction for record in good.values()]
-    for form, name in enumerate(FORMS, 1):
-        for number, record in good.items():
-            items = getattr(record, name) or ()
-            places += [(number, form, position) for position in range(len(items))]
-            raw += [item.direction for item in items]
+            continue
+        good[number] = record
+        fingerprints[number] = xxhash.xxh3_64_intdigest(APART.join(texts).encode())
+        counts.append((1, len(pairs), len(ugc)))
+        raw.append(record.direction)
+        raw += [item.direction for item in pairs]
+        raw += [item.direction for item in ugc]
+    # A target, its pairs and its comments follow each other in `raw`.
+    lengths = np.array(counts, np.int64).reshape(-1, 3).ravel()
+    number_of, form_of = np.repeat(list(good), 3), np.tile([0, 1, 2], len(good))
+    position = np.arange(len(raw)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = np.stack([np.repeat(number_of, lengths), np.repeat(form_of, lengths), position], axis=1)
 
     def texts_of(numbers: pl.Series) -> Tables:
         records = [(number, good[number]) for number in numbers if number in good]
         histories = []
         for form, names in FORMS.items():
             items = [(n, i, item) for n, record in records for i, item in enumerate(getattr(record, form) or ())]
-            histories.append(_text_table([(n, i, *(getattr(item, x) for x in ("prompt", *names))) for n, i, item in items], *names))
+            histories.append(
+                _text_table([(n, i, *(getattr(item, x) for x in ("prompt", *names))) for n, i, item in items], *names)
+            )
         targets = _text_table([(n, 0, r.prompt, r.chosen, r.rejected) for n, r in records], "chosen", "rejected")
         return targets.drop("position"), histories[0], histories[1]
 
@@ -207,7 +216,7 @@ def _checked_lines(first: int, lines: Sequence[bytes | None], max_characters: in
         if line is None:
             raise BadRecord("record", f"is longer than {LONGEST_RECORD >> 20} MiB")
         try:
-            decoded = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            decoded = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
         except (ValueError, RecursionError) as error:
             raise BadRecord("record", _json_problem(error)) from None
         return parse_example(decoded, max_characters)
@@ -221,13 +230,17 @@ def _checked_frame(first: int, frame: pl.DataFrame, max_characters: int) -> tupl
 
     numbers = pl.Series("number", range(first, first + frame.height), dtype=pl.Int64)
     try:
-        laid = _laid_flat(frame, numbers)
+        rows = _named(frame, numbers)
+        laid = _laid_flat(rows)
         odd = set().union(*(_unusual(table, max_characters) for table in laid))
         signs = np.concatenate([_listed_signs(table["direction"]) for table in laid])
         places = [table.select("number", pl.lit(form), "position").to_numpy() for form, table in enumerate(laid)]
+        digests = joined_texts(rows).select("number", "texts").iter_rows()
+        fingerprints = {number: xxhash.xxh3_64_intdigest(text.encode()) for number, text in digests}
     except pl.exceptions.PolarsError:
         # Columns of other types than the form has: let each record say what is wrong with it.
-        laid, odd, signs, places = _no_tables(), set(numbers), np.empty((0, N_DIMENSIONS), np.int8), [np.empty((0, 3))]
+        laid, odd, fingerprints = _laid_flat(_no_rows()), set(numbers), {}
+        signs, places = np.empty((0, N_DIMENSIONS), np.int8), [np.empty((0, 3))]
     targets, pairs, ugc = (table.drop("direction") for table in laid)
     tables = targets.drop("position"), pairs, ugc
 
@@ -235,23 +248,27 @@ def _checked_frame(first: int, frame: pl.DataFrame, max_characters: int) -> tupl
         targets, pairs, ugc = (table.filter(pl.col("number").is_in(numbers.implode())) for table in tables)
         return targets, pairs, ugc
 
-    digests = joined_texts(*tables).select("number", "texts").iter_rows()
-    fingerprints = {number: xxhash.xxh3_64_intdigest(text.encode()) for number, text in digests}
     return _settled(np.concatenate(places), signs, fingerprints, odd, exact, texts_of)
 
 
-def _laid_flat(frame: pl.DataFrame, numbers: pl.Series) -> tuple[pl.DataFrame, ...]:
-    """Targets, pairs and comments: number, position, prompt, texts, direction."""
+def _named(frame: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
+    """A raw table's number, prompt, chosen, rejected, direction, pairs and ugc, null where it has no history."""
     for key in FORM_KEYS.values():
         if key not in frame.columns or frame[key].null_count() == frame.height:
             frame = frame.with_columns(pl.lit(None, RAW[key]).alias(key))
-    targets = frame.select(numbers, pl.lit(0, pl.UInt32).alias("position"), *RAW_TEXTS, pl.col(DIRECTION_KEY).alias("direction"))
-    return targets, *(_interactions(frame.select(numbers, key), key, FORMS[form]) for form, key in FORM_KEYS.items())
+    histories = [pl.col(key).alias(form) for form, key in FORM_KEYS.items()]
+    return frame.select(numbers, *RAW_TEXTS, pl.col(DIRECTION_KEY).alias("direction"), *histories)
 
 
-def _no_tables() -> tuple[pl.DataFrame, ...]:
-    empty = {name: pl.String for name in RAW_TEXTS}
-    return _laid_flat(pl.DataFrame(schema={**empty, **_RAW_DIRECTION}), pl.Series("number", [], dtype=pl.Int64))
+def _laid_flat(rows: pl.DataFrame) -> tuple[pl.DataFrame, ...]:
+    """Targets, pairs and comments: number, position, prompt, texts, direction."""
+    targets = rows.select("number", pl.lit(0, pl.UInt32).alias("position"), *RAW_TEXTS, "direction")
+    return targets, *(_interactions(rows, form) for form in FORMS)
+
+
+def _no_rows() -> pl.DataFrame:
+    texts = dict.fromkeys(RAW_TEXTS, pl.String)
+    return _named(pl.DataFrame(schema={**texts, **_RAW_DIRECTION}), pl.Series("number", [], dtype=pl.Int64))
 
 
 def _settled(
@@ -264,7 +281,7 @@ def _settled(
 ) -> tuple[Block, list[Reject]]:
     """The block, in which odd records stand as the exact reading has them, and the rejects among them.
 
-    `places` are (number, form, position) of each row of `signs`; `texts_of` gives the texts of records that are not odd.
+    `places` are (number, form, position) of each row of `signs`; `texts_of` gives the texts of those that are not odd.
     """
     where = np.array(places, np.int64).reshape(-1, 3)
     odd = odd | set(where[(signs == NO_SIGN).any(1), 0].tolist())
@@ -295,7 +312,9 @@ def _settled(
         tables = [_text_table(targets, "chosen", "rejected").drop("position")]
         for form, names in FORMS.items():
             items = [
-                (number, i, *(item[name] for name in ("prompt", *names))) for number, row in rows for i, item in enumerate(row[form])
+                (number, i, *(item[name] for name in ("prompt", *names)))
+                for number, row in rows
+                for i, item in enumerate(row[form])
             ]
             tables.append(_text_table(items, *names))
         first, second, third = (pl.concat(both) for both in zip(texts_of(usual), tables, strict=True))
@@ -322,33 +341,36 @@ def _row_texts(row: Mapping[str, Any]) -> str:
     return APART.join(texts)
 
 
-def joined_texts(targets: pl.DataFrame, pairs: pl.DataFrame, ugc: pl.DataFrame) -> pl.DataFrame:
-    """number, texts (all of a record's), history (those of its history, null where it has none)."""
+def joined_texts(rows: pl.DataFrame) -> pl.DataFrame:
+    """texts (all of a record's), history (those of its history, null where it has none) of a table with `number`.
 
-    def joined(table: pl.DataFrame, *names: str) -> pl.DataFrame:
+    `pairs` and `ugc` are lists in the table.
+    """
+
+    def joined(form: str) -> pl.Expr:
         # A missing text makes a record odd; its texts are joined when it has been read by itself.
-        texts = table.select("number", text=pl.concat_str(pl.col(*names).fill_null(""), separator=APART))
-        return texts.group_by("number", maintain_order=True).agg(pl.col("text").str.join(APART))
+        item = pl.element().struct
+        texts = [item.field(name).fill_null("") for name in ("prompt", *FORMS[form])]
+        text = pl.col(form).list.eval(pl.concat_str(texts, separator=APART)).list.join(APART)
+        return pl.when(pl.col(form).list.len() > 0).then(text)
 
-    table = targets.select("number", text=pl.concat_str(pl.col(*RAW_TEXTS).fill_null(""), separator=APART))
-    table = table.join(joined(pairs, *RAW_TEXTS), on="number", how="left", suffix="_pairs", maintain_order="left")
-    table = table.join(joined(ugc, "prompt", "comment"), on="number", how="left", suffix="_ugc", maintain_order="left")
-    history = pl.concat_str("text_pairs", pl.lit(HISTORIES_APART), "text_ugc", separator=APART, ignore_nulls=True)
-    return table.select(
+    target = pl.concat_str(pl.col(*RAW_TEXTS).fill_null(""), separator=APART)
+    history = pl.concat_str(joined("pairs"), pl.lit(HISTORIES_APART), joined("ugc"), separator=APART, ignore_nulls=True)
+    return rows.select(
         "number",
-        texts=pl.concat_str("text", history, separator=APART),
-        history=pl.when(pl.any_horizontal(pl.col("text_pairs", "text_ugc").is_not_null())).then(history),
+        texts=pl.concat_str(target, history, separator=APART),
+        history=pl.when(pl.any_horizontal(pl.col(*FORMS).list.len() > 0)).then(history),
     )
 
 
-def _interactions(rows: pl.DataFrame, key: str, texts: Sequence[str]) -> pl.DataFrame:
+def _interactions(rows: pl.DataFrame, form: str) -> pl.DataFrame:
     """One row an interaction: number, position, prompt, texts, direction."""
-    items = rows.filter(pl.col(key).list.len() > 0)
+    items = rows.select("number", form).filter(pl.col(form).list.len() > 0)
     if items.is_empty():
-        items = pl.DataFrame(schema={"number": pl.Int64, key: RAW[key]})
-    position = items.select(position=pl.int_ranges(pl.col(key).list.len(), dtype=pl.UInt32)).explode("position")
-    flat = items.explode(key).unnest(key)
-    return flat.select("number", position.to_series(), "prompt", *texts, direction=DIRECTION_KEY)
+        items = pl.DataFrame(schema={"number": pl.Int64, form: RAW[FORM_KEYS[form]]})
+    position = items.select(position=pl.int_ranges(pl.col(form).list.len(), dtype=pl.UInt32)).explode("position")
+    flat = items.explode(form).unnest(form)
+    return flat.select("number", position.to_series(), "prompt", *FORMS[form], direction=DIRECTION_KEY)
 
 
 def _unusual(table: pl.DataFrame, max_characters: int) -> set[int]:

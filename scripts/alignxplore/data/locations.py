@@ -24,7 +24,9 @@ class HubFile:
         """From its address; UserError where it is not one, or pins no revision."""
         match = _HUB.fullmatch(source)
         if not match:
-            raise UserError(f"{source!r} is not of the form hf://OWNER/DATASET@REVISION or hf://OWNER/DATASET@REVISION/FILE")
+            raise UserError(
+                f"{source!r} is not of the form hf://OWNER/DATASET@REVISION or hf://OWNER/DATASET@REVISION/FILE"
+            )
         return cls(**match.groupdict())
 
     @property

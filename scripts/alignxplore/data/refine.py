@@ -70,7 +70,9 @@ def select(
     }
     counts = [("target with both responses", directions.filter(pl.col("form") == "target").height)]
     counts += [
-        (f"{form}: {step}", table.filter(pl.col("form") == form).height) for form in FORMS for step, table in steps.items()
+        (f"{form}: {step}", table.filter(pl.col("form") == form).height)
+        for form in FORMS
+        for step, table in steps.items()
     ]
     consistent = pl.Series("consistent", word_signs(kept), dtype=DIRECTION)
     return kept.select("number", "form", "used").with_columns(consistent), pl.DataFrame(counts, FUNNEL, orient="row")
@@ -79,10 +81,11 @@ def select(
 def assemble(rows: pl.DataFrame, selected: pl.DataFrame) -> pl.DataFrame:
     """REFINED rows, with `number`, of the `selected` records among `rows` (EXAMPLE and `number`)."""
     joined = selected.join(rows, on="number", maintain_order="left")
-    return joined.with_columns(
-        pl.when(pl.col("form") == form).then(pl.col(form).list.gather("used")).otherwise(pl.col(form).list.head(0))
-        for form in FORMS
-    ).drop("used")
+    histories = []
+    for form in FORMS:
+        used, none = pl.col(form).list.gather(pl.col("used")), pl.col(form).list.head(0)
+        histories.append(pl.when(pl.col("form") == form).then(used).otherwise(none))
+    return joined.with_columns(histories).drop("used")
 
 
 def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
@@ -100,7 +103,7 @@ def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame
         .agg(pl.col(*WORDS).bitwise_and())
         .sort("number")
     )
-    found = [[names[index] for index in np.flatnonzero(signs)] for signs in word_signs(shared)]
+    found = [[names[index] for index in np.flatnonzero(signs).tolist()] for signs in word_signs(shared)]
     table = shared.select("number", dimensions=pl.Series(found, dtype=pl.List(pl.String)))
     return (
         numbered.select("number", "example_id")
@@ -114,7 +117,9 @@ def _directions(examples: pl.DataFrame) -> pl.DataFrame:
     targets = examples.filter(_has_text("chosen"), _has_text("rejected"))
     tables = [targets.select("number", "direction", form=pl.lit("target"), position=pl.lit(0, pl.Int64))]
     for form, texts in FORMS.items():
-        items = targets.select("number", form, position=pl.int_ranges(pl.col(form).list.len())).explode(form, "position")
+        items = targets.select("number", form, position=pl.int_ranges(pl.col(form).list.len())).explode(
+            form, "position"
+        )
         items = items.filter(pl.col(form).is_not_null()).unnest(form).filter(_has_text(text) for text in texts)
         tables.append(items.select("number", "direction", form=pl.lit(form), position="position"))
     together = pl.concat(tables)

@@ -35,12 +35,17 @@ def refine_shard(pieces: Sequence[Piece], rules: Rules, max_characters: int, out
     ):
         for piece in pieces:
             last = total = 0
-            for last, read, block, bad in read_piece(piece, max_characters):
+            for number, read, block, bad in read_piece(piece, max_characters):
+                last = number
                 selected, counts = select(block.directions, rules, connection)
                 examples = block.examples(selected["number"].unique())
                 candidates.write(_candidates(assemble(examples, selected), piece.path))
                 rejects += [(piece.path, *reject) for reject in bad]
-                seen.append(block.fingerprints.select(pl.lit(piece.path).alias("source"), pl.col("number").alias("line"), "fingerprint"))
+                seen.append(
+                    block.fingerprints.select(
+                        pl.lit(piece.path).alias("source"), pl.col("number").alias("line"), "fingerprint"
+                    )
+                )
                 funnel += [pl.DataFrame([("raw records", read)], records.FUNNEL, orient="row"), counts]
                 total += read
             lines.append((piece.path, last))
@@ -69,7 +74,12 @@ def _plain(*texts: str) -> str:
 
 
 def gather(
-    shards: Sequence[dict[str, str]], max_reject_share: float, refined: str, rejects: str, funnel: str, kept_rejects: str
+    shards: Sequence[dict[str, str]],
+    max_reject_share: float,
+    refined: str,
+    rejects: str,
+    funnel: str,
+    kept_rejects: str,
 ) -> None:
     """Join the shards, given in order by the paths of their FILES, into REFINED, REJECT and the funnel (CSV).
 
@@ -77,18 +87,25 @@ def gather(
     an earlier candidate of the same form has in all but case, punctuation and spaces. Raises UserError where more than
     `max_reject_share` of the records are rejects, which are then at `kept_rejects`, or where there are no records.
     """
-    tables = {name: [records.read(shard[name], FILES[name]) for shard in shards] for name in ("rejects", "seen", "lines", "funnel")}
+    tables = {
+        name: [records.read(shard[name], FILES[name]) for shard in shards]
+        for name in ("rejects", "seen", "lines", "funnel")
+    }
     begins = _line_offsets(tables["lines"])
     seen = _numbered(tables["seen"], begins)
     first = seen.filter(pl.col("fingerprint").is_first_distinct())
-    copies = seen.join(first, on=["source", "line"], how="anti").join(first, on="fingerprint", suffix="_first", maintain_order="left")
+    copies = seen.join(first, on=["source", "line"], how="anti").join(
+        first, on="fingerprint", suffix="_first", maintain_order="left"
+    )
     duplicates = copies.select(
         "source",
         "line",
         field=pl.lit("record"),
         reason=pl.format("duplicate of {}:{}", "source_first", "line_first"),
     )
-    sources = pl.DataFrame({"source": list(dict.fromkeys(source for table in tables["lines"] for source in table["source"]))})
+    sources = pl.DataFrame(
+        {"source": list(dict.fromkeys(source for table in tables["lines"] for source in table["source"]))}
+    )
     bad = pl.concat([_numbered(tables["rejects"], begins), duplicates])
     bad = sources.with_row_index("place").join(bad, on="source").sort("place", "line").drop("place")
     counts = pl.concat(tables["funnel"]).group_by("step", maintain_order=True).agg(pl.col("rows").sum())
@@ -102,7 +119,9 @@ def gather(
         for index, shard in enumerate(shards):
             for batch in records.batches(shard["candidates"], records.CANDIDATE):
                 numbered = batch.join(begins[index], on="source").with_columns(pl.col("line") + pl.col("begin"))
-                writer.write(numbered.join(unique, on=["source", "line", "form"], how="semi").select(records.REFINED.names()))
+                writer.write(
+                    numbered.join(unique, on=["source", "line", "form"], how="semi").select(records.REFINED.names())
+                )
     kept = [
         (f"{form}: no earlier example has the same target", unique.filter(pl.col("form") == form).height)
         for form in keys["form"].unique().sort()
@@ -121,7 +140,9 @@ def _line_offsets(lines: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     total: dict[str, int] = {}
     offsets = []
     for table in lines:
-        offsets.append(table.select("source", begin=pl.Series([total.get(s, 0) for s in table["source"]], dtype=pl.Int64)))
+        offsets.append(
+            table.select("source", begin=pl.Series([total.get(s, 0) for s in table["source"]], dtype=pl.Int64))
+        )
         for source, count in table.rows():
             total[source] = total.get(source, 0) + count
     return offsets
@@ -129,7 +150,9 @@ def _line_offsets(lines: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
 
 def _numbered(tables: Sequence[pl.DataFrame], begins: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The shards' rows, with lines counted from the beginning of their source."""
-    joined = [table.join(begin, on="source", maintain_order="left") for table, begin in zip(tables, begins, strict=True)]
+    joined = [
+        table.join(begin, on="source", maintain_order="left") for table, begin in zip(tables, begins, strict=True)
+    ]
     return pl.concat(joined).with_columns(pl.col("line") + pl.col("begin")).drop("begin")
 
 

@@ -36,31 +36,32 @@ def split_keys(refined: pl.LazyFrame) -> pl.DataFrame:
 def split(keys: pl.DataFrame, sizes: Mapping[str, int], seed: int, balance: float) -> dict[str, pl.DataFrame]:
     """Choose rows of `split_keys` for each name in `sizes`: (example_id, form) in order, that many of them.
 
-    Names that end in "_ugc" take rows of form "ugc", others rows of form "pairs". A row's set, among those of its form,
-    is drawn by a hash of seed and target post, in proportion to the sizes, so that new raw rows move no old one. Within
-    a set rows go in hash order, each such that preferred and non-preferred directions stay about 1:1. The last set of
-    `sizes` chooses first, and what it has of users, target posts and signals is out of bounds for the others. Raises
-    UserError where a set has too few rows, or the share of preferred directions is further than `balance` from one half.
+    A target post belongs to one set, drawn by a hash of seed and post in proportion to the sizes, so that new raw rows
+    move no old one. Sets whose names end in "_ugc" take rows of form "ugc", others rows of form "pairs". Within a set
+    rows go in hash order, each such that preferred and non-preferred directions stay about 1:1. The last set of `sizes`
+    chooses first, and what it has of users and signals is out of bounds for the others. Raises UserError where a set
+    has too few rows, or the share of preferred directions is further than `balance` from one half.
     """
     rows = keys.with_columns(lean=pl.col("up").cast(pl.Int64) - pl.col("down").cast(pl.Int64)).to_dicts()
     forms = {name: "ugc" if name.endswith("_ugc") else "pairs" for name in sizes}
     homes: dict[str, list[dict]] = {name: [] for name in sizes}
     for row in rows:
-        own = {name: size for name, size in sizes.items() if forms[name] == row["form"]}
+        home = _bucket(_order(seed, row["post"]), sizes)
         row["order"] = _order(seed, row["example_id"])
-        row["marks"] = {("user", row["user_id"]), ("post", row["post"])} | {("signal", s) for s in row["signals"]}
-        if own:
-            homes[_bucket(_order(seed, row["post"]), own)].append(row)
+        row["marks"] = {("user", row["user_id"]), *(("signal", signal) for signal in row["signals"])}
+        if row["form"] == forms[home]:
+            homes[home].append(row)
     chosen: dict[str, list[dict]] = {}
     taken: set[tuple[str, str | int]] = set()
-    for name, size in reversed(sizes.items()):
+    for name, size in reversed(list(sizes.items())):
         free = [row for row in homes[name] if taken.isdisjoint(row["marks"])]
         chosen[name] = _balanced(free, size)
         if len(chosen[name]) < size:
+            total = sum(row["form"] == forms[name] for row in rows)
             raise UserError(
-                f"data.splits.{name} wants {size} examples with a history of {forms[name]}, but only {len(free)} of the"
-                f" {sum(row['form'] == forms[name] for row in rows)} that there are fall to it; bring more raw examples"
-                " or make the sets smaller"
+                f"data.splits.{name} wants {size} examples with a history of {forms[name]}, but of the {total} that"
+                f" there are only {len(free)} fall to it and share no user or signal with other sets; bring more raw"
+                " examples or make the sets smaller"
             )
         taken |= {mark for row in chosen[name] for mark in row["marks"]}
         _check_balance(name, chosen[name], balance)
