@@ -63,7 +63,8 @@ def test_the_papers_experiment_plans_whole(tree):
     assert result.returncode == 0, result.stderr
     jobs = planned(result.stdout + result.stderr)
     assert not any(name.startswith("demo") for name in jobs)
-    assert {jobs[name] for name in ("sft", "refine", "verify", "teacher")} == {1}
+    assert {jobs[name] for name in ("sft", "gather_refined", "verify", "teacher")} == {1}
+    assert jobs["refine"] == yaml.safe_load((tree / "config/paper.yaml").read_text())["data"]["alignx"]["shards"]
     assert jobs["grpo"] == 3
 
 
