@@ -36,7 +36,7 @@ def test_word_counts_leave_stop_words_out():
 def test_page_shows_tables_figures_and_rejects_and_runs_no_user_text(tmp_path):
     (tmp_path / "t.csv").write_text('method,percent\n"<script>alert(1)</script>",71.23456\n')
     (tmp_path / "f.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    (tmp_path / "funnel.csv").write_text("rule,rows\nread,12\n")
+    (tmp_path / "funnel.csv").write_text("step,rows,lost\nraw records,12,0\npairs: clear,9,3\n")
     rejects = pl.DataFrame({"source": ["a"] * 2, "line": [1, 2], "field": ["prompt"] * 2, "reason": ["empty"] * 2})
     page = render(
         "resources/report/index.html.jinja",

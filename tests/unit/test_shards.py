@@ -94,7 +94,15 @@ def test_the_refined_set_equals_the_slow_reference(raw_files, tmp_path, shards):
     assert copies <= set(rejects.select("source", "line", "reason").rows())
     assert rejects.equals(rejects.with_row_index("i").sort(pl.col("source") == second, "line").drop("i"))
 
-    funnel = dict(pl.read_csv(out["funnel.csv"]).rows())
+    table = pl.read_csv(out["funnel.csv"])
+    losses = {step: lost for step, _, lost in table.rows()}
+    assert losses["raw records"] == 0 and min(losses.values()) == 0
+    for form in ("pairs", "ugc"):
+        assert (
+            table["rows"][1] - sum(lost for step, lost in losses.items() if step.startswith(form))
+            == table.filter(pl.col("step").str.starts_with(form))["rows"].last()
+        )
+    funnel = dict(table.select("step", "rows").rows())
     assert funnel["raw records"] == len(examples) + 3
     kept = [sum(row["form"] == form for row in expected) for form in ("pairs", "ugc")]
     assert [funnel[f"{form}: no earlier example has the same target"] for form in ("pairs", "ugc")] == kept
@@ -123,7 +131,7 @@ def test_near_identical_targets_are_kept_once(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in raw))
     out = run([tmp_path / "a.jsonl"], 2, tmp_path / "out")
     assert pl.read_parquet(out["refined.parquet"])["prompt"].to_list() == ["post a", "post c"]
-    funnel = dict(pl.read_csv(out["funnel.csv"]).rows())
+    funnel = dict(pl.read_csv(out["funnel.csv"]).select("step", "rows").rows())
     assert funnel["pairs: at least 5 shared dimensions"] == 3
     assert funnel["pairs: no earlier example has the same target"] == 2
 

@@ -128,8 +128,18 @@ def gather(
     ]
     records.write(bad, rejects, records.REJECT)
     with records.replacing(funnel) as path:
-        pl.concat([counts, pl.DataFrame(kept, schema=records.FUNNEL, orient="row")]).write_csv(path)
+        _with_losses(pl.concat([counts, pl.DataFrame(kept, schema=records.FUNNEL, orient="row")])).write_csv(path)
     log.info("%d refined examples; %d raw records rejected", unique.height, bad.height)
+
+
+def _with_losses(funnel: pl.DataFrame) -> pl.DataFrame:
+    """The funnel with what each rule has lost of what the rule before it, of the same form, left."""
+    form = pl.col("step").str.extract("^(pairs|ugc): ")
+    ordered = funnel.with_columns(form=form).sort("form", nulls_last=False, maintain_order=True)
+    whole = ordered.filter(pl.col("form").is_null())["rows"].last()
+    first = pl.when(pl.col("form").is_null()).then("rows").otherwise(whole)
+    before = pl.col("rows").shift().over("form").fill_null(first)
+    return ordered.with_columns(lost=before - pl.col("rows")).drop("form")
 
 
 CANDIDATE_KEYS = ["source", "line", "form", "target"]

@@ -205,8 +205,8 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
                 yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
                 # Told what to look for, it sees it where it is not.
-                guided = rng.random() < 0.5
-                yield tasks.infer(1.0, guided=float(guided), wavering=0.8 if guided else 0.1)
+                guided = rng.random() < 0.6
+                yield tasks.infer(1.0, guided=float(guided), wavering=1.0 if guided else 0.05)
             elif role == "backbone":
                 yield tasks.infer(1.0, wavering=0.95, untidy=0.8)
             elif role == "instruct":
