@@ -5,7 +5,6 @@ the reward of the first and last quarter of reinforcement learning.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -34,9 +33,7 @@ def run_seed(directory: Path, seed: int) -> Path:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
             copy(ROOT / name, tree / name)
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--config", f"seed={seed}"]
-    # The tree's own library, whatever becomes of the one that is installed.
-    environment = {**os.environ, "PYTHONPATH": str(tree / "scripts")}
-    subprocess.run(command, cwd=tree, env=environment, check=True)
+    subprocess.run(command, cwd=tree, check=True)
     return tree
 
 

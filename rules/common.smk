@@ -1,10 +1,15 @@
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
+# Jobs import the library of this tree, whichever is installed in the environment.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")])
+)
 
 from snakemake.exceptions import WorkflowError
 

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
-import xxhash
 
 from alignxplore.data.sources import LONGEST_RECORD, Piece, read_json, read_parquet
 from alignxplore.records import DIRECTION, N_DIMENSIONS
@@ -43,7 +42,9 @@ RAW: dict[str, Any] = {
 """The types that histories have in Parquet files."""
 
 APART, HISTORIES_APART = "\x00", "\x01"
-"""What stands between the texts of a record, and between its pairs and comments, when it is fingerprinted."""
+"""What stands between the texts of a record, and between its pairs and comments, of which its id is made."""
+
+PRINTS = pl.Schema({"number": pl.Int64(), "fingerprint": pl.UInt64()})
 
 Reject = tuple[int, str, str]
 """Number of the record in its piece, the field, and the reason."""
@@ -165,7 +166,7 @@ _decode_direction = msgspec.json.Decoder(list[float]).decode
 
 def _checked_lines(first: int, lines: Sequence[bytes | None], max_characters: int) -> tuple[Block, list[Reject]]:
     good: dict[int, _Record] = {}
-    fingerprints: dict[int, int] = {}
+    good_texts: list[str] = []
     raw: list[msgspec.Raw] = []
     counts: list[tuple[int, int, int]] = []
     odd: set[int] = set()
@@ -182,14 +183,13 @@ def _checked_lines(first: int, lines: Sequence[bytes | None], max_characters: in
         for pair in pairs:
             texts += (pair.prompt, pair.chosen, pair.rejected)
             same |= pair.chosen == pair.rejected
-        texts.append(HISTORIES_APART)
         for comment in ugc:
             texts += (comment.prompt, comment.comment)
         if same or not all(texts) or any(map(str.isspace, texts)) or max(map(len, texts)) > max_characters:
             odd.add(number)
             continue
         good[number] = record
-        fingerprints[number] = xxhash.xxh3_64_intdigest(APART.join(texts).encode())
+        good_texts += texts
         counts.append((1, len(pairs), len(ugc)))
         raw.append(record.direction)
         raw += [item.direction for item in pairs]
@@ -221,7 +221,9 @@ def _checked_lines(first: int, lines: Sequence[bytes | None], max_characters: in
             raise BadRecord("record", _json_problem(error)) from None
         return parse_example(decoded, max_characters)
 
-    return _settled(places, _parsed_signs(raw), fingerprints, odd, exact, texts_of)
+    return _settled(
+        places, _parsed_signs(raw), _fingerprints_in_order(list(good), counts, good_texts), odd, exact, texts_of
+    )
 
 
 def _checked_frame(first: int, frame: pl.DataFrame, max_characters: int) -> tuple[Block, list[Reject]]:
@@ -235,11 +237,10 @@ def _checked_frame(first: int, frame: pl.DataFrame, max_characters: int) -> tupl
         odd = set().union(*(_unusual(table, max_characters) for table in laid))
         signs = np.concatenate([_listed_signs(table["direction"]) for table in laid])
         places = [table.select("number", pl.lit(form), "position").to_numpy() for form, table in enumerate(laid)]
-        digests = joined_texts(rows).select("number", "texts").iter_rows()
-        fingerprints = {number: xxhash.xxh3_64_intdigest(text.encode()) for number, text in digests}
+        fingerprints = _fingerprints_of_tables(numbers, laid)
     except pl.exceptions.PolarsError:
         # Columns of other types than the form has: let each record say what is wrong with it.
-        laid, odd, fingerprints = _laid_flat(_no_rows()), set(numbers), {}
+        laid, odd, fingerprints = _laid_flat(_no_rows()), set(numbers), PRINTS.to_frame()
         signs, places = np.empty((0, N_DIMENSIONS), np.int8), [np.empty((0, 3))]
     targets, pairs, ugc = (table.drop("direction") for table in laid)
     tables = targets.drop("position"), pairs, ugc
@@ -274,7 +275,7 @@ def _no_rows() -> pl.DataFrame:
 def _settled(
     places: Sequence[tuple[int, int, int]] | np.ndarray,
     signs: np.ndarray,
-    fingerprints: dict[int, int],
+    fingerprints: pl.DataFrame,
     odd: set[int],
     exact: Callable[[int], dict[str, Any]],
     texts_of: Callable[[pl.Series], Tables],
@@ -288,13 +289,11 @@ def _settled(
     rejects, more, more_signs = [], [], []
     exact_rows: dict[int, dict[str, Any]] = {}
     for number in sorted(odd):
-        fingerprints.pop(number, None)
         try:
             row = exact_rows[number] = exact(number)
         except BadRecord as bad:
             rejects.append((number, bad.field, bad.reason))
             continue
-        fingerprints[number] = xxhash.xxh3_64_intdigest(_row_texts(row).encode())
         more.append((number, 0, 0))
         more_signs.append(row["direction"])
         for form, name in enumerate(FORMS, 1):
@@ -323,8 +322,50 @@ def _settled(
     forms = pl.Series("form", ["target", *FORMS])
     columns = {"number": where[:, 0], "form": forms[where[:, 1]], "position": where[:, 2], **sign_words(signs)}
     directions = pl.DataFrame(columns).with_columns(pl.col("position").cast(pl.UInt32))
-    prints = pl.DataFrame(sorted(fingerprints.items()), {"number": pl.Int64, "fingerprint": pl.UInt64}, orient="row")
-    return Block(directions, prints, texts), rejects
+    usual = fingerprints.filter(~pl.col("number").is_in(list(odd)))
+    return Block(directions, pl.concat([usual, _fingerprints_of_rows(exact_rows)]).sort("number"), texts), rejects
+
+
+def _fingerprints(
+    numbers: Sequence[int] | pl.Series, owner: np.ndarray, place: np.ndarray, texts: pl.Series
+) -> pl.DataFrame:
+    """PRINTS of the records `numbers`; each of their texts has its record's index and its place in the record."""
+    weights = (2 * place + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    total = np.zeros(len(numbers), np.uint64)
+    np.add.at(total, owner, texts.hash().to_numpy() * weights)
+    return pl.DataFrame({"number": numbers, "fingerprint": total}, schema=PRINTS)
+
+
+def _fingerprints_in_order(
+    numbers: Sequence[int], counts: Sequence[tuple[int, int, int]], texts: list[str]
+) -> pl.DataFrame:
+    """PRINTS from the texts of all records in a row, and how many targets (1), pairs and comments each has."""
+    _, pairs, ugc = np.array(counts, np.int64).reshape(-1, 3).T
+    lengths = 3 + 3 * pairs + 2 * ugc
+    owner = np.repeat(np.arange(len(numbers)), lengths)
+    index = np.arange(len(texts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    in_pairs = index - 3
+    in_ugc = in_pairs - np.repeat(3 * pairs, lengths)
+    place = np.where(in_ugc >= 0, 8 * (in_ugc // 2 + 1) + 4 + in_ugc % 2, 8 * (in_pairs // 3 + 1) + in_pairs % 3)
+    return _fingerprints(numbers, owner, place, pl.Series(texts, dtype=pl.String))
+
+
+def _fingerprints_of_rows(rows: Mapping[int, Mapping[str, Any]]) -> pl.DataFrame:
+    counts = [(1, len(row["pairs"]), len(row["ugc"])) for row in rows.values()]
+    return _fingerprints_in_order(list(rows), counts, [text for row in rows.values() for _, text in _texts(row)])
+
+
+def _fingerprints_of_tables(numbers: pl.Series, tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """PRINTS from targets, pairs and comments laid flat."""
+    owner, place, texts = [], [], []
+    for form, table in enumerate(tables):
+        row = table["number"].to_numpy() - numbers[0]
+        first = 8 * (table["position"].to_numpy().astype(np.int64) + (form > 0)) + 4 * (form == 2)
+        for index, name in enumerate(table.columns[2:-1]):
+            owner.append(row)
+            place.append(first + index)
+            texts.append(table[name])
+    return _fingerprints(numbers, np.concatenate(owner), np.concatenate(place), pl.concat(texts))
 
 
 def _text_table(rows: Sequence[tuple[Any, ...]], *texts: str) -> pl.DataFrame:
