@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 from alignx_samples import direction, raw_direction, raw_record
-from alignxplore.data.alignx import BadRecord, parse_example, read_piece
+from alignxplore.data.alignx import BadRecord, parse_example
 from alignxplore.data.api import read_alignx, scan_alignx
+from alignxplore.data.blocks import read_piece
 from alignxplore.data.sources import plan
 from alignxplore.errors import UserError
 from alignxplore.records import EXAMPLE, REJECT

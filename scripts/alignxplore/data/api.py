@@ -7,7 +7,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from alignxplore import records
-from alignxplore.data.alignx import read_piece
+from alignxplore.data.blocks import read_piece
 from alignxplore.data.locations import local_files
 from alignxplore.data.refine import Rules, key_dimensions, refine
 from alignxplore.data.sources import plan

@@ -8,7 +8,8 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from alignxplore.data.alignx import FORMS, WORDS, sign_words, word_signs
+from alignxplore.data.alignx import FORMS
+from alignxplore.data.signs import WORDS, sign_words, word_signs
 from alignxplore.records import DIRECTION, FUNNEL, N_DIMENSIONS, REFINED
 
 SQL = Path(__file__).parents[2] / "sql/refine.sql"

@@ -8,7 +8,8 @@ import duckdb
 import polars as pl
 
 from alignxplore import records
-from alignxplore.data.alignx import read_piece, stable_hash
+from alignxplore.data.alignx import stable_hash
+from alignxplore.data.blocks import read_piece
 from alignxplore.data.refine import Rules, assemble, select
 from alignxplore.data.sources import Piece
 from alignxplore.errors import UserError
