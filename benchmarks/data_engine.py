@@ -4,7 +4,7 @@ Writes a raw AlignX set of full-size records to DIR once (JSON lines and the sam
 processes of its own:
 
 - the engine on all of the JSON lines, on half of them, and on the Parquet: one process a core, as Snakemake runs it;
-- a plain loop over lines with json, checks and refinement record by record, on a part of the file, one process a core;
+- a plain loop over lines with json, the same checks and refinement record by record, on a part of the file;
 - what only parses the same file: DuckDB with the types given, and polars, both with all cores.
 """
 
@@ -62,13 +62,16 @@ def raw_records(rows: int, seed: int):
         }
 
 
-def make_raw(directory: Path, rows: int) -> tuple[Path, Path, Path]:
-    """The JSON lines, the first half of them, and all as Parquet."""
+RAW_FILES = ("raw.jsonl", "half.jsonl", "raw.parquet")
+
+
+def make_raw(directory: Path, rows: int) -> None:
+    """Write the JSON lines, the first half of them, and all as Parquet, where they are not there."""
     import polars as pl
 
-    paths = directory / "raw.jsonl", directory / "half.jsonl", directory / "raw.parquet"
+    paths = [directory / name for name in RAW_FILES]
     if all(path.exists() for path in paths):
-        return paths
+        return
     directory.mkdir(parents=True, exist_ok=True)
     with paths[0].open("w") as whole, paths[1].open("w") as half:
         for number, record in enumerate(raw_records(rows, seed=1)):
@@ -77,26 +80,13 @@ def make_raw(directory: Path, rows: int) -> tuple[Path, Path, Path]:
             if number < rows // 2:
                 half.write(line)
     pl.scan_ndjson(paths[0], infer_schema_length=100, low_memory=True).sink_parquet(paths[2], row_group_size=5000)
-    return paths
 
 
-def plain_loop(path: Path, start: int, stop: int) -> int:
-    """Read, check and refine lines `start` to `stop` as one would first write it; the number of rows kept."""
-    signs = {0: -1, 0.5: 0, 1: 1}
+def plain_loop(path: Path, start: int, stop: int) -> None:
+    """Read, check and refine lines `start` to `stop` one by one, with json and plain Python."""
+    from alignxplore.data.alignx import BadRecord, parse_example
 
-    def direction(values: list[float]) -> list[int]:
-        if len(values) != N_DIMENSIONS:
-            raise ValueError("wrong length")
-        return [signs[value] for value in values]
-
-    def check(item: dict[str, Any], *names: str) -> None:
-        for name in names:
-            if not item[name].strip():
-                raise ValueError(f"{name} is empty")
-        if "chosen" in names and item["chosen"] == item["rejected"]:
-            raise ValueError("rejected equals chosen")
-
-    kept, seen = 0, set()
+    kept, rejects, seen = [], [], set()
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file):
             if number < start:
@@ -104,28 +94,22 @@ def plain_loop(path: Path, start: int, stop: int) -> int:
             if number == stop:
                 break
             try:
-                record = json.loads(line)
-                check(record, "prompt", "chosen", "rejected")
-                target = direction(record[DIRECTION])
-                forms = []
-                for key, names in ((PAIRS, ("prompt", "chosen", "rejected")), (UGC, ("prompt", "comment"))):
-                    for item in record[key]:
-                        check(item, *names)
-                    forms.append([direction(item[DIRECTION]) for item in record[key]])
-            except (ValueError, KeyError, TypeError):
+                example = parse_example(json.loads(line), 100_000)
+            except (ValueError, BadRecord) as error:
+                rejects.append((number, error))
                 continue
-            key = json.dumps([record["prompt"], record["chosen"], record["rejected"], record[PAIRS], record[UGC]])
-            if hash(key) in seen:
+            if example["example_id"] in seen:
                 continue
-            seen.add(hash(key))
-            for history in forms:
+            seen.add(example["example_id"])
+            target = example["direction"]
+            for form in ("pairs", "ugc"):
+                history = [item["direction"] for item in example[form]]
                 if len(history) < 4 or any({-1, 1} <= set(values) for values in zip(target, *history, strict=True)):
                     continue
                 agreeing = [h for h in history if sum(t != 0 and t == v for t, v in zip(target, h, strict=True)) >= 5]
                 used = agreeing[:4]
                 if len(used) == 4 and sum(t != 0 and all(h[d] == t for h in used) for d, t in enumerate(target)) >= 5:
-                    kept += 1
-    return kept
+                    kept.append(example)
 
 
 def engine(path: Path, shard: int, shards: int, output: Path) -> None:
@@ -165,33 +149,38 @@ def parse_polars(path: Path) -> None:
 
 
 def timed(tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> tuple[float, float]:
-    """Seconds and peak memory of all processes together in MiB, of the tasks side by side in fresh processes."""
+    """Seconds of the slowest, and peak memory of all together in MiB, of the tasks side by side in fresh processes."""
     context = multiprocessing.get_context("spawn")
-    peaks = context.SimpleQueue()
-    workers = [context.Process(target=_measured, args=(peaks, function, arguments)) for function, arguments in tasks]
-    started = time.perf_counter()
+    results = context.SimpleQueue()
+    workers = [context.Process(target=_measured, args=(results, function, arguments)) for function, arguments in tasks]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
         if worker.exitcode:
             raise SystemExit(f"a worker failed: {worker}")
-    return time.perf_counter() - started, sum(peaks.get() for _ in workers)
+    seconds, peaks = zip(*(results.get() for _ in workers), strict=True)
+    return max(seconds), sum(peaks)
 
 
-def _measured(peaks: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _measured(results: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    import alignxplore.data.shards  # noqa: F401 - what all of them import is not timed
+
+    started = time.perf_counter()
     function(*arguments)
-    peaks.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    results.put((time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--loop-rows", type=int, default=10_000)
+    parser.add_argument("--loop-rows", type=int, default=20_000)
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    whole, half, parquet = make_raw(arguments.directory, arguments.rows)
+    # In a process of its own, whose memory the workers do not inherit.
+    timed([(make_raw, (arguments.directory, arguments.rows))])
+    whole, half, parquet = (arguments.directory / name for name in RAW_FILES)
     sizes = {path: path.stat().st_size / 1e6 for path in (whole, half, parquet)}
 
     def report(name: str, rows: int, megabytes: float, seconds: float, peak: float) -> float:
@@ -203,12 +192,12 @@ def main() -> None:
         return rows / seconds
 
     print(f"{arguments.rows:,} records of {sizes[whole] * 1000 / arguments.rows:.1f} KB, {cores} cores")
-    part = arguments.loop_rows // cores
-    tasks: list[Any] = [(plain_loop, (whole, i * part, (i + 1) * part)) for i in range(cores)]
-    seconds, peak = timed(tasks)
-    loop = report("plain loop, JSON lines", part * cores, sizes[whole] * part * cores / arguments.rows, seconds, peak)
-    seconds, peak = timed(tasks[:1])
-    single = report("plain loop, one process", part, sizes[whole] * part / arguments.rows, seconds, peak)
+    rows, share = arguments.loop_rows, arguments.loop_rows / arguments.rows
+    seconds, peak = timed([(plain_loop, (whole, 0, rows))])
+    single = report("plain loop, one process", rows, sizes[whole] * share, seconds, peak)
+    part = rows // cores
+    seconds, peak = timed([(plain_loop, (whole, i * part, (i + 1) * part)) for i in range(cores)])
+    loop = report(f"plain loop, {cores} processes", rows, sizes[whole] * share, seconds, peak)
     rates, peaks = {}, {}
     for path, rows in ((half, arguments.rows // 2), (whole, arguments.rows), (parquet, arguments.rows)):
         output = arguments.directory / "shards"
