@@ -205,10 +205,10 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
                 yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
                 # Told what to look for, it sees it where it is not.
-                guided = rng.random() < 0.6
-                yield tasks.infer(1.0, guided=float(guided), wavering=1.0 if guided else 0.05)
+                guided = rng.random() < 0.5
+                yield tasks.infer(1.0, guided=float(guided), wavering=0.9 if guided else 0.05)
             elif role == "backbone":
-                yield tasks.infer(1.0, wavering=0.95, untidy=0.8)
+                yield tasks.infer(1.0, wavering=0.95, untidy=0.45)
             elif role == "instruct":
                 concise = rng.random() < 0.5
                 yield tasks.infer(1.0, reasoning=False, wavering=0.5) if concise else tasks.respond(progress)
