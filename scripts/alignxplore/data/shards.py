@@ -25,6 +25,8 @@ FILES = {
 }
 """What a shard leaves behind. Lines are counted from where its piece of the source begins."""
 
+CANDIDATE_KEYS = ["source", "line", "form", "target"]
+
 
 def refine_shard(pieces: Sequence[Piece], rules: Rules, max_characters: int, outputs: dict[str, str]) -> None:
     """Read the pieces a block at a time, and write the shard's FILES to `outputs`, by name."""
@@ -84,7 +86,7 @@ def gather(
 ) -> None:
     """Join the shards, given in order by the paths of their FILES, into REFINED, REJECT and the funnel (CSV).
 
-    A record with the texts and directions of an earlier one becomes a reject. Of the candidates, those go whose target
+    A record with the texts of an earlier one becomes a reject. Of the candidates, those go whose target
     an earlier candidate of the same form has in all but case, punctuation and spaces. Raises UserError where more than
     `max_reject_share` of the records are rejects, which are then at `kept_rejects`, or where there are no records.
     """
@@ -141,9 +143,6 @@ def _with_losses(funnel: pl.DataFrame) -> pl.DataFrame:
     first = pl.when(pl.col("form").is_null()).then("rows").otherwise(whole)
     before = pl.col("rows").shift().over("form").fill_null(first)
     return ordered.with_columns(lost=before - pl.col("rows")).drop("form")
-
-
-CANDIDATE_KEYS = ["source", "line", "form", "target"]
 
 
 def _line_offsets(lines: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
