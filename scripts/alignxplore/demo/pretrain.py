@@ -187,6 +187,8 @@ class Schedule:
     matrix_lr: float = 0.025
     vector_lr: float = 3e-3
     annotation_weight: float = 2.0
+    window: int = 5
+    """Steps whose batches are sorted by length together; 1 where tasks of different lengths must share a batch."""
 
 
 FAST_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -214,12 +216,11 @@ Row = tuple[list[int], list[int], list[int]]
 def batches(
     encoder: Encoder, samples: Callable[[float], Iterator[Sample]], schedule: Schedule, rng: random.Random
 ) -> Iterator[list[Row]]:
-    """A batch of rows for each step. Rows of a few steps are drawn together and batched by length: a quarter of every
-    batch would be padding else."""
-    window = 5
-    for step in range(0, schedule.steps, window):
+    """A batch of rows for each step. The rows of a window of steps are drawn together and batched by length: a quarter
+    of every batch would be padding else."""
+    for step in range(0, schedule.steps, schedule.window):
         rows: list[Row] = []
-        wanted = min(window, schedule.steps - step)
+        wanted = min(schedule.window, schedule.steps - step)
         source, tokens = samples(step / schedule.steps), 0
         while tokens < wanted * schedule.batch_tokens:
             rows.append(encoder(next(source)))
