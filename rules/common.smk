@@ -1,25 +1,21 @@
 import json
-import os
 import re
 import sys
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
-# Jobs import the library of this tree, whichever is installed in the environment.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")])
-)
 
 from snakemake.exceptions import WorkflowError
 
-from alignxplore.cli import prefer_own_programs
+from alignxplore.cli import prefer_own_library, prefer_own_programs
 from alignxplore.config import check_config
 from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError
 from alignxplore.imports import library_modules
 
 prefer_own_programs()
+prefer_own_library(SCRIPTS)
 
 try:
     check_config(config, Path(workflow.basedir) / "config/schema.yaml")

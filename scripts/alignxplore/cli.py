@@ -45,6 +45,14 @@ def prefer_own_programs() -> None:
 
     A job's own environment still comes first, because it is activated later.
     """
-    own = str(Path(sys.executable).parent)
-    if own not in os.environ.get("PATH", "").split(os.pathsep)[:1]:
-        os.environ["PATH"] = os.pathsep.join(filter(None, [own, os.environ.get("PATH")]))
+    _put_first("PATH", str(Path(sys.executable).parent))
+
+
+def prefer_own_library(scripts: Path) -> None:
+    """Let jobs import the library in `scripts`, whichever is installed in the environment."""
+    _put_first("PYTHONPATH", str(scripts))
+
+
+def _put_first(variable: str, own: str) -> None:
+    if own not in os.environ.get(variable, "").split(os.pathsep)[:1]:
+        os.environ[variable] = os.pathsep.join(filter(None, [own, os.environ.get(variable)]))
