@@ -26,7 +26,7 @@ COLUMNS = {
 
 def run_seed(directory: Path, seed: int) -> Path:
     """The tree of a finished run with this seed, made where there is none."""
-    tree = directory.resolve() / f"seed-{seed}"
+    tree = directory / f"seed-{seed}"
     tree.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         if not (tree / name).exists():

@@ -91,7 +91,7 @@ def _row_texts(row: Mapping[str, Any]) -> str:
 
 def texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each text of an example, with its place in the raw record."""
-    for name in ("prompt", "chosen", "rejected"):
+    for name in RAW_TEXTS:
         yield name, row[name]
     for form, key in FORM_KEYS.items():
         for index, item in enumerate(row[form]):

@@ -83,7 +83,7 @@ class Block:
                 .agg(pl.struct("prompt", *texts, "direction").alias(form))
             )
             table = table.join(nested, on="number", how="left", maintain_order="left")
-        ids = joined_texts(table).select(
+        ids = _joined_texts(table).select(
             "number",
             example_id=pl.col("texts").map_elements(stable_hash, return_dtype=pl.String),
             user_id=pl.col("history").map_elements(stable_hash, return_dtype=pl.String),
@@ -341,20 +341,18 @@ def _text_table(rows: Sequence[tuple[Any, ...]], *texts: str) -> pl.DataFrame:
     return pl.DataFrame([pl.Series(n, c, dtype=t) for (n, t), c in zip(schema.items(), columns, strict=True)])
 
 
-def joined_texts(rows: pl.DataFrame) -> pl.DataFrame:
+def _joined_texts(rows: pl.DataFrame) -> pl.DataFrame:
     """texts (all of a record's), history (those of its history, null where it has none) of a table with `number`.
 
     `pairs` and `ugc` are lists in the table.
     """
 
     def joined(form: str) -> pl.Expr:
-        # A missing text makes a record odd; its texts are joined when it has been read by itself.
-        item = pl.element().struct
-        texts = [item.field(name).fill_null("") for name in ("prompt", *FORMS[form])]
+        texts = [pl.element().struct.field(name) for name in ("prompt", *FORMS[form])]
         text = pl.col(form).list.eval(pl.concat_str(texts, separator=APART)).list.join(APART)
         return pl.when(pl.col(form).list.len() > 0).then(text)
 
-    target = pl.concat_str(pl.col(*RAW_TEXTS).fill_null(""), separator=APART)
+    target = pl.concat_str(*RAW_TEXTS, separator=APART)
     history = pl.concat_str(joined("pairs"), pl.lit(HISTORIES_APART), joined("ugc"), separator=APART, ignore_nulls=True)
     return rows.select(
         "number",
