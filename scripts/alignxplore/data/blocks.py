@@ -401,21 +401,21 @@ def _listed_signs(lists: pl.Series) -> np.ndarray:
 def _parsed_signs(texts: Sequence[msgspec.Raw]) -> np.ndarray:
     """Signs (texts, 90) of raw directions as JSON; NO_SIGN where a text is not a direction.
 
-    Where all numbers are written with one decimal, as raw files have them, the characters are read at once: after
-    removal of blanks and points, each of a text's 90 cells is two digits and a comma, the last a bracket. That every
-    number has its point is counted, and that the text is JSON is known.
+    Where all numbers are written with one decimal and all commas alike, as raw files have them, each text has the
+    same characters but for its digits, and all digits are read at once.
     """
-    joined = b";".join(texts) + b";"
-    width = 3 * N_DIMENSIONS + 2
-    digits = joined.translate(None, b" .")
-    if joined.count(b".") == len(texts) * N_DIMENSIONS and len(digits) == len(texts) * width:
-        characters = np.frombuffer(digits, np.uint8).reshape(-1, width)
-        cells = characters[:, 1:-1].reshape(-1, N_DIMENSIONS, 3)
-        aligned = (characters[:, 0] == ord("[")) & (characters[:, -1] == ord(";")) & (cells[:, -1, 2] == ord("]"))
-        if aligned.all() and (cells[:, :-1, 2] == ord(",")).all():
-            signs = DIGITS[cells[:, :, 0] * 10 + cells[:, :, 1] - np.uint8(ord("0") * 11 % 256)]
-            if (signs != NO_SIGN).all():
-                return signs
+    joined = b"".join(texts)
+    for comma in (b", ", b","):
+        form = np.frombuffer(b"[" + comma.join([b"0.0"] * N_DIMENSIONS) + b"]", np.uint8)
+        if len(joined) == len(texts) * len(form):
+            characters = np.frombuffer(joined, np.uint8).reshape(-1, len(form))
+            differs = (characters ^ form).any(0)
+            if not differs[form != ord("0")].any():
+                # Then what stands at the digits' places are digits, for the text is known to be JSON.
+                wholes, tenths = (characters[:, at :: 3 + len(comma)] - np.uint8(ord("0")) for at in (1, 3))
+                signs = DIGITS[wholes * np.uint8(10) + tenths]
+                if (signs != NO_SIGN).all():
+                    return signs
     return np.array([_parsed_direction(text) for text in texts], np.int8).reshape(-1, N_DIMENSIONS)
 
 
