@@ -23,7 +23,7 @@ rule teacher:
     resources:
         mem_mb=2000,
         runtime=240,
-        gpu=model_entry(COLD["teacher"]).get("gpu", 0),
+        gpu=gpus_of(COLD["teacher"]),
     params:
         model=model_entry(COLD["teacher"]),
         generations=COLD["generations"],
@@ -38,7 +38,7 @@ rule teacher:
 rule verify:
     input:
         **prompt_files(),
-        model=model_files(config["judges"][COLD["judge"]]["model"]),
+        model=judge_files(COLD["judge"]),
         cold=rules.split.output.cold,
         generations=rules.teacher.output.generations,
         library=library("verify.py"),
@@ -56,10 +56,9 @@ rule verify:
     resources:
         mem_mb=2000,
         runtime=120,
-        gpu=model_entry(config["judges"][COLD["judge"]]["model"]).get("gpu", 0),
+        gpu=judge_gpus(COLD["judge"]),
     params:
-        kind=config["judges"][COLD["judge"]]["kind"],
-        model=model_entry(config["judges"][COLD["judge"]]["model"]),
+        judge=judge_entry(COLD["judge"]),
     message:
         "Verifying the teacher's generations: D_cold (Eq. 7)"
     script:

@@ -86,6 +86,26 @@ def model_files(name):
     return [path] if path.startswith("models/") else []
 
 
+def judge_entry(name):
+    """How a judge judges, with its model's entry; the seed only where it samples."""
+    entry = {k: v for k, v in config["judges"][name].items() if k != "benchmarks"}
+    seed = {"seed": config["seed"]} if "sampling" in entry else {}
+    return {**entry, **seed, "model": model_entry(entry["model"])}
+
+
+def judge_files(name):
+    return model_files(config["judges"][name]["model"])
+
+
+def gpus_of(model):
+    """GPUs that a job with this model asks for."""
+    return config["models"][model].get("gpu", 0)
+
+
+def judge_gpus(name):
+    return gpus_of(config["judges"][name]["model"])
+
+
 def cases_of(names):
     return [f"data/cases/{name}.parquet" for name in names]
 
@@ -134,10 +154,6 @@ def variants_of(stage):
 
 def variant_start(variant):
     return model_files(config["training"]["variants"][variant]["from"])
-
-
-def variant_judge(wildcards):
-    return config["judges"][config["training"]["variants"][wildcards.variant]["judge"]]
 
 
 def method_cases(wildcards):

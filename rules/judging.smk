@@ -4,7 +4,7 @@
 rule judgements:
     input:
         **prompt_files(),
-        model=lambda wildcards: model_files(config["judges"][wildcards.judge]["model"]),
+        model=lambda wildcards: judge_files(wildcards.judge),
         cases=judge_cases,
         preferences="results/preferences/{method}.parquet",
         library=library("judgements.py"),
@@ -23,13 +23,10 @@ rule judgements:
     resources:
         mem_mb=2000,
         runtime=240,
-        gpu=lambda wildcards: int(
-            model_entry(config["judges"][wildcards.judge]["model"]).get("gpu", 0)
-        ),
+        gpu=lambda wildcards: judge_gpus(wildcards.judge),
     params:
-        judge="{judge}",
-        kind=lambda wildcards: config["judges"][wildcards.judge]["kind"],
-        model=lambda wildcards: model_entry(config["judges"][wildcards.judge]["model"]),
+        name="{judge}",
+        judge=lambda wildcards: judge_entry(wildcards.judge),
     message:
         "Judging {wildcards.method} by {wildcards.judge}"
     script:

@@ -27,7 +27,7 @@ if "online" in config:
         resources:
             mem_mb=2000,
             runtime=240,
-            gpu=model_entry(ONLINE["generator"]).get("gpu", 0),
+            gpu=gpus_of(ONLINE["generator"]),
         params:
             model=model_entry(ONLINE["generator"]),
             groups=list(ONLINE["groups"].values()),
@@ -42,7 +42,7 @@ if "online" in config:
     rule wins:
         input:
             **prompt_files(),
-            model=model_files(config["judges"][ONLINE["judge"]]["model"]),
+            model=judge_files(ONLINE["judge"]),
             cases=ONLINE_CASES,
             first="results/responses/{method_a}.parquet",
             second="results/responses/{method_b}.parquet",
@@ -62,10 +62,10 @@ if "online" in config:
         resources:
             mem_mb=2000,
             runtime=120,
-            gpu=model_entry(config["judges"][ONLINE["judge"]]["model"]).get("gpu", 0),
+            gpu=judge_gpus(ONLINE["judge"]),
         params:
-            judge=ONLINE["judge"],
-            model=model_entry(config["judges"][ONLINE["judge"]]["model"]),
+            name=ONLINE["judge"],
+            judge=judge_entry(ONLINE["judge"]),
         message:
             "Comparing the responses of {wildcards.method_a} and {wildcards.method_b}"
         script:

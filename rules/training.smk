@@ -46,7 +46,9 @@ rule grpo:
     input:
         **prompt_files(),
         model=lambda wildcards: variant_start(wildcards.variant),
-        judge=lambda wildcards: model_files(variant_judge(wildcards)["model"]),
+        judge=lambda wildcards: judge_files(
+            TRAINING["variants"][wildcards.variant]["judge"]
+        ),
         data=rules.split.output.rl,
         program="scripts/train_grpo.py",
         library=library("train_grpo.py"),
@@ -74,15 +76,13 @@ rule grpo:
         ]["path"],
         prompts=json.dumps(config["prompts"]),
         settings=json.dumps({**TRAINING["grpo"], "seed": config["seed"]}),
-        reward=lambda wildcards: json.dumps(
-            {
-                "kind": variant_judge(wildcards)["kind"],
-                "model": model_entry(variant_judge(wildcards)["model"]),
-            }
+        judge=lambda wildcards: json.dumps(
+            judge_entry(TRAINING["variants"][wildcards.variant]["judge"])
         ),
     message:
         "Reinforcement learning: {wildcards.variant}"
     shell:
         "OMP_NUM_THREADS={threads} {params.launch} {input.program} --settings {params.settings:q} "
-        "--model {params.model:q} --data {input.data:q} --prompts {params.prompts:q} --reward {params.reward:q} "
+        "--model {params.model:q} --data {input.data:q} --prompts {params.prompts:q} --judge {params.judge:q} "
+        "--journal {config[journal]:q} "
         "--output {output.model:q} --metrics {output.metrics:q} --log {log:q}"

@@ -3,8 +3,8 @@
 import polars as pl
 from alignxplore import records
 from alignxplore.cli import script_main
-from alignxplore.engines import load
 from alignxplore.inference import judge_preferences
+from alignxplore.judging import load_judge
 from alignxplore.prompts import Templates
 
 
@@ -12,8 +12,8 @@ def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     preferences = records.read(inputs.preferences, records.PREFERENCE)
-    templates = Templates.of_rule(inputs)
-    judgements = judge_preferences(load(params.model), templates, params.kind, params.judge, cases, preferences)
+    judge = load_judge(params.judge, Templates.of_rule(inputs), snakemake.config["journal"])
+    judgements = judge_preferences(judge, params.name, cases, preferences)
     records.write(judgements, snakemake.output.judgements, records.JUDGEMENT)
 
 

@@ -13,7 +13,7 @@ def main(snakemake):
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     if params.entry["kind"] == "model":
         templates = Templates.of_rule(inputs)
-        engine = load(params.model)
+        engine = load(params.model, snakemake.config["journal"])
         sampling = Sampling(**params.sampling, seed=params.seed)
         preferences = model_preferences(engine, templates, cases, params.method, params.entry, sampling)
     else:

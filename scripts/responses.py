@@ -15,7 +15,8 @@ def main(snakemake):
     preferences = records.read(inputs.preferences, records.PREFERENCE)
     templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
-    responses = respond(load(params.model), templates, drawn, preferences, sampling)
+    engine = load(params.model, snakemake.config["journal"])
+    responses = respond(engine, templates, drawn, preferences, sampling)
     records.write(responses, snakemake.output.responses, records.RESPONSE)
 
 

@@ -13,7 +13,8 @@ def main(snakemake):
     dimensions = dict(records.read(inputs.dimensions, records.DIMENSIONS).iter_rows())
     templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
-    generations = generate(load(params.model), templates, examples, dimensions, params.generations, sampling)
+    engine = load(params.model, snakemake.config["journal"])
+    generations = generate(engine, templates, examples, dimensions, params.generations, sampling)
     records.write(generations, snakemake.output.generations, records.GENERATION)
 
 

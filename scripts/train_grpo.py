@@ -14,11 +14,12 @@ def train(arguments: argparse.Namespace) -> None:
         model=arguments.model,
         data=arguments.data,
         templates=Templates(**arguments.prompts),
-        reward=arguments.reward,
+        judge=arguments.judge,
+        journal=arguments.journal,
         output=arguments.output,
         metrics=arguments.metrics,
     )
 
 
 if __name__ == "__main__":
-    programs.run(programs.parser("GRPO (Eq. 9-11).", reward=True).parse_args(), train)
+    programs.run(programs.parser("GRPO (Eq. 9-11).", judge=True).parse_args(), train)

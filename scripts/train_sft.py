@@ -20,4 +20,4 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    programs.run(programs.parser("Cold-start SFT (Eq. 8).", reward=False).parse_args(), train)
+    programs.run(programs.parser("Cold-start SFT (Eq. 8).", judge=False).parse_args(), train)

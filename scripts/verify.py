@@ -3,7 +3,7 @@
 from alignxplore import records
 from alignxplore.cli import script_main
 from alignxplore.cold_start import verify
-from alignxplore.engines import load
+from alignxplore.judging import load_judge
 from alignxplore.prompts import Templates
 from alignxplore.rewards import Reward
 
@@ -12,8 +12,7 @@ def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     generations = records.read(inputs.generations, records.GENERATION)
     examples = records.read(inputs.cold, records.EXAMPLE)
-    templates = Templates.of_rule(inputs)
-    reward = Reward(params.kind, load(params.model), templates)
+    reward = Reward(load_judge(params.judge, Templates.of_rule(inputs), snakemake.config["journal"]))
     scored, demonstrations = verify(reward, generations, examples)
     print(f"{len(demonstrations)} of {len(generations)} generations earn the full reward")
     records.write(scored, snakemake.output.scored, records.SCORED_GENERATION)

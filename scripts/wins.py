@@ -3,7 +3,7 @@
 import polars as pl
 from alignxplore import records
 from alignxplore.cli import script_main
-from alignxplore.engines import load
+from alignxplore.judging import load_judge
 from alignxplore.online import compare
 from alignxplore.prompts import Templates
 
@@ -11,10 +11,10 @@ from alignxplore.prompts import Templates
 def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
-    templates = Templates.of_rule(inputs)
+    judge = load_judge(params.judge, Templates.of_rule(inputs), snakemake.config["journal"])
     first = records.read(inputs.first, records.RESPONSE)
     second = records.read(inputs.second, records.RESPONSE)
-    wins = compare(load(params.model), templates, params.judge, cases, first, second)
+    wins = compare(judge, params.name, cases, first, second)
     records.write(wins, snakemake.output.wins, records.WIN)
 
 

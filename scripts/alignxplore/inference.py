@@ -1,13 +1,15 @@
 """Preference descriptions of a method for the cases of its benchmarks, and their judgements."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from alignxplore.engines.base import Engine, Sampling
-from alignxplore.formats import Parsed, Thinking, parse_completion
-from alignxplore.judging import Kind, is_correct, p_chosen, position_flip
+from alignxplore.engines import Engine, Sampling
+from alignxplore.formats import ANSWER_END, Parsed, parse_completion
+from alignxplore.judging import Judge, is_correct, position_flip
 from alignxplore.prompts import Templates, signals_text
 
 _Result = tuple[Parsed, str, int, int]
@@ -35,12 +37,13 @@ def model_preferences(
 ) -> pl.DataFrame:
     """PREFERENCE rows of a method whose `entry` names a model; all cases go to the engine at once."""
     rows = list(cases.iter_rows(named=True))
-    reasoning = entry["reasoning"]
-    prompts = [templates.preference(case) if reasoning else templates.concise(case) for case in rows]
-    thinking: Thinking = entry.get("thinking", "tags") if reasoning else "none"
+    reasons = entry["reasoning"]
+    prompts = [templates.preference(case) if reasons else templates.concise(case) for case in rows]
+    if reasons:
+        sampling = replace(sampling, stop=(ANSWER_END,))
     results: list[_Result] = []
     for completion in engine.generate(prompts, sampling):
-        parsed = parse_completion(completion.text, completion.finish_reason, thinking)
+        parsed = parse_completion(completion.text, completion.finish_reason, reasons)
         results.append((parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens))
     return _preferences(rows, method, results)
 
@@ -64,18 +67,19 @@ def _preferences(cases: list[dict[str, Any]], method: str, results: list[_Result
     )
 
 
-def judge_preferences(
-    engine: Engine, templates: Templates, kind: Kind, judge: str, cases: pl.DataFrame, preferences: pl.DataFrame
-) -> pl.DataFrame:
+def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences: pl.DataFrame) -> pl.DataFrame:
     """JUDGEMENT rows: every preference against the target pair of its case, joined on benchmark and case_id."""
     key = ["benchmark", "case_id"]
     joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
     rows = list(joined.iter_rows(named=True))
-    probabilities = p_chosen(engine, templates, kind, rows, [row["preference"] for row in rows])
+    probabilities = judge.p_chosen(rows, [row["preference"] for row in rows])
+    unparsed = np.isnan(probabilities)
+    known = np.where(unparsed, 0.5, probabilities)
     return joined.select("case_id", "benchmark", "method").with_columns(
-        judge=pl.lit(judge),
-        p_chosen_ab=pl.Series(probabilities[:, 0], dtype=pl.Float64),
-        p_chosen_ba=pl.Series(probabilities[:, 1], dtype=pl.Float64),
-        correct=pl.Series(is_correct(probabilities)),
-        position_flip=pl.Series(position_flip(probabilities)),
+        judge=pl.lit(name),
+        p_chosen_ab=pl.Series(known[:, 0], dtype=pl.Float64),
+        p_chosen_ba=pl.Series(known[:, 1], dtype=pl.Float64),
+        correct=pl.Series(is_correct(known)),
+        position_flip=pl.Series(position_flip(known)),
+        unparsed=pl.Series(unparsed.sum(1), dtype=pl.Int8),
     )

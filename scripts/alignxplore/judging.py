@@ -1,38 +1,97 @@
-"""Offline rewards: how well a preference description guides a judge (Eq. 6) or a generator (Eq. 5)."""
+"""Judges: offline rewards: how well a preference description guides a judge (Eq. 6) or a generator (Eq. 5)."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from alignxplore.engines.base import Engine
-from alignxplore.prompts import JUDGE_CHOICES, Templates
+from alignxplore import engines
+from alignxplore.engines import Engine, Sampling
+from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 
 Kind = Literal["jud", "gen"]
 
+_SELECTION = re.compile(r"""["']?selection["']?\s*:\s*["']?\s*(?:response\s*)?([AB])\b""", re.IGNORECASE)
+_MENTION = re.compile(r"\bresponse ([AB])\b", re.IGNORECASE)
 
-def p_chosen(
-    engine: Engine,
-    templates: Templates,
-    kind: Kind,
-    cases: Sequence[Mapping[str, Any]],
-    preferences: Sequence[str],
-    length_normalised: bool = False,
-) -> np.ndarray:
-    """Probability of the chosen response, with the chosen one shown first and second: (cases, 2).
 
-    A case has `prompt`, `chosen` and `rejected`. For kind "gen" the order of presentation does not exist and both
-    columns hold the logistic function of Eq. 5's margin.
+@dataclass(frozen=True)
+class Judge:
+    """R_jud ("jud", Eq. 6) or R_gen ("gen", Eq. 5) by one model.
+
+    With `sampling`, the model of R_jud writes its answer, having thought if it can, and the selection is parsed;
+    without, its probabilities at the selection are read. `length_normalised` divides log-likelihoods of R_gen by the
+    tokens of the response.
     """
-    if kind == "jud":
-        return _judged(engine, templates, cases, preferences)
-    margin = _gain_margin(engine, templates, cases, preferences, length_normalised)
-    return np.repeat(1 / (1 + np.exp(-margin))[:, None], 2, axis=1)
+
+    kind: Kind
+    engine: Engine
+    templates: Templates
+    sampling: Sampling | None = None
+    length_normalised: bool = False
+
+    def p_chosen(self, cases: Sequence[Mapping[str, Any]], preferences: Sequence[str]) -> np.ndarray:
+        """Probability of the chosen response, with the chosen one shown first and second: (cases, 2).
+
+        A case has `prompt`, `chosen` and `rejected`. For kind "gen" the order of presentation does not exist and both
+        columns hold the logistic function of Eq. 5's margin. NaN stands for a selection that could not be parsed.
+        """
+        if self.kind == "gen":
+            margin = self._gain_margin(cases, preferences)
+            return np.repeat(1 / (1 + np.exp(-margin))[:, None], 2, axis=1)
+        prompts = []
+        for case, preference in zip(cases, preferences, strict=True):
+            for first, second in (("chosen", "rejected"), ("rejected", "chosen")):
+                prompts.append(
+                    self.templates.judge(
+                        case["prompt"], preference, case[first], case[second], written=self.sampling is not None
+                    )
+                )
+        p_first = self._p_first(prompts)
+        return np.stack([p_first[0::2], 1 - p_first[1::2]], axis=1)
+
+    def _p_first(self, prompts: Sequence[Prompt]) -> np.ndarray:
+        """Probability of the response shown first: (prompts,)."""
+        if self.sampling is None:
+            logprobs = self.engine.choice_logprobs(prompts, JUDGE_CHOICES)
+            return 1 / (1 + np.exp(logprobs[:, 1] - logprobs[:, 0]))
+        selected: list[str | None] = [None] * len(prompts)
+        for attempt in range(2):
+            open_ = [index for index, choice in enumerate(selected) if choice is None]
+            sampling = replace(self.sampling, seed=self.sampling.seed + attempt)
+            completions = self.engine.generate([prompts[index] for index in open_], sampling)
+            for index, completion in zip(open_, completions, strict=True):
+                selected[index] = parse_selection(completion.text)
+        return np.array([{"A": 1.0, "B": 0.0, None: np.nan}[choice] for choice in selected])
+
+    def _gain_margin(self, cases: Sequence[Mapping[str, Any]], preferences: Sequence[str]) -> np.ndarray:
+        """Eq. 5's difference of log-probability gains, in nats."""
+        posts, descriptions, texts = [], [], []
+        for case, preference in zip(cases, preferences, strict=True):
+            for side in ("chosen", "rejected"):
+                for description in (preference, ""):
+                    posts.append(case["prompt"])
+                    descriptions.append(description)
+                    texts.append(case[side])
+        prompts = [self.templates.respond(post, d) for post, d in zip(posts, descriptions, strict=True)]
+        scores = self.engine.loglikelihood(prompts, texts)
+        values = np.array([total / max(tokens, 1) if self.length_normalised else total for total, tokens in scores])
+        chosen_with, chosen_without, rejected_with, rejected_without = values.reshape(-1, 4).T
+        return (chosen_with - chosen_without) - (rejected_with - rejected_without)
+
+
+def load_judge(entry: Mapping[str, Any], templates: Templates, journal: str) -> Judge:
+    """The judge of a config entry in which `model` is the model's own entry, and `seed` the run's."""
+    sampling = Sampling(**entry["sampling"], seed=entry["seed"]) if "sampling" in entry else None
+    engine = engines.load(entry["model"], journal)
+    return Judge(entry["kind"], engine, templates, sampling, entry.get("length_normalised", False))
 
 
 def is_correct(probabilities: np.ndarray) -> np.ndarray:
     """Whether the chosen response wins on average over both orders; a tie is not a win (Eq. 5, 6)."""
-    return probabilities.mean(1) > 0.5
+    return np.nan_to_num(probabilities, nan=0.5).mean(1) > 0.5
 
 
 def position_flip(probabilities: np.ndarray) -> np.ndarray:
@@ -40,34 +99,13 @@ def position_flip(probabilities: np.ndarray) -> np.ndarray:
     return (probabilities[:, 0] > 0.5) != (probabilities[:, 1] > 0.5)
 
 
-def _judged(
-    engine: Engine, templates: Templates, cases: Sequence[Mapping[str, Any]], preferences: Sequence[str]
-) -> np.ndarray:
-    prompts = []
-    for case, preference in zip(cases, preferences, strict=True):
-        prompts.append(templates.judge(case["prompt"], preference, case["chosen"], case["rejected"]))
-        prompts.append(templates.judge(case["prompt"], preference, case["rejected"], case["chosen"]))
-    logprobs = engine.choice_logprobs(prompts, JUDGE_CHOICES)
-    first = 1 / (1 + np.exp(logprobs[:, 1] - logprobs[:, 0]))
-    return np.stack([first[0::2], 1 - first[1::2]], axis=1)
+def parse_selection(text: str) -> Literal["A", "B"] | None:
+    """The response that a written judgement selects.
 
-
-def _gain_margin(
-    engine: Engine,
-    templates: Templates,
-    cases: Sequence[Mapping[str, Any]],
-    preferences: Sequence[str],
-    length_normalised: bool,
-) -> np.ndarray:
-    """Eq. 5's difference of log-probability gains, in nats; a text asked for twice is scored once."""
-    wanted: dict[tuple[str, str, str], int] = {}
-    rows = []
-    for case, preference in zip(cases, preferences, strict=True):
-        keys = [(case["prompt"], d, case[side]) for side in ("chosen", "rejected") for d in (preference, "")]
-        rows.append([wanted.setdefault(key, len(wanted)) for key in keys])
-    scores = engine.loglikelihood(
-        [templates.respond(post, d) for post, d, _ in wanted], [text for _, _, text in wanted]
-    )
-    values = np.array([total / max(tokens, 1) if length_normalised else total for total, tokens in scores])
-    chosen_with, chosen_without, rejected_with, rejected_without = values[np.array(rows)].T
-    return (chosen_with - chosen_without) - (rejected_with - rejected_without)
+    That is the last selection behind its reasoning, or, where it has none, the only response that it names there.
+    """
+    answer = text.rpartition("</think>")[2]
+    found = _SELECTION.findall(answer) or list(set(map(str.upper, _MENTION.findall(answer))))
+    if not found or (len(found) > 1 and not _SELECTION.search(answer)):
+        return None
+    return "A" if found[-1].upper() == "A" else "B"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from alignxplore.engines.base import Engine, Sampling
-from alignxplore.judging import is_correct, p_chosen
+from alignxplore.engines import Engine, Sampling
+from alignxplore.judging import Judge, is_correct
 from alignxplore.prompts import Templates
 
 KEY = ["benchmark", "case_id"]
@@ -40,12 +40,11 @@ def respond(
     return joined.select("case_id", "benchmark", "method").with_columns(response=pl.Series(texts, dtype=pl.String))
 
 
-def compare(
-    engine: Engine, templates: Templates, judge: str, cases: pl.DataFrame, first: pl.DataFrame, second: pl.DataFrame
-) -> pl.DataFrame:
+def compare(judge: Judge, name: str, cases: pl.DataFrame, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     """WIN rows: which of two methods' responses a judge that knows the golden preference selects, in both orders.
 
-    Equal responses tie, as do probabilities that average to one half; neither method gains by its position.
+    Equal responses tie, as do probabilities that average to one half, as those of selections that cannot be parsed do;
+    neither method gains by its position.
     """
     joined = (
         first.rename({"method": "method_a", "response": "chosen"})
@@ -53,12 +52,12 @@ def compare(
         .join(cases.select(*KEY, "prompt", "golden_preference"), on=KEY, how="inner", maintain_order="left")
     )
     rows = list(joined.iter_rows(named=True))
-    probabilities = p_chosen(engine, templates, "jud", rows, [row["golden_preference"] for row in rows])
+    probabilities = np.nan_to_num(judge.p_chosen(rows, [row["golden_preference"] for row in rows]), nan=0.5)
     same = (joined["chosen"] == joined["rejected"]).to_numpy()
     even = same | (probabilities.mean(1) == 0.5)
     outcome = np.where(even, "tie", np.where(is_correct(probabilities), "a", "b"))
     return joined.select("case_id", "benchmark", "method_a", "method_b").with_columns(
-        judge=pl.lit(judge),
+        judge=pl.lit(name),
         p_a_ab=pl.Series(probabilities[:, 0], dtype=pl.Float64),
         p_a_ba=pl.Series(probabilities[:, 1], dtype=pl.Float64),
         outcome=pl.Series(outcome.tolist(), dtype=pl.String),

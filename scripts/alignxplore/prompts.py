@@ -16,6 +16,7 @@ import jinja2
 from alignxplore.errors import UserError
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
+_ARMED = re.compile(r"<(?=[|｜/\w])")
 _MARKED = re.compile(f"({_OPEN}[^{_CLOSE}]*{_CLOSE})")
 
 JUDGE_PREFILL = '{"selection": "Response'
@@ -39,6 +40,14 @@ def mark_user_text(text: str) -> str:
 def strip_markers(text: str) -> str:
     """`text` without marks, as a person reads it."""
     return text.replace(_OPEN, "").replace(_CLOSE, "")
+
+
+def disarmed(text: str) -> str:
+    """A marked text as plain text for a server that tokenises it: in what is from users, control tokens are broken.
+
+    A word joiner, which nobody sees, stands behind the bracket of whatever reads like a token or a tag.
+    """
+    return "".join(_ARMED.sub("<\u2060", part) if is_user else part for part, is_user in split_marked(text))
 
 
 def split_marked(text: str) -> list[tuple[str, bool]]:
@@ -73,10 +82,15 @@ class Templates:
         """Describe the preferences without reasoning."""
         return Prompt(self._concise.render(pairs=case["pairs"], ugc=case["ugc"]))
 
-    def judge(self, post: str, preference: str, response_a: str, response_b: str) -> Prompt:
-        """Select the response that suits `preference`; without one, the prompt has no such section."""
-        rendered = self._judge.render(post=post, preference=preference, response_a=response_a, response_b=response_b)
-        return Prompt(rendered, JUDGE_PREFILL)
+    def judge(self, post: str, preference: str, response_a: str, response_b: str, written: bool = False) -> Prompt:
+        """Select the response that suits `preference`; without one, the prompt has no such section.
+
+        The answer is begun for the judge, unless it is to be `written`.
+        """
+        rendered = self._judge.render(
+            post=post, preference=preference, response_a=response_a, response_b=response_b, written=written
+        )
+        return Prompt(rendered, "" if written else JUDGE_PREFILL)
 
     def respond(self, post: str, preference: str) -> Prompt:
         """Answer `post` in a way that suits `preference`; without one, in any way."""

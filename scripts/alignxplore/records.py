@@ -86,8 +86,10 @@ JUDGEMENT = pl.Schema(
         "p_chosen_ba": pl.Float64(),
         "correct": pl.Boolean(),
         "position_flip": pl.Boolean(),
+        "unparsed": pl.Int8(),
     }
 )
+"""`unparsed` counts the orders in which a judge that writes selected nothing; their probability is one half."""
 RESPONSE = pl.Schema(
     {
         "case_id": pl.String(),

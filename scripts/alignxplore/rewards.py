@@ -4,19 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignxplore.engines.base import Engine
 from alignxplore.formats import Parsed
-from alignxplore.judging import Kind, is_correct, p_chosen
-from alignxplore.prompts import Templates
+from alignxplore.judging import Judge, is_correct
 
 
 @dataclass(frozen=True)
 class Reward:
     """Scores parsed completions on the target pairs of their cases."""
 
-    kind: Kind
-    engine: Engine
-    templates: Templates
+    judge: Judge
 
     def __call__(self, parsed: Sequence[Parsed], cases: Sequence[Mapping[str, Any]]) -> list[float]:
         """1.0 where the format holds and the description makes the chosen response win, else 0.0.
@@ -32,7 +28,7 @@ class Reward:
         if not judged:
             return rewards
         targets = [dict(zip(("prompt", "chosen", "rejected"), key[:3], strict=True)) for key in judged]
-        probabilities = p_chosen(self.engine, self.templates, self.kind, targets, [key[3] for key in judged])
+        probabilities = self.judge.p_chosen(targets, [key[3] for key in judged])
         for indices, correct in zip(judged.values(), is_correct(probabilities), strict=True):
             for index in indices:
                 rewards[index] = float(correct)

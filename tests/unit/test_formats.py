@@ -1,15 +1,13 @@
 """R_format (Eq. 4), and what is read from completions that break it."""
 
 import pytest
-from alignxplore.formats import Parsed, parse_completion, render_completion
+from alignxplore.formats import Parsed, normalise_thinking, parse_completion, render_completion
 
 GOOD = render_completion("1. joke: humorous.", "humorous.")
 
 
 def test_the_canonical_form_parses_back():
     assert parse_completion(GOOD, "stop") == Parsed("1. joke: humorous.", "humorous.", True)
-    without_opening = GOOD.removeprefix("<think>")
-    assert parse_completion(without_opening, "stop", "template") == Parsed("1. joke: humorous.", "humorous.", True)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +33,31 @@ def test_broken_formats_earn_nothing_but_can_be_read(text, finish, preference):
 
 
 def test_models_that_do_not_reason():
-    assert parse_completion(" humorous. ", "stop", "none") == Parsed("", "humorous.", True)
-    assert parse_completion("<answer>humorous.</answer>", "stop", "none").preference == "humorous."
-    assert not parse_completion("humorous", "length", "none").format_ok
-    assert not parse_completion("  ", "stop", "none").format_ok
+    assert parse_completion(" humorous. ", "stop", False) == Parsed("", "humorous.", True)
+    assert parse_completion("<answer>humorous.</answer>", "stop", False).preference == "humorous."
+    assert not parse_completion("humorous", "length", False).format_ok
+    assert not parse_completion("  ", "stop", False).format_ok
+    # Those that reason unasked are read all the same.
+    assert parse_completion("<think>r</think> humorous.", "stop", False) == Parsed("r", "humorous.", True)
+
+
+TAIL = GOOD.removeprefix("<think>")
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "opened", "expected"),
+    [
+        (GOOD, None, None, GOOD),  # the model writes both tags
+        (GOOD, None, False, GOOD),
+        (TAIL, None, True, GOOD),  # its template opens the reasoning, as we know
+        (TAIL, None, None, GOOD),  # or must guess
+        (TAIL, None, False, TAIL),  # it should have opened it, and did not
+        (GOOD, None, True, GOOD),  # the template opens it, and the model again
+        ("cut off", None, True, "<think>cut off"),
+        ("<answer>d</answer>", "r", None, "<think>r</think><answer>d</answer>"),  # a field of its own
+        ("<answer>d</answer>", "", None, "<answer>d</answer>"),  # no reasoning
+        ("", "cut off", None, "<think>cut off</think>"),
+    ],
+)
+def test_reasoning_is_between_tags_in_one_form(text, reasoning, opened, expected):
+    assert normalise_thinking(text, reasoning, opened) == expected

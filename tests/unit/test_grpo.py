@@ -72,10 +72,12 @@ def test_rollouts_follow_the_model(tiny_model):
     prompts = [[5, 6, 7, 8, 9, 10, 11], [11], [12, 13, 14]]
     completions = shared_prompts.rollout(model, prompts, 3, 8, {2}, temperature=1.0, top_p=1.0, top_k=1)
     assert len(completions) == 9
-    for index, completion in enumerate(completions):
+    for index, (completion, logprobs) in enumerate(completions):
         ids = list(prompts[index // 3])
-        for token in completion:
-            assert token == model(torch.tensor([ids])).logits[0, -1].argmax()
+        for token, logprob in zip(completion, logprobs, strict=True):
+            logits = model(torch.tensor([ids])).logits[0, -1]
+            assert token == logits.argmax()
+            assert logprob == pytest.approx(logits.log_softmax(-1)[token].item(), abs=1e-4)
             ids.append(token)
         assert len(completion) == 8 or completion[-1] == 2
         assert 2 not in completion[:-1]
@@ -83,9 +85,9 @@ def test_rollouts_follow_the_model(tiny_model):
 
 def test_completion_ends_with_its_end_token(tiny_model):
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
-    (greedy,) = shared_prompts.rollout(model, [[5, 6, 7]], 1, 8, set(), temperature=1.0, top_p=1.0, top_k=1)
+    ((greedy, _),) = shared_prompts.rollout(model, [[5, 6, 7]], 1, 8, set(), temperature=1.0, top_p=1.0, top_k=1)
     end = greedy[3]
-    (stopped,) = shared_prompts.rollout(model, [[5, 6, 7]], 1, 8, {end}, temperature=1.0, top_p=1.0, top_k=1)
+    ((stopped, _),) = shared_prompts.rollout(model, [[5, 6, 7]], 1, 8, {end}, temperature=1.0, top_p=1.0, top_k=1)
     assert stopped == greedy[: greedy.index(end) + 1]
 
 
@@ -100,10 +102,11 @@ def test_sampling_draws_from_the_distribution_of_transformers(top_p, top_k):
         expected = TopPLogitsWarper(top_p)(None, expected)
     expected = expected.softmax(-1)[0]
     n = 40_000
-    drawn = shared_prompts.sample(logits.expand(n, -1), 0.9, top_p, top_k)
-    observed = torch.bincount(drawn, minlength=40) / n
-    assert not observed[expected == 0].any()
-    assert (observed - expected).abs().max() < 4 * math.sqrt(0.25 / n)
+    for uniforms in (None, torch.rand(n, dtype=torch.float64)):
+        drawn = shared_prompts.sample(logits.expand(n, -1), 0.9, top_p, top_k, uniforms)
+        observed = torch.bincount(drawn, minlength=40) / n
+        assert not observed[expected == 0].any()
+        assert (observed - expected).abs().max() < 4 * math.sqrt(0.25 / n)
 
 
 @pytest.fixture
@@ -214,7 +217,7 @@ def test_reward_reads_completions_as_inference_would(tiny_model):
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (good, good, good + "<|im_start|>")]
     ids = [[*rows[0], end], rows[1], [*rows[2], end]]
     logged = {}
-    function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], tokenizer, {end}, "tags")
+    function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], tokenizer, {end}, False)
     values = function(completion_ids=ids, row=[1, 0, 0], log_metric=logged.__setitem__, completions=["", "", ""])
     assert values == [1.0, 1.0, 1.0] and logged == {"format_ok": pytest.approx(1 / 3)}
     assert [item.format_ok for item, _ in seen] == [True, False, False], "cut off; control token inside"
@@ -253,16 +256,17 @@ def test_program_trains_with_a_judge_in_process(tiny_model, tmp_path):
     rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
     records.write(pl.DataFrame(rows, schema=records.EXAMPLE), tmp_path / "rl.parquet", records.EXAMPLE)
     output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
-    reward = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
+    judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
     command = [
         sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(SETTINGS), "--model", tiny_model,
-        "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--reward", json.dumps(reward),
-        "--output", output, "--metrics", metrics, "--log", tmp_path / "log",
+        "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
+        "--journal", tmp_path / "journal",        "--output", output, "--metrics", metrics, "--log", tmp_path / "log",
     ]  # fmt: skip
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert AutoModelForCausalLM.from_pretrained(output) and AutoTokenizer.from_pretrained(output).chat_template
     assert pl.read_parquet(metrics).schema == GRPO_METRICS
+    assert list((tmp_path / "journal").glob("*.jsonl"))
     assert "step 1 of 1: reward" in (tmp_path / "log").read_text()
     command[command.index("--model") + 1] = tmp_path / "missing"
     failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)

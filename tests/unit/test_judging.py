@@ -4,9 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 from alignxplore import records
+from alignxplore.engines import Completion, Sampling
 from alignxplore.formats import Parsed
 from alignxplore.inference import given_preferences, judge_preferences
-from alignxplore.judging import is_correct, p_chosen, position_flip
+from alignxplore.judging import Judge, is_correct, parse_selection, position_flip
 from alignxplore.prompts import strip_markers
 from alignxplore.rewards import Reward
 
@@ -14,7 +15,7 @@ from alignxplore.rewards import Reward
 class Templates:
     """Prompts that hold what they are made of."""
 
-    def judge(self, *parts):
+    def judge(self, *parts, written):
         return parts
 
     def respond(self, *parts):
@@ -54,7 +55,7 @@ def sigmoid(value: float) -> float:
 
 
 def test_judged_probability_of_the_chosen_in_both_orders():
-    found = p_chosen(KnownEngine(bias=1.0), Templates(), "jud", CASES, ["joke", "joke", ""])
+    found = Judge("jud", KnownEngine(bias=1.0), Templates()).p_chosen(CASES, ["joke", "joke", ""])
     expected = [[sigmoid(2 + 1), sigmoid(2 - 1)], [sigmoid(-0.5 + 1), sigmoid(-0.5 - 1)], [sigmoid(1), sigmoid(-1)]]
     np.testing.assert_allclose(found, expected)
     assert is_correct(found).tolist() == [True, False, False]
@@ -63,12 +64,11 @@ def test_judged_probability_of_the_chosen_in_both_orders():
 
 def test_gain_margin_is_equation_5():
     engine = KnownEngine()
-    found = p_chosen(engine, Templates(), "gen", CASES, ["joke", "hush", "same"])
+    found = Judge("gen", engine, Templates()).p_chosen(CASES, ["joke", "hush", "same"])
     np.testing.assert_allclose(found[:, 0], [sigmoid(2), sigmoid(-2), 0.5])
     np.testing.assert_array_equal(found[:, 0], found[:, 1])
     assert is_correct(found).tolist() == [True, False, False]
-    assert engine.calls == 9  # of 12 scores, those that occur twice are computed once
-    halved = p_chosen(KnownEngine(), Templates(), "gen", CASES[:1], ["joke"], length_normalised=True)
+    halved = Judge("gen", KnownEngine(), Templates(), length_normalised=True).p_chosen(CASES[:1], ["joke"])
     np.testing.assert_allclose(halved[0, 0], sigmoid(2 / 4))
 
 
@@ -80,9 +80,9 @@ def test_reward_needs_the_format_and_the_right_choice():
         Parsed("r", "hush", True),
         Parsed("s", "joke", True),
     ]
-    assert Reward("jud", engine, Templates())(parsed, [CASES[0]] * 4) == [1.0, 0.0, 0.0, 1.0]
+    assert Reward(Judge("jud", engine, Templates()))(parsed, [CASES[0]] * 4) == [1.0, 0.0, 0.0, 1.0]
     assert engine.calls == 4  # two descriptions in two orders
-    assert Reward("jud", engine, Templates())([Parsed("", "", False)], CASES[:1]) == [0.0]
+    assert Reward(Judge("jud", engine, Templates()))([Parsed("", "", False)], CASES[:1]) == [0.0]
 
 
 @pytest.fixture
@@ -101,9 +101,75 @@ def test_a_case_keeps_its_own_pair_when_benchmarks_share_ids(cases, tmp_path):
         preferences = given_preferences(kind, cases, "m")
         assert preferences["preference"].to_list() == [text, text]
         records.write(preferences, tmp_path / "preferences.parquet", records.PREFERENCE)
-    judged = judge_preferences(KnownEngine(), Templates(), "jud", "j", cases, given_preferences("golden", cases, "m"))
+    judged = judge_preferences(
+        Judge("jud", KnownEngine(), Templates()), "j", cases, given_preferences("golden", cases, "m")
+    )
     assert dict(judged.select("benchmark", "correct").iter_rows()) == {"b": True, "b_reverse": False}
     records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
+
+
+WRITTEN = Sampling(temperature=0.6, top_p=0.95, top_k=0, max_new_tokens=64, seed=3)
+
+
+class WritingEngine:
+    """Answers by a rule of prompt and seed; keeps what it was asked."""
+
+    def __init__(self, rule):
+        self.rule, self.asked = rule, []
+
+    def generate(self, prompts, sampling):
+        self.asked += [(prompt, sampling.seed) for prompt in prompts]
+        return [Completion(self.rule(prompt, sampling.seed), "stop", 1, 1) for prompt in prompts]
+
+
+def test_a_judge_that_writes_is_asked_twice_at_most():
+    def rule(prompt, seed):
+        post, preference, first, second = prompt
+        if preference == "never" or (preference == "later" and seed == 3):
+            return "<think>Response A or Response B?</think> Both are fine."
+        best = "A" if "joke" in first else "B"
+        return f'<think>{{"selection": "Response B"}} at first</think> {{"selection": "Response {best}"}}'
+
+    engine = WritingEngine(rule)
+    found = Judge("jud", engine, Templates(), WRITTEN).p_chosen([CASES[0]] * 3, ["now", "later", "never"])
+    np.testing.assert_array_equal(found, [[1, 1], [1, 1], [np.nan, np.nan]])
+    assert len(engine.asked) == 6 + 4
+    assert is_correct(found).tolist() == [True, True, False]
+    rewards = Reward(Judge("jud", engine, Templates(), WRITTEN))([Parsed("r", "never", True)], CASES[:1])
+    assert rewards == [0.0]
+
+
+def test_what_a_judge_did_not_select_is_counted(cases, tmp_path):
+    def rule(prompt, seed):
+        return "none" if prompt[2] == "joke" else "I prefer Response A."
+
+    judged = judge_preferences(
+        Judge("jud", WritingEngine(rule), Templates(), WRITTEN), "j", cases, given_preferences("golden", cases, "m")
+    ).sort("benchmark")
+    assert judged["unparsed"].to_list() == [1, 1]
+    assert judged.select("p_chosen_ab", "p_chosen_ba").rows() == [(0.5, 0.0), (1.0, 0.5)]
+    records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"selection": "Response A"}', "A"),
+        ('```json\n{ "selection" : "Response B" }\n```', "B"),
+        ("{'selection': 'B'}", "B"),
+        ('{"reason": "kind", "selection": "response a", "confidence": 1}', "A"),
+        ('The post says {"selection": "Response B"}, but: {"selection": "Response A"}', "A"),
+        ('<think>{"selection": "Response A"}</think>{"selection": "Response B"}', "B"),
+        ("r</think> I choose Response B. Response B is kinder.", "B"),
+        ("Response A is kind, Response B is not.", None),
+        ("<think>Response A", "A"),
+        ('{"selection": "Response Alpha"}', None),
+        ('{"selection": null}', None),
+        ("", None),
+    ],
+)
+def test_written_selections_are_parsed(text, expected):
+    assert parse_selection(text) == expected
 
 
 def test_templates_mark_what_is_judged():

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 from alignxplore.engines.base import Completion, Sampling
+from alignxplore.judging import Judge
 from alignxplore.online import compare, draw_cases, respond
 from alignxplore.prompts import Templates
 
@@ -50,9 +51,9 @@ def responses(method, texts):
 def test_position_decides_nothing_and_equal_responses_tie():
     first = responses("x", ["a long answer", "short", "same", "abcd"])
     second = responses("y", ["short", "a long answer", "same", "abce"])
-    wins = compare(LongerWins(), TEMPLATES, "judge", cases(), first, second)
+    wins = compare(Judge("jud", LongerWins(), TEMPLATES), "judge", cases(), first, second)
     assert wins["outcome"].to_list()[:3] == ["a", "b", "tie"]
-    mirrored = compare(LongerWins(), TEMPLATES, "judge", cases(), second, first)
+    mirrored = compare(Judge("jud", LongerWins(), TEMPLATES), "judge", cases(), second, first)
     assert mirrored["outcome"].to_list()[:3] == ["b", "a", "tie"]
     assert wins["p_a_ab"].to_list() != wins["p_a_ba"].to_list()
 

@@ -39,6 +39,7 @@ def judgements(tmp_path):
                     "judge": judge,
                     "p_chosen_ab": 0.5,
                     "p_chosen_ba": 0.5,
+                    "unparsed": 0,
                     "correct": bool(rng.random() < skill[method]),
                     "position_flip": False,
                 }

@@ -1,31 +1,63 @@
 """Engines: one small interface to every way of running a language model."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from alignxplore.engines.base import Completion, Engine, Sampling
+from alignxplore.engines.base import Backend, Completion, Sampling
+from alignxplore.engines.engine import Engine, directory_hash
+from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
 
-__all__ = ["Completion", "Engine", "Sampling", "load"]
+__all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "load"]
+
+_NOT_OF_ANSWERS = ("batch_tokens", "gpu", "max_model_len", "concurrency", "timeout", "retries", "key_env", "price")
+"""What an entry says of how a model is run and paid, not of what it answers."""
 
 
-def load(entry: Mapping[str, Any]) -> Engine:
-    """The engine for one entry of the config's `models`; keys that it does not know are a UserError."""
-    options = {key: value for key, value in entry.items() if key != "engine"}
+def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
+    """The engine for one entry of the config's `models`, with the journal in this directory if there is one.
+
+    The model itself is started when first asked for something that is not in the journal. Raises UserError for a
+    directory that does not exist.
+    """
+    price = entry.get("price", {})
+    return Engine(
+        entry["path"],
+        _identity(entry),
+        lambda: _start(entry),
+        Journal(journal),
+        (price.get("prompt", 0.0), price.get("completion", 0.0)),
+    )
+
+
+def _identity(entry: Mapping[str, Any]) -> dict[str, Any]:
+    identity = {key: value for key, value in entry.items() if key not in _NOT_OF_ANSWERS}
+    if entry["engine"] == "openai" and "revision" in entry:
+        identity.pop("base_url", None)
+    if entry["engine"] != "openai" and Path(entry["path"]).is_dir():
+        identity["path"] = directory_hash(entry["path"])
+    return identity
+
+
+def _start(entry: Mapping[str, Any]) -> Backend:
+    """The backend of an entry; keys that it does not know are a UserError."""
+    options = {key: value for key, value in entry.items() if key not in ("engine", "price")}
     try:
         if entry["engine"] == "transformers":
-            from alignxplore.engines.hf import TransformersEngine
+            from alignxplore.engines.hf import TransformersBackend
 
             options.pop("gpu", None)
-            return TransformersEngine(**options)
+            return TransformersBackend(**options)
         if entry["engine"] == "vllm":
-            from alignxplore.engines.vllm import VLLMEngine
+            from alignxplore.engines.vllm import VLLMBackend
 
-            return VLLMEngine(**options)
+            return VLLMBackend(**options)
         if entry["engine"] == "openai":
-            from alignxplore.engines.openai import OpenAIEngine
+            from alignxplore.engines.openai import OpenAIBackend
 
-            return OpenAIEngine(**options)
+            options.pop("revision", None)
+            return OpenAIBackend(**options)
     except ModuleNotFoundError as error:
         raise UserError(f"engine {entry['engine']!r} of model {entry['path']} needs {error.name}; see envs/") from error
     except TypeError as error:

@@ -1,23 +1,35 @@
-"""The transformers engine: length-sorted batches by a token budget, on CPU or GPU."""
+"""The transformers backend: batches of like length by a token budget; what prompts share is computed once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList, StopStringCriteria
 
 from alignxplore.engines import shared_prompts
 from alignxplore.engines.base import Completion, Sampling
-from alignxplore.engines.tokens import encode, encode_text
+from alignxplore.engines.tokens import encode, encode_text, opens_thinking
 from alignxplore.errors import UserError
+from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
+Rows = Sequence[list[int]]
 
-class TransformersEngine:
-    """A causal language model in this process."""
 
-    def __init__(self, path: str, revision: str | None = None, dtype: str = "float32", batch_tokens: int = 16384):
+class TransformersBackend:
+    """A causal language model in this process; `chat_template` holds options of the model's chat template."""
+
+    def __init__(
+        self,
+        path: str,
+        revision: str | None = None,
+        dtype: str = "float32",
+        batch_tokens: int = 16384,
+        chat_template: Mapping[str, Any] | None = None,
+    ):
         local = Path(path).is_dir()
         options = {"revision": revision, "local_files_only": local, "trust_remote_code": False}
         self.tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -25,102 +37,210 @@ class TransformersEngine:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
         self.batch_tokens = batch_tokens
+        self.chat_template = chat_template
         stops = self.model.generation_config.eos_token_id
         self.stops = set(stops if isinstance(stops, list) else [stops])
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops)
+        self.shares = shared_prompts.supports(self.model)
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices in batches of like length whose padded size is within the budget."""
-        order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        return [encode(self.tokenizer, prompt, self.chat_template) for prompt in prompts]
+
+    def _batches(self, sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+        """Indices in batches of like size whose padded tokens are within the budget.
+
+        A size is (tokens of a row, rows); rows of one number come together.
+        """
         batch: list[int] = []
-        for index in order:
-            if batch and lengths[batch[0]] * (len(batch) + 1) > self.batch_tokens:
+        for index in sorted(range(len(sizes)), key=lambda index: (sizes[index][1], -sizes[index][0], index)):
+            length, rows = sizes[index]
+            if batch and (
+                sizes[batch[0]][1] != rows or sizes[batch[0]][0] * (len(batch) + 1) * rows > self.batch_tokens
+            ):
                 yield batch
                 batch = []
             batch.append(index)
         if batch:
             yield batch
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """One sampled completion for each prompt; the same seed and prompts give the same completions."""
-        rows = [encode(self.tokenizer, prompt) for prompt in prompts]
-        results: dict[int, Completion] = {}
-        torch.manual_seed(sampling.seed)
-        for batch in self._batches([len(row) + sampling.max_new_tokens for row in rows]):
-            for index, tokens in zip(batch, self._sample([rows[index] for index in batch], sampling), strict=True):
-                end = next((place for place, token in enumerate(tokens) if token in self.stops), None)
-                kept = tokens if end is None else tokens[:end]
-                results[index] = Completion(
-                    text=str(self.tokenizer.decode(kept, skip_special_tokens=False)),
-                    finish_reason="length" if end is None else "stop",
-                    prompt_tokens=len(rows[index]),
-                    completion_tokens=len(kept),
+    def generate(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """One completion for each prompt; those of equal prompts are written side by side."""
+        same: dict[tuple[int, ...], list[int]] = {}
+        for index, row in enumerate(self._encode(prompts)):
+            same.setdefault(tuple(row), []).append(index)
+        groups = list(same.items())
+        opened = opens_thinking(self.tokenizer, self.chat_template)
+        for batch in self._batches([(len(row) + sampling.max_new_tokens, len(members)) for row, members in groups]):
+            members = [index for group in batch for index in groups[group][1]]
+            if all(index in done for index in members):
+                continue
+            uniforms = torch.tensor(
+                np.stack([np.random.default_rng(seeds[index]).random(sampling.max_new_tokens) for index in members])
+            )
+            rows = [list(groups[group][0]) for group in batch]
+            drawn = self._sample(rows, len(members) // len(rows), sampling, uniforms)
+            yield [
+                (index, self._completion(tokens, logprobs, sampling, opened, prompt_tokens=len(rows[place])))
+                for index, place, (tokens, logprobs) in zip(
+                    members, np.repeat(range(len(rows)), len(members) // len(rows)), drawn, strict=True
                 )
-        return [results[index] for index in range(len(rows))]
+            ]
 
-    def _sample(self, rows: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
-        """A completion's tokens for each row of prompt tokens; what follows an end token has no meaning."""
-        if sampling.temperature > 0 and shared_prompts.supports(self.model):
+    def _completion(
+        self, tokens: list[int], logprobs: list[float], sampling: Sampling, opened: bool, prompt_tokens: int
+    ) -> Completion:
+        ended = bool(tokens) and tokens[-1] in self.stops
+        text = str(self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=False))
+        at = min((text.find(stop) + len(stop) for stop in sampling.stop if stop in text), default=None)
+        return Completion(
+            text=normalise_thinking(text[:at], opened=opened),
+            finish_reason="length" if at is None and not ended else "stop",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(tokens),
+            logprobs=tuple(round(value, 5) for value in logprobs),
+        )
+
+    def _sample(
+        self, rows: Rows, generations: int, sampling: Sampling, uniforms: torch.Tensor
+    ) -> list[tuple[list[int], list[float]]]:
+        """Tokens and log-probabilities of `generations` completions for each row of prompt tokens."""
+        criterion = StopStringCriteria(self.tokenizer, list(sampling.stop)) if sampling.stop else None
+        if self.shares:
             return shared_prompts.rollout(
                 self.model,
                 rows,
-                1,
+                generations,
                 sampling.max_new_tokens,
                 self.stops,
                 sampling.temperature,
                 sampling.top_p,
                 sampling.top_k,
+                uniforms,
+                None if criterion is None else lambda drawn: criterion(drawn, None),
             )
-        width = max(map(len, rows))
-        ids = torch.tensor([[self.pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        repeated = [list(row) for row in rows for _ in range(generations)]
+        width = max(map(len, repeated))
+        ids = torch.tensor([[self.pad] * (width - len(row)) + row for row in repeated])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in repeated])
+        draw = _Draw(sampling, uniforms.to(self.device), width)
         with torch.inference_mode():
             output = self.model.generate(
                 ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 max_new_tokens=sampling.max_new_tokens,
-                do_sample=sampling.temperature > 0,
-                temperature=sampling.temperature or None,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
+                do_sample=False,
+                logits_processor=LogitsProcessorList([draw]),
+                stopping_criteria=[criterion] if criterion else None,
                 eos_token_id=sorted(self.stops),
                 pad_token_id=self.pad,
-            )
-        return output[:, width:].tolist()
+            )[:, width:]
+        results = []
+        for row, logprobs in zip(output, torch.stack(draw.logprobs, 1).tolist(), strict=True):
+            count = self._until_end(row, criterion)
+            results.append((row[:count].tolist(), logprobs[:count]))
+        return results
 
-    @torch.inference_mode()
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> np.ndarray:
-        """Log-probability of each choice's first token after each prompt: (prompts, choices), in nats."""
+    def _until_end(self, row: torch.Tensor, criterion: StopStringCriteria | None) -> int:
+        """Tokens of a completion that `generate` has padded after its end."""
+        for count in range(1, len(row) + 1):
+            if row[count - 1].item() in self.stops or (criterion and criterion(row[None, :count], None).item()):
+                return count
+        return len(row)
+
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """Log-probability of each choice's first token after each prompt, in nats."""
         tokens = [self.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
         if len(set(tokens)) < len(tokens):
             raise UserError(f"{self.tokenizer.name_or_path}: the choices {list(choices)} begin with the same token")
-        rows = [encode(self.tokenizer, prompt) for prompt in prompts]
-        result = np.empty((len(rows), len(tokens)))
-        for batch in self._batches([len(row) for row in rows]):
-            hidden = self._hidden([rows[index] for index in batch])
-            last = torch.tensor([len(rows[index]) - 1 for index in batch], device=self.device)
-            logits = self.model.lm_head(hidden[torch.arange(len(batch), device=self.device), last])
-            result[batch] = logits.double().log_softmax(-1)[:, tokens].cpu().numpy()
-        return result
+        for members, hidden in self._hidden(self._encode(prompts), 1, done):
+            logits = self._logits(torch.stack([states[-1] for states in hidden]))
+            yield list(zip(members, logits.log_softmax(-1)[:, tokens].tolist(), strict=True))
+
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
+        """Sum of the continuation's token log-probabilities in nats, and its number of tokens, for each prompt."""
+        heads = self._encode(prompts)
+        tails = [encode_text(self.tokenizer, text) for text in continuations]
+        rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
+        for members, hidden in self._hidden(rows, [len(tail) + 1 for tail in tails], done):
+            answers = []
+            for index, states in zip(members, hidden, strict=True):
+                tail = torch.tensor(tails[index], device=self.device)
+                picked = self._logits(states[:-1]).log_softmax(-1).gather(1, tail[:, None])
+                answers.append((index, (picked.sum().item(), len(tail))))
+            yield answers
 
     @torch.inference_mode()
-    def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, int]]:
-        """Sum of the continuation's token log-probabilities in nats, and its number of tokens, for each prompt."""
-        heads = [encode(self.tokenizer, prompt) for prompt in prompts]
-        tails = [encode_text(self.tokenizer, text) for text in continuations]
-        result: list[tuple[float, int]] = [(0.0, 0)] * len(heads)
-        for batch in self._batches([len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)]):
-            hidden = self._hidden([heads[index] + tails[index] for index in batch])
-            for row, index in enumerate(batch):
-                start, tail = len(heads[index]) - 1, torch.tensor(tails[index], device=self.device)
-                logits = self.model.lm_head(hidden[row, start : start + len(tail)]).double()
-                picked = logits.log_softmax(-1).gather(1, tail[:, None])
-                result[index] = (picked.sum().item(), len(tail))
-        return result
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.model.get_output_embeddings()(hidden).double()
 
-    def _hidden(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Last hidden states (rows, longest, size) of right-padded rows; causal attention never sees the padding."""
-        ids = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(row) for row in rows], batch_first=True, padding_value=self.pad
-        )
-        return self.model.model(input_ids=ids.to(self.device)).last_hidden_state
+    @torch.inference_mode()
+    def _hidden(
+        self, rows: Rows, wanted: int | Sequence[int], done: Collection[int]
+    ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
+        """Batches of rows with the hidden states of each row's last `wanted` tokens."""
+        counts = [wanted] * len(rows) if isinstance(wanted, int) else wanted
+        groups = _sharing(rows, counts) if self.shares else [(0, [index]) for index in range(len(rows))]
+        sizes = [(head + sum(len(rows[i]) - head for i in members), 1) for head, members in groups]
+        for batch in self._batches(sizes):
+            members = [index for group in batch for index in groups[group][1]]
+            if all(index in done for index in members):
+                continue
+            if self.shares:
+                heads = [rows[groups[group][1][0]][: groups[group][0]] for group in batch]
+                tails = [
+                    (place, rows[index][groups[group][0] :])
+                    for place, group in enumerate(batch)
+                    for index in groups[group][1]
+                ]
+                hidden = shared_prompts.continuations(self.model, heads, tails)
+            else:
+                padded = [torch.tensor(rows[index]) for index in members]
+                ids = torch.nn.utils.rnn.pad_sequence(padded, batch_first=True, padding_value=self.pad)
+                # Padding is on the right, where causal attention never sees it.
+                states = self.model.base_model(input_ids=ids.to(self.device)).last_hidden_state
+                hidden = [row[: len(rows[index])] for row, index in zip(states, members, strict=True)]
+            yield (
+                members,
+                [states[len(states) - counts[index] :] for states, index in zip(hidden, members, strict=True)],
+            )
+
+
+class _Draw(LogitsProcessor):
+    """Draws each row's token by its own uniforms: `generate`, told to be greedy, can but take it."""
+
+    def __init__(self, sampling: Sampling, uniforms: torch.Tensor, width: int):
+        self.sampling, self.uniforms, self.width = sampling, uniforms, width
+        self.logprobs: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        chance = self.uniforms[:, input_ids.shape[1] - self.width]
+        chosen = shared_prompts.sample(
+            scores, self.sampling.temperature, self.sampling.top_p, self.sampling.top_k, chance
+        )[:, None]
+        self.logprobs.append(scores.float().log_softmax(-1).gather(-1, chosen)[:, 0])
+        return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)  # type: ignore[return-value]
+
+
+def _sharing(rows: Rows, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Rows in groups that begin alike: how many tokens they share, at least one and half of each, and the members.
+
+    The last `wanted` tokens of a row are never among those shared.
+    """
+    groups: list[tuple[int, list[int]]] = []
+    for index in sorted(range(len(rows)), key=lambda index: rows[index]):
+        limit = len(rows[index]) - wanted[index]
+        if groups:
+            shared, members = groups[-1]
+            prefix = commonprefix([rows[members[0]][:shared], rows[index]])  # type: ignore[list-item]
+            alike = min(len(prefix), limit)
+            if 2 * alike >= max(len(rows[member]) for member in (*members, index)):
+                groups[-1] = (alike, [*members, index])
+                continue
+        groups.append((limit, [index]))
+    return groups

@@ -1,26 +1,50 @@
 """Any OpenAI-compatible chat endpoint: the paper's GPT-4 and DeepSeek-R1, or a model that vLLM serves."""
 
+import logging
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any, TypeVar
 
-import numpy as np
 import openai
+import tenacity
 
 from alignxplore.engines.base import Completion, Sampling, choice_logprobs_from_top
 from alignxplore.errors import UserError
-from alignxplore.prompts import JUDGE_PREFILL, Prompt, strip_markers
+from alignxplore.formats import normalise_thinking
+from alignxplore.prompts import Prompt, disarmed
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TOP_LOGPROBS = 20
 ANSWER_TOKENS = 2048
+LONGEST_WAIT = 60.0
+"""Seconds between two attempts at most, unless the server asks for more."""
+
+FATAL = (
+    openai.AuthenticationError,
+    openai.PermissionDeniedError,
+    openai.NotFoundError,
+    openai.BadRequestError,
+    openai.UnprocessableEntityError,
+)
+"""What no further attempt will mend."""
 
 
-class OpenAIEngine:
+class BadReply(Exception):
+    """An answer with status 200 that is none."""
+
+
+class OpenAIBackend:
     """A served model; `path` is its name there, `key_env` the environment variable that holds the key.
 
-    The client retries rate limits, server errors, timeouts and lost connections with growing waits, as the server
-    asks in Retry-After. Endpoints tokenise for themselves, so user text is sent as plain text.
+    What fails for a while (rate limits, server errors, timeouts, lost connections, replies that are none) is asked
+    again with growing waits, or as the server asks in Retry-After. `request` holds further fields of the request's
+    body, `chat_template` options of the model's template; `opens_thinking` says that the template opens the
+    reasoning, `logprobs` whether the endpoint tells log-probabilities. Endpoints tokenise for themselves, so user text
+    is sent as plain text in which nothing reads like a control token.
     """
 
     def __init__(
@@ -31,68 +55,143 @@ class OpenAIEngine:
         concurrency: int = 16,
         timeout: float = 600.0,
         retries: int = 8,
+        request: Mapping[str, Any] | None = None,
+        chat_template: Mapping[str, Any] | None = None,
+        opens_thinking: bool = False,
+        logprobs: bool = True,
     ):
         key = os.environ.get(key_env) if key_env else "none"
         if not key:
             raise UserError(f"model {path}: the environment variable {key_env} with its key is not set")
-        self.client = openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=retries)
+        self.client = openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0)
         self.path = path
         self.concurrency = concurrency
+        self.retries = retries
+        self.request = dict(request or {})
+        if chat_template:
+            self.request["chat_template_kwargs"] = dict(chat_template)
+        self.opens_thinking = opens_thinking
+        self.logprobs = logprobs
 
-    def _ask(self, prompts: Sequence[Prompt], options: Sequence[dict[str, Any]]) -> list[Any]:
-        def one(prompt: Prompt, settings: dict[str, Any]) -> Any:
-            message: Any = {"role": "user", "content": strip_markers(prompt.user)}
-            try:
-                return self.client.chat.completions.create(model=self.path, messages=[message], **settings)
-            except openai.OpenAIError as error:
-                raise UserError(f"model {self.path} at {self.client.base_url}: {error}") from error
+    def generate(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """One completion for each prompt, in the order in which they come in."""
 
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            return list(pool.map(one, prompts, options))
-
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """One sampled completion for each prompt; reasoning in a field of its own is set between think tags."""
-        options = [
-            {
+        def one(index: int) -> Completion:
+            settings: dict[str, Any] = {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "max_tokens": sampling.max_new_tokens,
-                "seed": sampling.seed + index,
+                "seed": seeds[index] % 2**31,
             }
-            for index in range(len(prompts))
-        ]
-        results = []
-        for reply in self._ask(prompts, options):
-            choice = reply.choices[0]
-            text = choice.message.content or ""
-            reasoning = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
-            results.append(
-                Completion(
-                    text=f"<think>{reasoning}</think>{text}" if reasoning else text,
-                    finish_reason="length" if choice.finish_reason == "length" else "stop",
-                    prompt_tokens=reply.usage.prompt_tokens,
-                    completion_tokens=reply.usage.completion_tokens,
-                )
-            )
-        return results
+            if sampling.stop:
+                settings["stop"] = list(sampling.stop)
+            if self.logprobs:
+                settings["logprobs"] = True
+            return self._ask(prompts[index], settings, lambda reply: self._completion(reply, sampling))
 
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> np.ndarray:
-        """Log-probabilities of the choices where the reply, greedily written, makes its selection.
+        return self._side_by_side(one, len(prompts), done)
 
-        Chat endpoints cannot begin a reply, so the reply is asked for, and the place of the choice sought in it.
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """Log-probabilities of the choices where the reply, greedily written, goes on behind the prompt's prefill.
+
+        Chat endpoints cannot begin a reply, so the reply is told how to begin, and the place sought in it.
         """
-        options = {"temperature": 0, "max_tokens": ANSWER_TOKENS, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        return np.array([self._selection(reply, choices) for reply in self._ask(prompts, [options] * len(prompts))])
+        settings = {"temperature": 0, "max_tokens": ANSWER_TOKENS, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
 
-    def _selection(self, reply: Any, choices: Sequence[str]) -> list[float]:
-        stem = JUDGE_PREFILL.rsplit(maxsplit=1)[-1].strip('"')
-        text = ""
-        for token in reply.choices[0].logprobs.content or []:
-            if text.endswith(stem) and token.token in choices:
-                return choice_logprobs_from_top({top.token: top.logprob for top in token.top_logprobs}, choices)
-            text += token.token
-        raise UserError(f"model {self.path}: a reply selects no response: {text[:200]!r}")
+        def one(index: int) -> list[float]:
+            prompt = prompts[index]
+            asked = Prompt(f"{prompt.user}\nBegin your answer with {prompt.prefill}")
+            stem = prompt.prefill.rsplit(maxsplit=1)[-1].strip('"')
+            return self._ask(asked, settings, lambda reply: _selection(reply, stem, choices))
 
-    def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, int]]:
+        return self._side_by_side(one, len(prompts), done)
+
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
         """Not offered: chat endpoints do not score given text."""
         raise UserError(f"model {self.path}: a chat endpoint cannot score responses; R_gen needs another engine")
+
+    def _side_by_side(
+        self, one: Callable[[int], T], count: int, done: Collection[int]
+    ) -> Iterator[list[tuple[int, T]]]:
+        """`one` of each index that is not done, some at a time; the first failure calls off those not yet begun."""
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = {pool.submit(one, index): index for index in range(count) if index not in done}
+            try:
+                for future in as_completed(futures):
+                    yield [(futures[future], future.result())]
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _ask(self, prompt: Prompt, settings: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+        attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.retries + 1),
+            wait=_wait,
+            retry=tenacity.retry_if_exception(
+                lambda e: isinstance(e, (openai.OpenAIError, BadReply)) and not isinstance(e, FATAL)
+            ),
+            before_sleep=tenacity.before_sleep_log(log, logging.DEBUG),
+            reraise=True,
+        )
+        try:
+            return attempts(self._once, prompt, settings, read)
+        except (openai.OpenAIError, BadReply) as error:
+            raise UserError(f"model {self.path} at {self.client.base_url}: {error}") from error
+
+    def _once(self, prompt: Prompt, settings: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+        message: Any = {"role": "user", "content": disarmed(prompt.user)}
+        try:
+            reply = self.client.chat.completions.create(
+                model=self.path, messages=[message], extra_body=self.request, **settings
+            )
+            return read(reply)
+        except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            raise BadReply(f"the reply is not a chat completion ({error})") from error
+
+    def _completion(self, reply: Any, sampling: Sampling) -> Completion:
+        choice = reply.choices[0]
+        text = choice.message.content or ""
+        reasoning = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
+        counts = reply.usage.prompt_tokens, reply.usage.completion_tokens
+        if not isinstance(text, str) or not all(isinstance(count, int) for count in counts):
+            raise BadReply("the reply holds no text or no count of tokens")
+        if choice.finish_reason not in ("stop", "length"):
+            raise BadReply(f"the reply ended for the reason {choice.finish_reason!r}")
+        if not text and not reasoning and choice.finish_reason == "stop":
+            raise BadReply("the reply is empty")
+        # Endpoints leave out the text at which they stopped; one that was left out had been opened.
+        for stop in sampling.stop:
+            if choice.finish_reason == "stop" and stop.replace("/", "") in text and stop not in text:
+                text += stop
+        told = (choice.logprobs and choice.logprobs.content) or []
+        return Completion(
+            text=normalise_thinking(text, reasoning, self.opens_thinking or None),
+            finish_reason=choice.finish_reason,
+            prompt_tokens=counts[0],
+            completion_tokens=counts[1],
+            logprobs=tuple(round(token.logprob, 5) for token in told),
+        )
+
+
+def _selection(reply: Any, stem: str, choices: Sequence[str]) -> list[float]:
+    text = ""
+    for token in reply.choices[0].logprobs.content or []:
+        if text.endswith(stem) and token.token in choices:
+            return choice_logprobs_from_top({top.token: top.logprob for top in token.top_logprobs}, choices)
+        text += token.token
+    raise BadReply(f"a reply selects no response: {text[:200]!r}")
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """Seconds before the next attempt."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.response.headers.get("Retry-After", "") if isinstance(error, openai.APIStatusError) else ""
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        return tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)(state)

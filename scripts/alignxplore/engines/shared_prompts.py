@@ -10,13 +10,14 @@ reasoning short, is paid once instead of G times, both when sampling and when tr
 4-D mask under scaled-dot-product attention can run it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 IGNORED = -100
 
@@ -102,8 +103,16 @@ def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]],
     )
 
 
-def sample(logits: torch.Tensor, temperature: float, top_p: float, top_k: int) -> torch.Tensor:
-    """Draw a token from each row of logits (n, vocabulary): temperature, then the best k, then nucleus p."""
+def sample(
+    logits: torch.Tensor, temperature: float, top_p: float, top_k: int, uniforms: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Draw a token from each row of logits (n, vocabulary): temperature, then the best k, then nucleus p.
+
+    `uniforms` (n,), from [0, 1), decide each row's draw; without them torch's global generator does. Temperature 0
+    takes the most probable.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
     logits = logits.float() / temperature
     k = min(top_k, logits.shape[-1]) if top_k > 0 else logits.shape[-1]
     if k < logits.shape[-1] or top_p < 1:
@@ -111,8 +120,16 @@ def sample(logits: torch.Tensor, temperature: float, top_p: float, top_k: int) -
         probabilities = logits.softmax(-1)
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= top_p, 0)
-        return tokens.gather(-1, torch.multinomial(probabilities, 1))[:, 0]
-    return torch.multinomial(logits.softmax(-1), 1)[:, 0]
+        return tokens.gather(-1, _draw(probabilities, uniforms)[:, None])[:, 0]
+    return _draw(logits.softmax(-1), uniforms)
+
+
+def _draw(probabilities: torch.Tensor, uniforms: torch.Tensor | None) -> torch.Tensor:
+    if uniforms is None:
+        return torch.multinomial(probabilities, 1)[:, 0]
+    reached = probabilities.double().cumsum(-1)
+    places = torch.searchsorted(reached, uniforms[:, None] * reached[:, -1:], right=True)[:, 0]
+    return places.clamp(max=probabilities.shape[-1] - 1)
 
 
 class _Room(DynamicLayer):
@@ -137,6 +154,12 @@ class _Room(DynamicLayer):
         self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
         return self.keys, self.values
 
+    def keep(self, rows: torch.Tensor) -> None:
+        """Leave these rows alone."""
+        seen = self.get_seq_length()
+        self._keys, self._values = self._keys[rows], self._values[rows]
+        self.keys, self.values = self._keys[:, :, :seen], self._values[:, :, :seen]
+
 
 @torch.no_grad()
 def rollout(
@@ -148,10 +171,14 @@ def rollout(
     temperature: float,
     top_p: float,
     top_k: int,
-) -> list[list[int]]:
-    """Sample `generations` completions of each prompt, group after group; a completion keeps its end token.
+    uniforms: torch.Tensor | None = None,
+    is_stopped: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> list[tuple[list[int], list[float]]]:
+    """Sample `generations` completions of each prompt, group after group: tokens, and their log-probabilities in nats.
 
-    Draws from torch's global generator.
+    A completion keeps its end token. Draws are decided by `uniforms` (rollouts, max_new_tokens), as in `sample`.
+    `is_stopped` says of tokens (rollouts, steps) which rollouts have come to another kind of end. Log-probabilities
+    are the model's own, before temperature and truncation.
     """
     device = model.device
     groups, width = len(prompts), max(len(prompt) for prompt in prompts) - 1
@@ -160,41 +187,83 @@ def rollout(
     for index, prompt in enumerate(prompts):
         head[index, : len(prompt) - 1] = torch.tensor(prompt[:-1])
     room = width + generations * max_new_tokens
-    cache = Cache(layers=[_Room(room) for _ in range(model.config.get_text_config().num_hidden_layers)])
+    layers = [_Room(room) for _ in range(model.config.get_text_config().num_hidden_layers)]
+    cache = Cache(layers=layers)
     if width:
         # Padding is on the right and causal attention never sees it; later tokens are kept from it by their mask.
         model.base_model(input_ids=head.to(device), past_key_values=cache, use_cache=True)
-    own = torch.eye(generations, dtype=torch.bool, device=device)
-    mask = (torch.arange(width, device=device) < lengths[:, None])[:, None, None, :]
-    mask = mask.expand(groups, 1, generations, width)
-    step_mask = own[None, None].expand(groups, 1, generations, generations)
-    mask = torch.cat([mask, step_mask.repeat(1, 1, 1, max_new_tokens)], -1)
+    own = torch.eye(generations, dtype=torch.bool, device=device).repeat(1, max_new_tokens)
+    visible = torch.arange(width, device=device) < lengths[:, None]
     tokens = torch.tensor([prompt[-1] for prompt in prompts], device=device)[:, None].repeat(1, generations)
     ends = torch.tensor(sorted(end_tokens), device=device)
     finished = torch.zeros_like(tokens, dtype=torch.bool)
-    drawn = []
+    drawn = torch.zeros(groups, generations, max_new_tokens, dtype=torch.long, device=device)
+    scores = torch.zeros(groups, generations, max_new_tokens, device=device)
+    counts = torch.full((groups, generations), max_new_tokens, device=device)
+    live = torch.arange(groups, device=device)  # groups that still have a rollout to finish
+    if uniforms is not None:
+        uniforms = uniforms.to(device).view(groups, generations, max_new_tokens)
     for step in range(max_new_tokens):
-        seen = width + (step + 1) * generations
+        seen = (step + 1) * generations
+        mask = [part[:, None].expand(-1, generations, -1) for part in (visible[live],)]
+        mask.append(own[None, :, :seen].expand(len(live), -1, -1))
         hidden = model.base_model(
             input_ids=tokens,
-            attention_mask=mask[..., :seen],
-            position_ids=(lengths[:, None] + step).expand(groups, generations),
+            attention_mask=torch.cat(mask, -1)[:, None],
+            position_ids=(lengths[live, None] + step).expand(-1, generations),
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
         logits = model.get_output_embeddings()(hidden).flatten(0, 1)
-        tokens = sample(logits, temperature, top_p, top_k).view(groups, generations)
-        drawn.append(tokens)
-        finished |= torch.isin(tokens, ends)
-        if finished.all():
+        chance = None if uniforms is None else uniforms[live, :, step].flatten()
+        chosen = sample(logits, temperature, top_p, top_k, chance)
+        logprobs = logits.float().log_softmax(-1).gather(-1, chosen[:, None])
+        tokens = chosen.view(-1, generations)
+        drawn[live, :, step], scores[live, :, step] = tokens, logprobs.view(-1, generations)
+        ending = torch.isin(tokens, ends)
+        if is_stopped is not None:
+            ending |= is_stopped(drawn[live, :, : step + 1].flatten(0, 1)).view(-1, generations)
+        counts[live] = torch.where(ending & ~finished, step + 1, counts[live])
+        finished |= ending
+        open_groups = ~finished.all(1)
+        if not open_groups.any():
             break
-    rows = torch.stack(drawn, -1).flatten(0, 1).tolist()
-    ending = set(end_tokens)
-    return [_until_end(row, ending) for row in rows]
+        # Finished groups are carried along until they are half of the batch, then copied away.
+        if 2 * open_groups.sum() <= len(live):
+            (rows,) = open_groups.nonzero(as_tuple=True)
+            live, tokens, finished = live[rows], tokens[rows], finished[rows]
+            for layer in layers:
+                layer.keep(rows)
+    rows = zip(drawn.flatten(0, 1).tolist(), scores.flatten(0, 1).tolist(), counts.flatten().tolist(), strict=True)
+    return [(row[:count], row_scores[:count]) for row, row_scores, count in rows]
 
 
-def _until_end(row: list[int], ends: set[int]) -> list[int]:
-    for index, token in enumerate(row):
-        if token in ends:
-            return row[: index + 1]
-    return row
+@torch.inference_mode()
+def continuations(
+    model: PreTrainedModel, heads: Sequence[Sequence[int]], tails: Sequence[tuple[int, Sequence[int]]]
+) -> list[torch.Tensor]:
+    """Last hidden states (tokens of the tail, size) of tails (index of the head that it follows, tokens).
+
+    Each head is computed once, however many tails it has.
+    """
+    device = model.device
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    lengths = torch.tensor([len(head) for head in heads], device=device)
+    head_ids = pad([torch.tensor(head) for head in heads]).to(device)
+    tail_ids = pad([torch.tensor(tail) for _, tail in tails]).to(device)
+    owner = torch.tensor([head for head, _ in tails], device=device)
+    cache = DynamicCache()
+    model.base_model(input_ids=head_ids, past_key_values=cache, use_cache=True)
+    cache.batch_select_indices(owner)
+    rows, size = tail_ids.shape
+    visible = torch.arange(head_ids.shape[1], device=device) < lengths[owner, None]
+    causal = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+    mask = torch.cat([visible[:, None].expand(-1, size, -1), causal.expand(rows, -1, -1)], -1)[:, None]
+    hidden = model.base_model(
+        input_ids=tail_ids,
+        attention_mask=mask,
+        position_ids=lengths[owner, None] + torch.arange(size, device=device),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return [row[: len(tail)] for row, (_, tail) in zip(hidden, tails, strict=True)]

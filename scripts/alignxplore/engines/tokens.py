@@ -1,6 +1,7 @@
-"""Token ids of prompts, in which user text has no power: shared by the engines that run a model themselves."""
+"""Token ids of prompts, in which user text has no power: shared by the backends that run a model themselves."""
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -21,18 +22,30 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
+def encode(tokenizer: Any, prompt: Prompt, options: Mapping[str, Any] | None = None) -> list[int]:
     """Ids of a chat prompt up to and including its prefill; user text cannot make added or special tokens.
 
-    The chat template is applied to a mark in place of the text, so no template can trim or rewrite the text either.
+    The chat template, with its own `options`, is applied to a mark in place of the text, so no template can trim or
+    rewrite the text either.
     """
-    chat = tokenizer.apply_chat_template(
-        [{"role": "user", "content": _CHAT_MARK}], tokenize=False, add_generation_prompt=True
-    )
-    head, found, tail = chat.partition(_CHAT_MARK)
-    if not found:
-        raise UserError(f"{tokenizer.name_or_path}: the chat template leaves the user's message out")
+    head, tail = _chat(tokenizer, options)
     ids: list[int] = []
     for text, is_user in [(head, False), *split_marked(prompt.user), (tail + prompt.prefill, False)]:
         ids += encode_text(tokenizer, text) if is_user else tokenizer.encode(text, add_special_tokens=False)
     return ids
+
+
+def opens_thinking(tokenizer: Any, options: Mapping[str, Any] | None = None) -> bool:
+    """Whether the chat template itself opens `<think>` for the assistant."""
+    return _chat(tokenizer, options)[1].rstrip().endswith("<think>")
+
+
+def _chat(tokenizer: Any, options: Mapping[str, Any] | None) -> tuple[str, str]:
+    """What the chat template sets before and behind the user's message."""
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": _CHAT_MARK}], tokenize=False, add_generation_prompt=True, **(options or {})
+    )
+    head, found, tail = chat.partition(_CHAT_MARK)
+    if not found:
+        raise UserError(f"{tokenizer.name_or_path}: the chat template leaves the user's message out")
+    return head, tail

@@ -1,21 +1,27 @@
-"""The vLLM engine, in this process: batching, prefix sharing and tensor parallelism are vLLM's own."""
+"""The vLLM backend, in this process: batching, prefix sharing and tensor parallelism are vLLM's own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from vllm import LLM, SamplingParams
 
 from alignxplore.engines.base import Completion, Sampling, choice_logprobs_from_top
-from alignxplore.engines.tokens import encode, encode_text
+from alignxplore.engines.tokens import encode, encode_text, opens_thinking
 from alignxplore.errors import UserError
+from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
 TOP_LOGPROBS = 20
+REQUESTS = 2048
+"""Handed to vLLM at a time."""
 
 
-class VLLMEngine:
-    """A causal language model run by vLLM; `gpu` GPUs share its layers."""
+class VLLMBackend:
+    """A causal language model run by vLLM; `gpu` GPUs share its layers.
+
+    `chat_template` holds options of the model's chat template. vLLM makes its own batches, so that the requests of a
+    call are handed to it some thousands at a time, and answers come back with each of these.
+    """
 
     def __init__(
         self,
@@ -24,6 +30,7 @@ class VLLMEngine:
         dtype: str = "auto",
         gpu: int = 1,
         max_model_len: int | None = None,
+        chat_template: Mapping[str, Any] | None = None,
     ):
         self.llm = LLM(
             model=path,
@@ -36,54 +43,83 @@ class VLLMEngine:
             trust_remote_code=False,
         )
         self.tokenizer: Any = self.llm.get_tokenizer()
+        self.chat_template = chat_template
 
-    def _run(self, rows: Sequence[list[int]], parameters: SamplingParams | list[SamplingParams]) -> list[Any]:
-        return self.llm.generate([{"prompt_token_ids": row} for row in rows], parameters)
+    def _run(
+        self, rows: Sequence[list[int]], parameters: SamplingParams | Sequence[SamplingParams], done: Collection[int]
+    ) -> Iterator[list[tuple[int, Any]]]:
+        for start in range(0, len(rows), REQUESTS):
+            indices = [i for i in range(start, min(start + REQUESTS, len(rows))) if i not in done]
+            asked = parameters if isinstance(parameters, SamplingParams) else [parameters[i] for i in indices]
+            if indices:
+                outputs = self.llm.generate([{"prompt_token_ids": rows[i]} for i in indices], asked)
+                yield list(zip(indices, outputs, strict=True))
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """One sampled completion for each prompt; each prompt draws from its own seed."""
-        rows = [encode(self.tokenizer, prompt) for prompt in prompts]
+    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        return [encode(self.tokenizer, prompt, self.chat_template) for prompt in prompts]
+
+    def generate(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Completion]]]:
+        """One completion for each prompt."""
+        rows = self._encode(prompts)
+        opened = opens_thinking(self.tokenizer, self.chat_template)
         parameters = [
             SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
                 max_tokens=sampling.max_new_tokens,
-                seed=sampling.seed + index,
+                seed=seed,
+                stop=list(sampling.stop),
+                include_stop_str_in_output=True,
+                logprobs=0,
                 skip_special_tokens=False,
             )
-            for index in range(len(rows))
+            for seed in seeds
         ]
-        return [
-            Completion(
-                text=output.outputs[0].text,
-                finish_reason="stop" if output.outputs[0].finish_reason == "stop" else "length",
-                prompt_tokens=len(row),
-                completion_tokens=len(output.outputs[0].token_ids),
-            )
-            for row, output in zip(rows, self._run(rows, parameters), strict=True)
-        ]
+        for batch in self._run(rows, parameters, done):
+            answers = []
+            for index, output in batch:
+                result = output.outputs[0]
+                logprobs = (step[token].logprob for step, token in zip(result.logprobs, result.token_ids, strict=True))
+                completion = Completion(
+                    text=normalise_thinking(result.text, opened=opened),
+                    finish_reason="stop" if result.finish_reason == "stop" else "length",
+                    prompt_tokens=len(rows[index]),
+                    completion_tokens=len(result.token_ids),
+                    logprobs=tuple(round(value, 5) for value in logprobs),
+                )
+                answers.append((index, completion))
+            yield answers
 
-    def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> np.ndarray:
-        """Log-probability of each choice's first token after each prompt: (prompts, choices), in nats.
+    def choice_logprobs(
+        self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, list[float]]]]:
+        """Log-probability of each choice's first token after each prompt, in nats.
 
         A choice outside the most probable tokens gets the least probability among them, an upper bound.
         """
         tokens = [self.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
         if len(set(tokens)) < len(tokens):
             raise UserError(f"the choices {list(choices)} begin with the same token")
-        rows = [encode(self.tokenizer, prompt) for prompt in prompts]
-        outputs = self._run(rows, SamplingParams(temperature=0, max_tokens=1, logprobs=TOP_LOGPROBS))
-        tops = [{token: item.logprob for token, item in out.outputs[0].logprobs[0].items()} for out in outputs]
-        return np.array([choice_logprobs_from_top(top, tokens) for top in tops])
+        parameters = SamplingParams(temperature=0, max_tokens=1, logprobs=TOP_LOGPROBS)
+        for batch in self._run(self._encode(prompts), parameters, done):
+            tops = [{token: item.logprob for token, item in out.outputs[0].logprobs[0].items()} for _, out in batch]
+            yield [(index, choice_logprobs_from_top(top, tokens)) for (index, _), top in zip(batch, tops, strict=True)]
 
-    def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, int]]:
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
         """Sum of the continuation's token log-probabilities in nats, and its number of tokens, for each prompt."""
-        heads = [encode(self.tokenizer, prompt) for prompt in prompts]
+        heads = self._encode(prompts)
         tails = [encode_text(self.tokenizer, text) for text in continuations]
         rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        outputs = self._run(rows, SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0))
-        return [
-            (sum(output.prompt_logprobs[place][row[place]].logprob for place in range(len(head), len(row))), len(tail))
-            for row, head, tail, output in zip(rows, heads, tails, outputs, strict=True)
-        ]
+        parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
+        for batch in self._run(rows, parameters, done):
+            answers = []
+            for index, output in batch:
+                places = range(len(heads[index]), len(rows[index]))
+                total = sum(output.prompt_logprobs[place][rows[index][place]].logprob for place in places)
+                answers.append((index, (total, len(tails[index]))))
+            yield answers

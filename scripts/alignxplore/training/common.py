@@ -132,11 +132,6 @@ def load_model(model: Path, settings: Settings) -> tuple[PreTrainedModel, PreTra
     return network, tokenizer
 
 
-def opens_thinking(tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int]) -> bool:
-    """Whether the chat template has already opened `<think>` at the end of the prompt."""
-    return tokenizer.decode(prompt_ids[-8:]).rstrip().endswith("<think>")
-
-
 def score(
     model: Any, inputs: Mapping[str, Any], shift_labels: torch.Tensor, temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignxplore import engines, records
+from alignxplore import records
 from alignxplore.engines import shared_prompts
-from alignxplore.engines.tokens import encode
+from alignxplore.engines.tokens import encode, opens_thinking
 from alignxplore.errors import UserError
-from alignxplore.formats import Parsed, Thinking, parse_completion
+from alignxplore.formats import Parsed, normalise_thinking, parse_completion
+from alignxplore.judging import load_judge
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.rewards import Reward
 from alignxplore.training import common
@@ -69,7 +70,7 @@ class PreferenceTrainer(GRPOTrainer):
         with unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
         ) as model:
-            completions = shared_prompts.rollout(
+            rollouts = shared_prompts.rollout(
                 model,
                 [group[0] for group in groups],
                 num_generations,
@@ -79,7 +80,7 @@ class PreferenceTrainer(GRPOTrainer):
                 self.top_p,
                 self.top_k,
             )
-        return completions, None
+        return [tokens for tokens, _ in rollouts], None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         # Without a KL or entropy term, a rollout without advantage adds nothing to the gradient.
@@ -150,9 +151,12 @@ def reward_function(
     cases: Sequence[dict[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
     end_tokens: Collection[int],
-    thinking: Thinking,
+    opened: bool,
 ) -> Callable[..., list[float]]:
-    """TRL's form of `reward`: a completion that does not end in one of `end_tokens` was cut off."""
+    """TRL's form of `reward`: a completion that does not end in one of `end_tokens` was cut off.
+
+    `opened` says that the chat template opens the reasoning itself.
+    """
 
     def preference_reward(
         completion_ids: Sequence[Sequence[int]],
@@ -165,7 +169,8 @@ def reward_function(
             finished = ids[-1] in end_tokens
             # As the engines decode: control tokens stay visible, so that a completion with one is out of format.
             text = tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
-            parsed.append(parse_completion(text, "stop" if finished else "length", thinking))
+            text = normalise_thinking(text, opened=opened)
+            parsed.append(parse_completion(text, "stop" if finished else "length"))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
         return [float(value) for value in reward(parsed, [cases[index] for index in row])]
 
@@ -196,11 +201,10 @@ def make_trainer(
         raise UserError(f"{len(kept)} prompts to train on are fewer than the {groups} of one step")
     tokens = sum(len(encoded[str(i)]) for i in kept) / len(kept)
     log.info("training on %d prompts, %.0f tokens each, %d a step", len(kept), tokens, groups)
-    thinking: Thinking = "template" if common.opens_thinking(tokenizer, encoded[str(kept[0])]) else "tags"
     ends: set[int] = set()  # known once the trainer has read the model's generation config
     trainer = PreferenceTrainer(
         model=network,
-        reward_funcs=reward_function(reward, cases, tokenizer, ends, thinking),
+        reward_funcs=reward_function(reward, cases, tokenizer, ends, opens_thinking(tokenizer)),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}),
         processing_class=tokenizer,
@@ -216,13 +220,15 @@ def train(
     model: str | Path,
     data: str | Path,
     templates: Templates,
-    reward: Mapping[str, Any],
+    judge: Mapping[str, Any],
+    journal: str | Path,
     output: str | Path,
     metrics: str | Path,
 ) -> None:
     """Train `model` on the examples of `data`, save it in `output` and its steps in the Parquet file `metrics`.
 
-    `reward` is {"kind": "jud" or "gen", "model": entry of the judge's model}; the judge is loaded in this process.
+    `judge` is an entry as `load_judge` takes it; the judge is loaded in this process, and what it says is kept in the
+    directory `journal`.
     """
     output = Path(output)
     common.check_settings(settings, GRPOConfig)
@@ -230,9 +236,9 @@ def train(
     if not cases:
         raise UserError(f"{data}: no example to train on")
     common.clear_partial(output)
-    judge = Reward(reward["kind"], engines.load(dict(reward["model"])), templates)
+    reward = Reward(load_judge(judge, templates, journal))
     prompts = [templates.preference(case) for case in cases]
-    trainer = make_trainer(settings, model, cases, prompts, judge, output)
+    trainer = make_trainer(settings, model, cases, prompts, reward, output)
     common.run(trainer)
     if trainer.is_world_process_zero():
         records.write(from_history(trainer.state.log_history, GRPO_METRICS), metrics, GRPO_METRICS)

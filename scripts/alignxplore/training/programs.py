@@ -9,18 +9,19 @@ from typing import Any
 from alignxplore import cli
 from alignxplore.errors import UserError
 
-JSON_ARGUMENTS = ("settings", "prompts", "reward")
+JSON_ARGUMENTS = ("settings", "prompts", "judge")
 
 
-def parser(description: str, *, reward: bool) -> argparse.ArgumentParser:
-    """Arguments of a training program; with `reward`, those of GRPO."""
+def parser(description: str, *, judge: bool) -> argparse.ArgumentParser:
+    """Arguments of a training program; with `judge`, those of GRPO."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--settings", required=True, metavar="JSON", help="settings by TRL's names")
     result.add_argument("--model", required=True, metavar="DIR", help="model to start from")
     result.add_argument("--data", required=True, metavar="PARQUET", help="examples to train on")
     result.add_argument("--prompts", required=True, metavar="JSON", help="paths of the prompt templates")
-    if reward:
-        result.add_argument("--reward", required=True, metavar="JSON", help="kind of reward and the judge's model")
+    if judge:
+        result.add_argument("--judge", required=True, metavar="JSON", help="the judge whose reward is maximised")
+        result.add_argument("--journal", metavar="DIR", required=True, help="where the judge's answers are kept")
     result.add_argument("--output", required=True, metavar="DIR", help="where the trained model goes")
     result.add_argument("--metrics", required=True, metavar="PARQUET", help="where the figures of each step go")
     result.add_argument("--log", metavar="FILE", help="log file, beside standard error")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore import records
-from alignxplore.engines.tokens import encode
+from alignxplore.engines.tokens import encode, opens_thinking
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.training import common
@@ -73,9 +73,10 @@ def tokenise(
 ) -> list[dict[str, list[int]]]:
     """Token ids and labels of each sequence: the prompt masked, the completion closed by the end token."""
     rows = []
+    opened = opens_thinking(tokenizer)
     for prompt, completion in zip(prompts, completions, strict=True):
         prompt_ids = encode(tokenizer, prompt)
-        if common.opens_thinking(tokenizer, prompt_ids):
+        if opened:
             completion = completion.removeprefix("<think>").lstrip("\n")
         # Tags such as <think> may be tokens; control tokens must not come out of a teacher's text.
         ids = tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
