@@ -266,7 +266,6 @@ def test_program_trains_with_a_judge_in_process(tiny_model, tmp_path):
     assert done.returncode == 0, done.stderr
     assert AutoModelForCausalLM.from_pretrained(output) and AutoTokenizer.from_pretrained(output).chat_template
     assert pl.read_parquet(metrics).schema == GRPO_METRICS
-    assert list((tmp_path / "journal").glob("*.jsonl"))
     assert "step 1 of 1: reward" in (tmp_path / "log").read_text()
     command[command.index("--model") + 1] = tmp_path / "missing"
     failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
