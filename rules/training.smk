@@ -69,6 +69,8 @@ rule grpo:
         mem_mb=4000,
         runtime=2880,
         gpu=TRAINING["gpus"],
+        # Not a parameter: where answers are kept changes no result.
+        journal=config["journal"],
     params:
         launch=TRAINING["launch"],
         model=lambda wildcards: config["models"][
@@ -84,5 +86,5 @@ rule grpo:
     shell:
         "OMP_NUM_THREADS={threads} {params.launch} {input.program} --settings {params.settings:q} "
         "--model {params.model:q} --data {input.data:q} --prompts {params.prompts:q} --judge {params.judge:q} "
-        "--journal {config[journal]:q} "
+        "--journal {resources.journal:q} "
         "--output {output.model:q} --metrics {output.metrics:q} --log {log:q}"

@@ -14,18 +14,27 @@ WORDS = (
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A Hugging Face directory with a randomly initialised Qwen2 model and a ChatML tokenizer."""
+    return _random_model(tmp_path_factory.mktemp("models") / "tiny", hidden=32)
+
+
+@pytest.fixture(scope="session")
+def vllm_model(tmp_path_factory) -> Path:
+    """The same with heads of a size that vLLM has CPU attention for."""
+    return _random_model(tmp_path_factory.mktemp("models") / "wider", hidden=128)
+
+
+def _random_model(path: Path, hidden: int) -> Path:
     import torch
     from alignxplore.demo.pretrain import save, train_tokenizer
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    path = tmp_path_factory.mktemp("models") / "tiny"
     train_tokenizer([WORDS] * 4, 400, path)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,

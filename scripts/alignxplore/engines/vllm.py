@@ -4,14 +4,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from vllm import LLM, SamplingParams
+from vllm.platforms import current_platform
 
-from alignxplore.engines.base import Completion, Sampling, choice_logprobs_from_top
+from alignxplore.engines.base import Completion, Sampling
 from alignxplore.engines.tokens import encode, encode_text, opens_thinking
 from alignxplore.errors import UserError
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
-TOP_LOGPROBS = 20
 REQUESTS = 2048
 """Handed to vLLM at a time."""
 
@@ -39,7 +39,8 @@ class VLLMBackend:
             dtype=dtype,
             tensor_parallel_size=max(gpu, 1),
             max_model_len=max_model_len,
-            max_logprobs=TOP_LOGPROBS,
+            # Where a prompt is read in parts, vLLM rewinds the request's generator: torch's CPU ones cannot be.
+            enable_chunked_prefill=not current_platform.is_cpu(),
             trust_remote_code=False,
         )
         self.tokenizer: Any = self.llm.get_tokenizer()
@@ -72,7 +73,6 @@ class VLLMBackend:
                 max_tokens=sampling.max_new_tokens,
                 seed=seed,
                 stop=list(sampling.stop),
-                include_stop_str_in_output=True,
                 logprobs=0,
                 skip_special_tokens=False,
             )
@@ -82,9 +82,11 @@ class VLLMBackend:
             answers = []
             for index, output in batch:
                 result = output.outputs[0]
+                # vLLM leaves out the text at which it stopped; asked to keep it, it keeps the end of turn as well.
+                stop = result.stop_reason if isinstance(result.stop_reason, str) else ""
                 logprobs = (step[token].logprob for step, token in zip(result.logprobs, result.token_ids, strict=True))
                 completion = Completion(
-                    text=normalise_thinking(result.text, opened=opened),
+                    text=normalise_thinking(result.text + stop, opened=opened),
                     finish_reason="stop" if result.finish_reason == "stop" else "length",
                     prompt_tokens=len(rows[index]),
                     completion_tokens=len(result.token_ids),
@@ -96,17 +98,15 @@ class VLLMBackend:
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Log-probability of each choice's first token after each prompt, in nats.
-
-        A choice outside the most probable tokens gets the least probability among them, an upper bound.
-        """
+        """Log-probability of each choice's first token after each prompt, in nats."""
         tokens = [self.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
         if len(set(tokens)) < len(tokens):
             raise UserError(f"the choices {list(choices)} begin with the same token")
-        parameters = SamplingParams(temperature=0, max_tokens=1, logprobs=TOP_LOGPROBS)
+        parameters = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=tokens)
         for batch in self._run(self._encode(prompts), parameters, done):
-            tops = [{token: item.logprob for token, item in out.outputs[0].logprobs[0].items()} for _, out in batch]
-            yield [(index, choice_logprobs_from_top(top, tokens)) for (index, _), top in zip(batch, tops, strict=True)]
+            yield [
+                (index, [output.outputs[0].logprobs[0][token].logprob for token in tokens]) for index, output in batch
+            ]
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
