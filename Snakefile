@@ -24,6 +24,11 @@ if "demo" in config:
     include: "rules/demo.smk"
 
 
+if "gguf" in config:
+
+    include: "rules/gguf.smk"
+
+
 rule all:
     default_target: True
     input:

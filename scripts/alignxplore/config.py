@@ -37,6 +37,7 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     _known("cold_start.judge", config["cold_start"]["judge"], config["judges"])
     _check_results(config)
     made = {f"models/demo/{name}" for name in config.get("demo", {}).get("models", {})}
+    made |= {f"models/gguf/{name}" for name in config.get("gguf", {})}
     for name, entry in config["training"]["variants"].items():
         _known(f"training.variants.{name}.from", entry["from"], config["models"])
         if "judge" in entry:

@@ -1,0 +1,48 @@
+"""Models in GGUF files as directories that everything else reads: safetensors, tokenizer, chat template."""
+
+import copy
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignxplore.errors import UserError
+
+
+def locate(file: str, package: str | None = None) -> Path:
+    """The GGUF file: a path, or a file within an installed package, which is not imported."""
+    if package is None:
+        path = Path(file)
+    else:
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(
+                f"the package {package}, which holds {file}, is not installed: see the configuration's page"
+            )
+        path = Path(spec.submodule_search_locations[0]) / file
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    return path
+
+
+def convert(file: Path, output: Path, dtype: str, chat_template: str | None = None) -> None:
+    """Write the model of a GGUF file to the directory `output`; a chat template of one's own replaces the file's."""
+    source = {"gguf_file": file.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+    quantised = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
+    # transformers does not save what it read from GGUF: the weights are plain by now, but its config says otherwise.
+    config = copy.deepcopy(quantised.config)
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(output, ignore_errors=True)
+    partial.rename(output)

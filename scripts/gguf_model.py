@@ -1,0 +1,15 @@
+"""Make a model directory of a GGUF file."""
+
+from pathlib import Path
+
+from alignxplore.cli import script_main
+from alignxplore.gguf import convert, locate
+
+
+def main(snakemake):
+    inputs, params = snakemake.input, snakemake.params
+    template = Path(inputs.chat_template).read_text(encoding="utf-8") if inputs.chat_template else None
+    convert(locate(params.file, params.package), Path(snakemake.output.model), params.dtype, template)
+
+
+script_main(main, snakemake)  # noqa: F821
