@@ -34,4 +34,5 @@ rule all:
     input:
         expand("results/{table}.csv", table=config["tables"]),
         expand("results/{figure}.svg", figure=config["figures"]),
+        "results/data/splits.csv",
         "results/report/index.html",

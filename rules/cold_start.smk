@@ -7,7 +7,7 @@ rule teacher:
     input:
         **prompt_files(),
         model=model_files(COLD["teacher"]),
-        cold=rules.split.output.cold,
+        cold="data/splits/cold.parquet",
         dimensions=rules.dimensions.output.dimensions,
         library=library("teacher.py"),
     output:
@@ -39,7 +39,7 @@ rule verify:
     input:
         **prompt_files(),
         model=judge_files(COLD["judge"]),
-        cold=rules.split.output.cold,
+        cold="data/splits/cold.parquet",
         generations=rules.teacher.output.generations,
         library=library("verify.py"),
     output:

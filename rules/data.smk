@@ -96,32 +96,57 @@ rule split:
         refined=rules.gather_refined.output.refined,
         library=library("split.py"),
     output:
-        cold="data/splits/cold.parquet",
-        rl="data/splits/rl.parquet",
-        test="data/splits/test.parquet",
-        test_ugc="data/splits/test_ugc.parquet",
+        examples="data/splits/{split}.parquet",
     log:
-        "logs/split.log",
+        "logs/split/{split}.log",
     benchmark:
-        "benchmarks/split.tsv"
+        "benchmarks/split/{split}.tsv"
+    wildcard_constraints:
+        split=one_of(config["data"]["splits"]),
     conda:
         "../envs/cpu.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        sizes=config["data"]["splits"],
+        name="{split}",
+        size=lambda wildcards: config["data"]["splits"][wildcards.split]["size"],
+        shares={name: s["share"] for name, s in config["data"]["splits"].items()},
         balance=config["data"]["balance"],
         seed=config["seed"],
     message:
-        "Dividing users between cold start, reinforcement learning and test sets"
+        "Choosing the set {wildcards.split}"
     script:
         "../scripts/split.py"
 
 
+rule check_splits:
+    input:
+        sets=expand("data/splits/{split}.parquet", split=config["data"]["splits"]),
+        library=library("check_splits.py"),
+    output:
+        counts="results/data/splits.csv",
+    log:
+        "logs/check_splits.log",
+    benchmark:
+        "benchmarks/check_splits.tsv"
+    priority: 3
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        names=list(config["data"]["splits"]),
+    message:
+        "Seeing that the sets are disjoint"
+    script:
+        "../scripts/check_splits.py"
+
+
 rule dimensions:
     input:
-        split=rules.split.output.cold,
+        split="data/splits/cold.parquet",
         names="resources/dimensions.csv",
         library=library("dimensions.py"),
     output:

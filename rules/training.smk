@@ -49,7 +49,7 @@ rule grpo:
         judge=lambda wildcards: judge_files(
             TRAINING["variants"][wildcards.variant]["judge"]
         ),
-        data=rules.split.output.rl,
+        data="data/splits/rl.parquet",
         program="scripts/train_grpo.py",
         library=library("train_grpo.py"),
     output:

@@ -50,7 +50,9 @@ def test_choice_logprobs_equal_forward_passes(backend, plain):
 
 def test_loglikelihood_equals_forward_passes(backend, plain):
     texts = ["a passport", "likes humor, a passport", HOSTILE, "joke"]
-    for prompt, text, (total, count) in zip(PROMPTS, texts, in_order(backend.loglikelihood(PROMPTS, texts)), strict=True):
+    for prompt, text, (total, count) in zip(
+        PROMPTS, texts, in_order(backend.loglikelihood(PROMPTS, texts)), strict=True
+    ):
         head, tail = encode(backend.tokenizer, prompt), encode_text(backend.tokenizer, text)
         logprobs = plain(head + tail)
         assert count == len(tail)

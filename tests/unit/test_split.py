@@ -3,11 +3,12 @@ import random
 import polars as pl
 import pytest
 from alignx_samples import N
-from alignxplore.data.split import check_disjoint, split, split_keys, take
+from alignxplore.data.split import check_disjoint, split, split_keys, summary, take
 from alignxplore.errors import UserError
 from alignxplore.records import EXAMPLE, REFINED
 
 SIZES = {"cold": 60, "rl": 100, "test": 40, "test_ugc": 40}
+SHARES = {"cold": 6, "rl": 10, "test": 4, "test_ugc": 4}
 
 
 def refined_rows(count, seed=0, up=0.5, users=None, posts=None, forms=("pairs", "ugc"), shared_signals=0):
@@ -30,8 +31,8 @@ def refined_rows(count, seed=0, up=0.5, users=None, posts=None, forms=("pairs", 
 
 
 def sets(rows, sizes=SIZES, seed=1, balance=0.5):
-    chosen = split(split_keys(rows.lazy()), sizes, seed, balance)
-    return {name: take(rows.lazy(), part) for name, part in chosen.items()}
+    keys = split_keys(rows.lazy())
+    return {n: take(rows.lazy(), split(keys, n, size, SHARES, seed, balance)) for n, size in sizes.items()}
 
 
 def ids(parts, column="example_id"):
@@ -108,9 +109,24 @@ def test_new_rows_move_no_example_to_another_set(posts):
     assert all(len(before[name] & after[name]) > SIZES[name] * 0.3 for name in SIZES)
 
 
+def test_the_size_of_a_set_touches_no_other_and_a_larger_set_holds_the_smaller():
+    rows = refined_rows(1_500, users=700)
+    before = sets(rows)
+    after = sets(rows, {**SIZES, "test": 60})
+    assert all(before[name].equals(after[name]) for name in SIZES if name != "test")
+    assert len(ids(before)["test"] & ids(after)["test"]) >= 38  # the last of the smaller may give way for balance
+
+
+def test_sets_are_counted_where_they_are_disjoint():
+    counts = summary(sets(refined_rows(1_000)))
+    assert dict(counts.select("set", "examples").iter_rows()) == SIZES
+    assert (counts["users"] == counts["examples"]).all()
+    assert (counts["preferred"] + counts["non_preferred"] >= 5 * counts["examples"]).all()
+
+
 def test_too_few_examples_name_the_set_and_the_counts():
     rows = pl.concat([refined_rows(500, forms=("pairs",)), refined_rows(30, seed=1, forms=("ugc",))])
-    with pytest.raises(UserError, match=r"data.splits.test_ugc wants 40 .* of the 30 that there are only \d+ fall"):
+    with pytest.raises(UserError, match=r"splits.test_ugc.size: 40 .* of the 30 that there are only \d+ fall"):
         sets(rows)
 
 

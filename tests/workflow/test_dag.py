@@ -68,6 +68,14 @@ def test_the_papers_experiment_plans_whole(tree):
     assert jobs["grpo"] == 3
 
 
+def test_a_real_language_model_is_a_configuration_like_any_other(tree):
+    result = snakemake(tree, "-n", "--configfile", "config/smollm2.yaml")
+    assert result.returncode == 0, result.stderr
+    jobs = planned(result.stdout + result.stderr)
+    assert (jobs["gguf_model"], jobs["sft"], jobs["grpo"]) == (2, 1, 1)
+    assert "demo_model" not in jobs and "demo_tokenizer" not in jobs
+
+
 def test_one_target_asks_for_what_it_needs_alone(tree):
     result = snakemake(tree, "-n", "data/cases/psoups_style_reverse.parquet")
     assert planned(result.stdout + result.stderr) == {"demo_world": 1, "benchmark_psoups": 1, "benchmark_reverse": 1}
@@ -109,16 +117,16 @@ def test_data_stage_runs_and_then_has_nothing_to_do(tree):
     assert first.returncode == 0, first.stderr
     again = snakemake(tree, "-n", *targets)
     assert "Nothing to be done" in again.stdout + again.stderr
-    path = configured(tree, "more", lambda c: c["data"]["splits"].update(test=150))
+    path = configured(tree, "more", lambda c: c["data"]["splits"]["test"].update(size=150))
     changed = snakemake(tree, "-n", *targets, "--configfile", str(path))
     jobs = planned(changed.stdout + changed.stderr)
-    assert jobs == {"split": 1, "dimensions": 1, "benchmark_alignx": 1, "benchmark_reverse": 1}
+    assert jobs == {"split": 1, "benchmark_alignx": 1, "benchmark_reverse": 1}
 
 
 def test_too_few_users_end_with_one_clear_line(tree):
-    path = configured(tree, "greedy", lambda c: c["data"]["splits"].update(rl=5000))
+    path = configured(tree, "greedy", lambda c: c["data"]["splits"]["rl"].update(size=5000))
     result = snakemake(tree, "--cores", "1", "data/splits/rl.parquet", "--configfile", str(path))
-    log = (tree / "logs/split.log").read_text()
+    log = (tree / "logs/split/rl.log").read_text()
     assert result.returncode != 0
-    assert re.search(r"data\.splits\.\w+ wants \d+ examples .* only \d+ fall to it", log)
+    assert re.search(r"data\.splits\.rl\.size: 5000 examples .* only \d+ fall to this set", log)
     assert "Traceback" not in log

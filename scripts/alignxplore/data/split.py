@@ -33,46 +33,61 @@ def split_keys(refined: pl.LazyFrame) -> pl.DataFrame:
     ).collect(engine="streaming")
 
 
-def split(keys: pl.DataFrame, sizes: Mapping[str, int], seed: int, balance: float) -> dict[str, pl.DataFrame]:
-    """Choose rows of `split_keys` for each name in `sizes`: (example_id, form) in order, that many of them.
+def split(
+    keys: pl.DataFrame, name: str, size: int, shares: Mapping[str, float], seed: int, balance: float
+) -> pl.DataFrame:
+    """The rows of `split_keys` that make the set `name`: (example_id, form) in order, `size` of them.
 
-    A target post belongs to one set, drawn by a hash of seed and post in proportion to the sizes, so that new raw rows
-    move no old one. Sets whose names end in "_ugc" take rows of form "ugc", others rows of form "pairs". Within a set
-    rows go in hash order, each such that preferred and non-preferred directions stay about 1:1. The last set of `sizes`
-    chooses first, and what it has of users and signals is out of bounds for the others. Raises UserError where a set
-    has too few rows, or the share of preferred directions is further than `balance` from one half.
+    A target post belongs to one set, drawn by a hash of seed and post in proportion to the shares, so that new raw rows
+    move no old one. Sets whose names end in "_ugc" take rows of form "ugc", others rows of form "pairs". A user or
+    signal that occurs in several sets belongs to the last of them in `shares`, and rows of the others with it are left
+    out. So no set depends on the size of another. Within a set rows go in hash order, each such that preferred and
+    non-preferred directions stay about 1:1. Raises UserError where there are too few rows, or the share of preferred
+    directions is further than `balance` from one half.
     """
     rows = keys.with_columns(lean=pl.col("up").cast(pl.Int64) - pl.col("down").cast(pl.Int64)).to_dicts()
-    forms = {name: "ugc" if name.endswith("_ugc") else "pairs" for name in sizes}
-    homes: dict[str, list[dict]] = {name: [] for name in sizes}
+    names = list(shares)
+    owner: dict[tuple[str, str | int], int] = {}
+    own = []
     for row in rows:
-        home = _bucket(_order(seed, row["post"]), sizes)
-        row["order"] = _order(seed, row["example_id"])
-        row["marks"] = {("user", row["user_id"]), *(("signal", signal) for signal in row["signals"])}
-        if row["form"] == forms[home]:
-            homes[home].append(row)
-    chosen: dict[str, list[dict]] = {}
-    taken: set[tuple[str, str | int]] = set()
-    for name, size in reversed(list(sizes.items())):
-        free = [row for row in homes[name] if taken.isdisjoint(row["marks"])]
-        chosen[name] = _balanced(free, size)
-        if len(chosen[name]) < size:
-            total = sum(row["form"] == forms[name] for row in rows)
-            raise UserError(
-                f"data.splits.{name} wants {size} examples with a history of {forms[name]}, but of the {total} that"
-                f" there are only {len(free)} fall to it and share no user or signal with other sets; bring more raw"
-                " examples or make the sets smaller"
-            )
-        taken |= {mark for row in chosen[name] for mark in row["marks"]}
-        _check_balance(name, chosen[name], balance)
-    return {
-        name: pl.DataFrame(
-            [(row["example_id"], row["form"]) for row in chosen[name]],
-            schema={"example_id": pl.String, "form": pl.String},
-            orient="row",
+        home = _bucket(_order(seed, row["post"]), shares)
+        if row["form"] != _form(home):
+            continue
+        row["marks"] = [("user", row["user_id"]), *(("signal", signal) for signal in row["signals"])]
+        for mark in row["marks"]:
+            owner[mark] = max(owner.get(mark, 0), names.index(home))
+        if home == name:
+            row["order"] = _order(seed, row["example_id"])
+            own.append(row)
+    free = [row for row in own if all(owner[mark] == names.index(name) for mark in row["marks"])]
+    chosen = _balanced(free, size)
+    if len(chosen) < size:
+        form = _form(name)
+        raise UserError(
+            f"data.splits.{name}.size: {size} examples with a history of {form} are wanted, but of the"
+            f" {sum(row['form'] == form for row in rows)} that there are only {len(free)} fall to this set and share no"
+            " user or signal with another; bring more raw examples, make the set smaller, or give it a larger share"
         )
-        for name in sizes
-    }
+    _check_balance(name, chosen, balance)
+    return pl.DataFrame(
+        [(row["example_id"], row["form"]) for row in chosen],
+        schema={"example_id": pl.String, "form": pl.String},
+        orient="row",
+    )
+
+
+def summary(sets: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """A row a set of EXAMPLE rows: set, examples, users, preferred and non-preferred directions of its targets.
+
+    Raises UserError where two sets share a user, a target post, or an interaction of a history.
+    """
+    check_disjoint(sets)
+    rows = []
+    for name, examples in sets.items():
+        signs = examples["direction"].explode()
+        counts = {"preferred": (signs > 0).sum(), "non_preferred": (signs < 0).sum()}
+        rows.append({"set": name, "examples": examples.height, "users": examples["user_id"].n_unique(), **counts})
+    return pl.DataFrame(rows)
 
 
 def take(refined: pl.LazyFrame, chosen: pl.DataFrame) -> pl.DataFrame:
@@ -124,14 +139,18 @@ def _order(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest())
 
 
-def _bucket(number: int, sizes: Mapping[str, int]) -> str:
-    """The name for `number`, a 64-bit hash, when its range is divided by the sizes."""
-    point = number * sum(sizes.values()) >> 64
-    for name, size in sizes.items():
-        if point < size:
+def _form(name: str) -> str:
+    return "ugc" if name.endswith("_ugc") else "pairs"
+
+
+def _bucket(number: int, shares: Mapping[str, float]) -> str:
+    """The name for `number`, a 64-bit hash, when its range is divided by the shares."""
+    point = number / 2**64 * sum(shares.values())
+    for name, share in shares.items():
+        if point < share:
             return name
-        point -= size
-    raise AssertionError("the sizes cover the range")
+        point -= share
+    return list(shares)[-1]
 
 
 def _check_balance(name: str, rows: list[dict], balance: float) -> None:

@@ -1,0 +1,15 @@
+"""See that the sets share no user, post or interaction, and count what they hold."""
+
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.data.split import summary
+
+
+def main(snakemake):
+    files = zip(snakemake.params.names, snakemake.input.sets, strict=True)
+    counts = summary({name: records.read(path, records.EXAMPLE) for name, path in files})
+    with records.replacing(snakemake.output.counts) as path:
+        counts.write_csv(path)
+
+
+script_main(main, snakemake)  # noqa: F821
