@@ -9,7 +9,7 @@ from alignxplore.engines.engine import Engine, directory_hash
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
 
-__all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "load"]
+__all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "identity", "load"]
 
 _NOT_OF_ANSWERS = ("batch_tokens", "gpu", "max_model_len", "concurrency", "timeout", "retries", "key_env", "price")
 """What an entry says of how a model is run and paid, not of what it answers."""
@@ -24,20 +24,21 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
     price = entry.get("price", {})
     return Engine(
         entry["path"],
-        _identity(entry),
+        identity(entry),
         lambda: _start(entry),
         Journal(journal),
         (price.get("prompt", 0.0), price.get("completion", 0.0)),
     )
 
 
-def _identity(entry: Mapping[str, Any]) -> dict[str, Any]:
-    identity = {key: value for key, value in entry.items() if key not in _NOT_OF_ANSWERS}
+def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a model's answers from another's: a local model's content, how it is prompted, its precision."""
+    result = {key: value for key, value in entry.items() if key not in _NOT_OF_ANSWERS}
     if entry["engine"] == "openai" and "revision" in entry:
-        identity.pop("base_url", None)
+        result.pop("base_url", None)
     if entry["engine"] != "openai" and Path(entry["path"]).is_dir():
-        identity["path"] = directory_hash(entry["path"])
-    return identity
+        result["path"] = directory_hash(entry["path"])
+    return result
 
 
 def _start(entry: Mapping[str, Any]) -> Backend:

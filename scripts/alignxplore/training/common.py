@@ -1,21 +1,30 @@
-"""What both trainings share: settings, models, progress, and an output that appears only when it is whole."""
+"""What both trainings share: settings, models, progress, resuming, and an output that appears only when whole."""
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import logging
 import os
+import random
 import shutil
+import signal
 import time
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 # TRL reports each trainer it makes to the hub; a run tells nobody anything.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import numpy as np
+import polars as pl
 import torch
+import yaml
+from accelerate import PartialState
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -29,7 +38,11 @@ from transformers import (
     TrainingArguments,
 )
 
+from alignxplore import records
+from alignxplore.engines.engine import directory_hash
 from alignxplore.errors import UserError
+from alignxplore.prompts import Prompt
+from alignxplore.training.metrics import from_history
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +62,9 @@ DEFAULTS: dict[str, Any] = {
     "gradient_checkpointing": False,
     "logging_steps": 1,
     "report_to": "none",
-    "save_strategy": "no",
+    "save_strategy": "steps",
+    "save_steps": 10,
+    "save_total_limit": 2,  # the last may have been cut short
 }
 
 
@@ -187,34 +202,165 @@ class Progress(TrainerCallback):
         )
 
 
-def run(trainer: Trainer) -> None:
-    """Train to the end, with our log instead of the trainer's printing."""
+class _Interruptions(TrainerCallback):
+    """What it takes to stop at any moment and lose nothing.
+
+    Remembers the states of random generators at the end of each step, and saves behind the step in which SIGTERM
+    came, as clusters send it before they kill. (transformers' own `enable_jit_checkpoint` saves within a step, whose
+    rollouts are then drawn twice.)
+    """
+
+    def __init__(self) -> None:
+        self.is_stopping = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        def stop(signum: int, frame: Any) -> None:
+            log.warning("asked to stop: this step will be finished and saved")
+            self.is_stopping = True
+
+        self._handler = signal.signal(signal.SIGTERM, stop)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
+        if self.is_stopping and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        signal.signal(signal.SIGTERM, self._handler)
+
+    def restore(self) -> None:
+        """Set the random generators back to the end of the last step."""
+        own, numpy_state, torch_state, devices = self._states
+        random.setstate(own)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        torch.cuda.set_rng_state_all(devices)
+
+
+def run(trainer: Trainer, checkpoint: Path | None = None) -> None:
+    """Train to the end, from `checkpoint` where there is one, with our log instead of the trainer's printing.
+
+    Where a reward cannot be had, the state before the step that wanted it is saved; UserError says so, as it does where
+    the process was asked to stop.
+    """
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    interruptions = _Interruptions()
+    trainer.add_callback(interruptions)
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except UserError:
+        # Other processes wait for this one, and saving needs them all: theirs is the last regular checkpoint.
+        if trainer.accelerator.num_processes == 1 and trainer.state.global_step > 0:
+            interruptions.restore()
+            trainer._save_checkpoint(trainer.model, trial=None)
+            log.error("stopped behind step %d, which is saved: run again to go on", trainer.state.global_step)
+        raise
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise UserError(f"stopped behind step {trainer.state.global_step}, which is saved: run again to go on")
 
 
-def partial_directory(output: Path) -> Path:
-    """Where everything is written before `publish` gives it its name; the same on every process of a run."""
-    return output.with_name(f".{output.name}.partial")
+def complete(trainer: Trainer, facts: Mapping[str, Any], output: Path, metrics: str | Path, schema: pl.Schema) -> None:
+    """Train, resuming an interrupted run of the same `facts`; then write the steps' metrics, and the model to `output`.
 
-
-def publish(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
-    """Save a standard Hugging Face directory (safetensors, tokenizer, chat template, generation config)."""
+    The output is a standard Hugging Face directory: safetensors, tokenizer, chat template, generation config, and a
+    model card made of the facts. Everything is written elsewhere first.
+    """
     partial = partial_directory(output)
+    with PartialState().main_process_first():
+        checkpoint = _resumable(partial, facts)
+    if checkpoint is not None:
+        log.info("resuming from %s", checkpoint)
+    run(trainer, checkpoint)
+    final = partial / "final"
     # Collective: under ZeRO-3 every process gathers its part.
-    trainer.save_model(str(partial))
+    trainer.save_model(str(final))
     if trainer.is_world_process_zero():
-        tokenizer.save_pretrained(partial)
-        (partial / "training_args.bin").unlink(missing_ok=True)
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(partial, output)
+        steps = from_history(trainer.state.log_history, schema)
+        records.write(steps, metrics, schema)
+        trainer.processing_class.save_pretrained(final)
+        (final / "training_args.bin").unlink(missing_ok=True)
+        (final / "README.md").write_text(model_card(output.name, facts, steps), encoding="utf-8")
+        shutil.rmtree(output, ignore_errors=True)
+        os.replace(final, output)
+        shutil.rmtree(partial)
         log.info("saved %s", output)
     trainer.accelerator.wait_for_everyone()
 
 
-def clear_partial(output: Path) -> None:
-    """Remove what an interrupted run left behind."""
-    if os.environ.get("RANK", "0") == "0":
-        shutil.rmtree(partial_directory(output), ignore_errors=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
+def partial_directory(output: Path) -> Path:
+    """Where checkpoints are kept until the training is complete."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def run_facts(
+    stage: str, settings: Mapping[str, Any], model: str | Path, data: str | Path, prompts: Sequence[Prompt], **more: Any
+) -> dict[str, Any]:
+    """What a training depends on, as JSON: a checkpoint of a run with other facts is not resumed."""
+    known = Path(model).is_dir()
+    content = hashlib.sha256(json.dumps([[prompt.user, prompt.prefill] for prompt in prompts]).encode())
+    versions = {name: version(name) for name in ("torch", "transformers", "trl")}
+    return {
+        "stage": stage,
+        "model": str(model),
+        "model_content": directory_hash(model) if known else None,
+        "data": str(data),
+        "prompts": len(prompts),
+        "prompts_content": content.hexdigest(),
+        "settings": dict(settings),
+        "versions": versions,
+        **more,
+    }
+
+
+def _resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
+    """The last whole checkpoint of a run with these facts; a run with other facts is cleared away."""
+    run_file = partial / "run.json"
+    text = json.dumps(facts, indent=2, sort_keys=True)
+    if not run_file.is_file() or run_file.read_text(encoding="utf-8") != text:
+        if partial.exists():
+            log.warning("%s belongs to a run with other settings or data, and is removed", partial)
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        run_file.write_text(text, encoding="utf-8")
+        return None
+    found = [path for path in partial.glob("checkpoint-*") if _is_whole(path)]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: the trainer's state is the last of its files."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return len(list(checkpoint.glob("rng_state*.pth"))) == int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:
+    """A model card in Markdown: what the model was made of, and the means of the last quarter of its steps."""
+    front = {"base_model": facts["model"], "library_name": "transformers", "tags": ["preference-inference"]}
+    kind = {"sft": "cold-start fine-tuning (Eq. 8)", "grpo": "reinforcement learning by GRPO (Eq. 9-11)"}
+    last = steps.tail(max(1, steps.height // 4)).drop("step", "epoch").mean().row(0, named=True)
+    outcome = "\n".join(f"| {figure} | {value:.4g} |" for figure, value in last.items())
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False)}---
+# {name}
+
+Made by {kind[facts["stage"]]} from `{facts["model"]}`: {steps.height} steps on {facts["prompts"]} prompts of
+`{facts["data"]}`. It reads a user's behavioural signals, reasons between `<think>` tags, and describes the user's
+preferences between `<answer>` tags.
+
+| mean of the last quarter of the steps | |
+| --- | --- |
+{outcome}
+
+What it was made with:
+
+```yaml
+{yaml.safe_dump(dict(facts), sort_keys=False)}```
+"""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignxplore import records
+from alignxplore import engines, records
 from alignxplore.engines import shared_prompts
 from alignxplore.engines.tokens import encode, opens_thinking
 from alignxplore.errors import UserError
@@ -14,7 +14,7 @@ from alignxplore.judging import load_judge
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.rewards import Reward
 from alignxplore.training import common
-from alignxplore.training.metrics import GRPO_METRICS, from_history
+from alignxplore.training.metrics import GRPO_METRICS
 
 import torch  # isort: skip
 from datasets import Dataset  # isort: skip
@@ -55,6 +55,12 @@ class PreferenceTrainer(GRPOTrainer):
         # Sharded parameters are gathered at every forward pass, so that all processes must make equally many.
         self._skip_without_signal = not sharded
         self._signal: torch.Tensor | None = None
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
+        # TRL's sampler draws each epoch's order from the one before; a resumed run must know that of its own epoch.
+        sampler = super()._get_train_sampler(dataset)
+        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
+        return sampler
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self.encoded[prompt] for prompt in prompts], None, {}
@@ -235,11 +241,10 @@ def train(
     cases = records.read(data, records.EXAMPLE).to_dicts()
     if not cases:
         raise UserError(f"{data}: no example to train on")
-    common.clear_partial(output)
     reward = Reward(load_judge(judge, templates, journal))
     prompts = [templates.preference(case) for case in cases]
     trainer = make_trainer(settings, model, cases, prompts, reward, output)
-    common.run(trainer)
-    if trainer.is_world_process_zero():
-        records.write(from_history(trainer.state.log_history, GRPO_METRICS), metrics, GRPO_METRICS)
-    common.publish(trainer, trainer.processing_class, output)
+    facts = common.run_facts(
+        "grpo", settings, model, data, prompts, judge={**judge, "model": engines.identity(judge["model"])}
+    )
+    common.complete(trainer, facts, output, metrics, GRPO_METRICS)

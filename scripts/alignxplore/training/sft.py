@@ -10,7 +10,7 @@ from alignxplore.engines.tokens import encode, opens_thinking
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.training import common
-from alignxplore.training.metrics import SFT_METRICS, from_history
+from alignxplore.training.metrics import SFT_METRICS
 
 import torch  # isort: skip
 from datasets import Dataset  # isort: skip
@@ -106,7 +106,6 @@ def train(
     examples = records.read(data, records.DEMONSTRATION)
     if examples.is_empty():
         raise UserError(f"{data}: no example to train on; did every one of the teacher's outputs fail verification?")
-    common.clear_partial(output)
     arguments = common.make_arguments(SFTConfig, checked, DEFAULTS, common.partial_directory(output))
     network, tokenizer = common.load_model(Path(model), checked)
     prompts = [templates.preference(case) for case in examples.iter_rows(named=True)]
@@ -124,10 +123,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[common.Progress(FIGURES)],
     )
-    common.run(trainer)
-    if trainer.is_world_process_zero():
-        records.write(from_history(trainer.state.log_history, SFT_METRICS), metrics, SFT_METRICS)
-    common.publish(trainer, tokenizer, output)
+    common.complete(trainer, common.run_facts("sft", settings, model, data, prompts), output, metrics, SFT_METRICS)
 
 
 def _short_enough(row: Mapping[str, list[int]], max_prompt: int | None, max_length: int | None) -> bool:
