@@ -79,7 +79,7 @@ def test_loss_and_gradient_are_those_of_equation_8(tiny_model, data, tmp_path, m
          "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 1.0}, SFTConfig,
     )  # fmt: skip
     arguments = common.make_arguments(SFTConfig, settings, sft.DEFAULTS, tmp_path / "out")
-    network, _ = common.load_model(tiny_model, settings)
+    network = common.load_model(tiny_model, settings)
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     trainer = sft.ColdStartTrainer(
         model=network, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer

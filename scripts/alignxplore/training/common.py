@@ -130,21 +130,35 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) in members
 
 
-def load_model(model: Path, settings: Settings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model to train and its tokenizer from a Hugging Face directory or hub name; safetensors only."""
-    local = model.is_dir()
-    source = {"local_files_only": local, "trust_remote_code": False}
-    load = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
+def load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model to train, from a Hugging Face directory or hub name."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model), **source)
-        network = AutoModelForCausalLM.from_pretrained(
-            str(model), dtype=getattr(torch, settings.dtype), use_safetensors=True, **source, **load
-        )
-    except (OSError, ValueError, ImportError, AttributeError) as error:
-        raise UserError(f"model {model} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=model.is_dir(), trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unloadable(model, error) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"model {model}: its tokenizer has no end-of-text token")
-    return network, tokenizer
+    return tokenizer
+
+
+def load_model(model: Path, settings: Settings) -> PreTrainedModel:
+    """The model to train, from a Hugging Face directory or hub name; safetensors only."""
+    load = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(model),
+            dtype=getattr(torch, settings.dtype),
+            use_safetensors=True,
+            local_files_only=model.is_dir(),
+            trust_remote_code=False,
+            **load,
+        )
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise _unloadable(model, error) from error
+
+
+def _unloadable(model: Path, error: Exception) -> UserError:
+    return UserError(f"model {model} cannot be loaded: {str(error).strip().splitlines()[0]}")
 
 
 def score(

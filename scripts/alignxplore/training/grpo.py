@@ -194,7 +194,7 @@ def make_trainer(
     """A trainer of `model` on `prompts`, one for each of `cases`; the rewards of Eq. 3 come from `reward`."""
     checked = common.check_settings(settings, GRPOConfig)
     arguments = common.make_arguments(GRPOConfig, checked, DEFAULTS, common.partial_directory(output))
-    network, tokenizer = common.load_model(Path(model), checked)
+    network, tokenizer = common.load_model(Path(model), checked), common.load_tokenizer(Path(model))
     encoded = {str(index): encode(tokenizer, prompt) for index, prompt in enumerate(prompts)}
     limit = checked.max_prompt_length
     kept = [i for i in range(len(prompts)) if limit is None or len(encoded[str(i)]) <= limit]

@@ -85,6 +85,34 @@ def tokenise(
     return rows
 
 
+def make_trainer(
+    settings: Mapping[str, Any], model: str | Path, rows: Sequence[Mapping[str, list[int]]], output: Path
+) -> ColdStartTrainer:
+    """A trainer of `model` on `rows` of `tokenise`.
+
+    Sequences over `max_length` tokens, or with prompts over `max_prompt_length`, are left out: cut short, they would
+    teach the model not to finish.
+    """
+    checked = common.check_settings(settings, SFTConfig)
+    for name in ("packing", "padding_free"):
+        if checked.trainer.get(name):
+            raise UserError(f"training setting {name!r}: Eq. 8 needs each sequence in a row of its own")
+    arguments = common.make_arguments(SFTConfig, checked, DEFAULTS, common.partial_directory(output))
+    kept = [row for row in rows if _short_enough(row, checked.max_prompt_length, arguments.max_length)]
+    if len(kept) < len(rows):
+        log.warning("left out %d of %d sequences that are too long", len(rows) - len(kept), len(rows))
+    if not kept:
+        raise UserError("training: every sequence is longer than max_prompt_length or max_length allow")
+    log.info("training on %d sequences, %.0f tokens each", len(kept), sum(len(r["labels"]) for r in kept) / len(kept))
+    return ColdStartTrainer(
+        model=common.load_model(Path(model), checked),
+        args=arguments,
+        train_dataset=Dataset.from_list(list(kept)),
+        processing_class=common.load_tokenizer(Path(model)),
+        callbacks=[common.Progress(FIGURES)],
+    )
+
+
 def train(
     settings: Mapping[str, Any],
     model: str | Path,
@@ -93,37 +121,17 @@ def train(
     output: str | Path,
     metrics: str | Path,
 ) -> None:
-    """Fine-tune `model` on `data`, D_cold (Eq. 7), save it in `output` and its steps in the Parquet file `metrics`.
-
-    Sequences over `max_length` tokens, or with prompts over `max_prompt_length`, are left out: cut short, they would
-    teach the model not to finish.
-    """
-    output = Path(output)
-    checked = common.check_settings(settings, SFTConfig)
-    for name in ("packing", "padding_free"):
-        if checked.trainer.get(name):
-            raise UserError(f"training setting {name!r}: Eq. 8 needs each sequence in a row of its own")
+    """Fine-tune `model` on `data`, D_cold (Eq. 7), save it in `output` and its steps in the Parquet file `metrics`."""
+    common.check_settings(settings, SFTConfig)
     examples = records.read(data, records.DEMONSTRATION)
     if examples.is_empty():
         raise UserError(f"{data}: no example to train on; did every one of the teacher's outputs fail verification?")
-    arguments = common.make_arguments(SFTConfig, checked, DEFAULTS, common.partial_directory(output))
-    network, tokenizer = common.load_model(Path(model), checked)
     prompts = [templates.preference(case) for case in examples.iter_rows(named=True)]
-    rows = tokenise(tokenizer, prompts, examples["completion"].to_list())
-    kept = [row for row in rows if _short_enough(row, checked.max_prompt_length, arguments.max_length)]
-    if len(kept) < len(rows):
-        log.warning("left out %d of %d sequences that are too long", len(rows) - len(kept), len(rows))
-    if not kept:
-        raise UserError(f"{data}: every sequence is longer than max_prompt_length or max_length allow")
-    log.info("training on %d sequences, %.0f tokens each", len(kept), sum(len(r["labels"]) for r in kept) / len(kept))
-    trainer = ColdStartTrainer(
-        model=network,
-        args=arguments,
-        train_dataset=Dataset.from_list(kept),
-        processing_class=tokenizer,
-        callbacks=[common.Progress(FIGURES)],
+    rows = tokenise(common.load_tokenizer(Path(model)), prompts, examples["completion"].to_list())
+    trainer = make_trainer(settings, model, rows, Path(output))
+    common.complete(
+        trainer, common.run_facts("sft", settings, model, data, prompts), Path(output), metrics, SFT_METRICS
     )
-    common.complete(trainer, common.run_facts("sft", settings, model, data, prompts), output, metrics, SFT_METRICS)
 
 
 def _short_enough(row: Mapping[str, list[int]], max_prompt: int | None, max_length: int | None) -> bool:
