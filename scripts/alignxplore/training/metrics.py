@@ -53,5 +53,5 @@ def from_history(history: Sequence[Mapping[str, Any]], schema: pl.Schema) -> pl.
 
 
 def _value(entry: Mapping[str, Any], name: str) -> float:
-    value = entry.get(TRL_NAMES.get(name, name))
+    value = entry.get(TRL_NAMES.get(name, name), entry.get(name))
     return math.nan if value is None else value
