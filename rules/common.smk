@@ -28,9 +28,14 @@ def library(script):
     return sorted(str(path) for path in library_modules(SCRIPTS / script))
 
 
-def prompt_files():
-    """Template files by the names under which rules take them."""
-    return {f"{name}_prompt": path for name, path in config["prompts"].items()}
+def prompts(*names):
+    """The template files of these names, so that an edited template reruns just the rules that use it."""
+    return {name: config["prompts"][name] for name in names}
+
+
+def prompt_files(*names):
+    """The same by the names under which rules take them."""
+    return {f"{name}_prompt": path for name, path in prompts(*names).items()}
 
 
 def raw_files(sources):

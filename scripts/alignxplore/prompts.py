@@ -57,44 +57,47 @@ def split_marked(text: str) -> list[tuple[str, bool]]:
 
 
 class Templates:
-    """The four prompts of the experiment (paper appendix B), each from a file of the user's choice."""
+    """The prompts of the experiment (paper appendix B) and its baselines, each from a file of the user's choice.
 
-    def __init__(self, preference: str | Path, concise: str | Path, judge: str | Path, respond: str | Path):
+    `paths` names those that will be rendered: a method of this class renders the template of its own name.
+    """
+
+    def __init__(self, **paths: str | Path):
         environment = jinja2.Environment(
             trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False, undefined=jinja2.StrictUndefined
         )
         environment.filters["user"] = mark_user_text
-        self._preference = _load(environment, preference)
-        self._concise = _load(environment, concise)
-        self._judge = _load(environment, judge)
-        self._respond = _load(environment, respond)
+        self._templates = {name: _load(environment, path) for name, path in paths.items()}
 
     @classmethod
     def of_rule(cls, inputs: Mapping[str, Any]) -> "Templates":
         """The templates among a rule's named inputs, each under its own name with `_prompt` behind it."""
-        return cls(**{name: inputs[f"{name}_prompt"] for name in ("preference", "concise", "judge", "respond")})
+        suffix = "_prompt"
+        return cls(**{name.removesuffix(suffix): path for name, path in inputs.items() if name.endswith(suffix)})
 
     def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
         """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi."""
-        return Prompt(self._preference.render(pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or []))
+        return Prompt(
+            self._templates["preference"].render(pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [])
+        )
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:
         """Describe the preferences without reasoning."""
-        return Prompt(self._concise.render(pairs=case["pairs"], ugc=case["ugc"]))
+        return Prompt(self._templates["concise"].render(pairs=case["pairs"], ugc=case["ugc"]))
 
     def judge(self, post: str, preference: str, response_a: str, response_b: str, written: bool = False) -> Prompt:
         """Select the response that suits `preference`; without one, the prompt has no such section.
 
         The answer is begun for the judge, unless it is to be `written`.
         """
-        rendered = self._judge.render(
+        rendered = self._templates["judge"].render(
             post=post, preference=preference, response_a=response_a, response_b=response_b, written=written
         )
         return Prompt(rendered, "" if written else JUDGE_PREFILL)
 
     def respond(self, post: str, preference: str) -> Prompt:
         """Answer `post` in a way that suits `preference`; without one, in any way."""
-        return Prompt(self._respond.render(post=post, preference=preference))
+        return Prompt(self._templates["respond"].render(post=post, preference=preference))
 
 
 def signals_text(case: Mapping[str, Any]) -> str:
