@@ -23,6 +23,10 @@ JUDGE_PREFILL = '{"selection": "Response'
 JUDGE_CHOICES = (" A", " B")
 """What a judge's answer begins with, and the two continuations whose probabilities are compared (Eq. 6)."""
 
+SCORE_PREFILL = "Answer:"
+SCORE_CHOICES = (" A", " B", " C")
+"""The same for a signal's place on a dimension: at the pole shown first, at the other, or at neither."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -98,6 +102,20 @@ class Templates:
     def respond(self, post: str, preference: str) -> Prompt:
         """Answer `post` in a way that suits `preference`; without one, in any way."""
         return Prompt(self._templates["respond"].render(post=post, preference=preference))
+
+    def propose_rule(self, pairs: Sequence[Mapping[str, str]]) -> Prompt:
+        """State a rule of preference that explains a person's choices (baseline LMInductReason)."""
+        return Prompt(self._templates["propose_rule"].render(pairs=pairs))
+
+    def refine_rule(
+        self, rule: str, explained: Sequence[Mapping[str, str]], failing: Sequence[Mapping[str, str]]
+    ) -> Prompt:
+        """State a better rule than one that explains some of the choices and fails on the others."""
+        return Prompt(self._templates["refine_rule"].render(rule=rule, explained=explained, failing=failing))
+
+    def score_dimension(self, signal: Mapping[str, str], first: str, second: str) -> Prompt:
+        """Say which of two poles a pair or comment shows (baseline PBA); the poles come last, where prompts differ."""
+        return Prompt(self._templates["score_dimension"].render(**signal, first=first, second=second), SCORE_PREFILL)
 
 
 def signals_text(case: Mapping[str, Any]) -> str:
