@@ -91,9 +91,9 @@ def test_pba_averages_what_the_signals_show_and_words_it(templates, wording, tmp
         "0.500 high extraversion / low extraversion",
     ]
     assert row["preference"] == "This person: likes travel, dislikes humor."
-    assert row["format_ok"] and len(engine.asked) == 16
+    assert row["format_ok"] and len(engine.asked) == 32
     everything = bridged_preferences(engine, templates, cases(history), "pba", {"upper": 0.6, "lower": 0.4}, wording)
-    assert everything["preference"].to_list() == [row["preference"]] and len(engine.asked) == 16 + 360
+    assert everything["preference"].to_list() == [row["preference"]] and len(engine.asked) == 32 + 720
 
 
 def test_pba_reads_comments(templates, wording):
@@ -106,10 +106,9 @@ def test_pba_reads_comments(templates, wording):
 
 def test_a_liking_for_an_answer_cancels(templates, wording):
     poles = [(wording.phrase("60", 1), wording.phrase("60", -1))]
-    (scores,) = signal_scores(ReadingEngine(wording, bias=5.0), templates, [[pair("x")] * 4], poles)
-    assert scores.shape == (4, 1)
-    assert scores[0, 0] > 0.9 and scores[1, 0] < 0.1
-    np.testing.assert_allclose(scores.mean(0), [0.5])
+    scores = signal_scores(ReadingEngine(wording, bias=5.0), templates, [pair("x"), pair("+60")], poles)
+    assert scores.shape == (2, 1) and scores[1, 0] > 0.5
+    np.testing.assert_allclose(scores[0], [0.5])
     entry = {"upper": 0.6, "lower": 0.4, "dimensions": [60]}
     plain = bridged_preferences(ReadingEngine(wording), templates, cases(["x"] * 4), "pba", entry, wording)
     assert plain["preference"].to_list() == [""]
@@ -176,7 +175,7 @@ def test_a_rule_that_fails_is_refined_by_what_it_fails_on(templates, tmp_path):
     (first, seed), (feedback, other) = engine.asked
     assert len(first) == 4 and len(feedback) == 2 and other != seed
     assert "A rule for what this person prefers was: likes jazz and tea\n" in feedback[0]
-    assert "It explains the first 2 of these choices but not the rest" in feedback[0]
+    assert "It explains 2 of these choices, those listed first, but not the others" in feedback[0]
     assert "3. Post: post of maps\nChosen: maps\nRejected: anything but maps\n" in feedback[0]
     assert feedback[0].index("Chosen: jazz") < feedback[0].index("Chosen: tea") < feedback[0].index("Chosen: maps")
 

@@ -6,7 +6,7 @@ the data set; here a model finds them, as its probabilities that a signal shows 
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from alignxplore.prompts import SCORE_CHOICES, Templates
 from alignxplore.records import N_DIMENSIONS
 
 _CASES_AT_ONCE = 100
-"""Up to 36,000 prompts; those of a whole benchmark would fill the memory."""
+"""Up to 72,000 prompts for four signals; those of a whole benchmark would fill the memory."""
 
 
 def bridged_preferences(
@@ -36,9 +36,10 @@ def bridged_preferences(
     rows = list(cases.iter_rows(named=True))
     results: list[Result] = []
     for start in range(0, len(rows), _CASES_AT_ONCE):
-        signals = [[*row["pairs"], *row["ugc"]] for row in rows[start : start + _CASES_AT_ONCE]]
-        for scores in signal_scores(engine, templates, signals, poles):
-            mean = scores.mean(0)
+        of_cases = [[*row["pairs"], *row["ugc"]] for row in rows[start : start + _CASES_AT_ONCE]]
+        scores = iter(signal_scores(engine, templates, list(chain(*of_cases)), poles))
+        for signals in of_cases:
+            mean = np.mean(list(islice(scores, len(signals))), axis=0)
             direction = np.zeros(N_DIMENSIONS, dtype=int)
             direction[list(dimensions)] = directions(mean, entry["upper"], entry["lower"])
             listed = "\n".join(f"{score:.3f} {up} / {down}" for score, (up, down) in zip(mean, poles, strict=True))
@@ -47,32 +48,23 @@ def bridged_preferences(
 
 
 def signal_scores(
-    engine: Engine,
-    templates: Templates,
-    cases: Sequence[Sequence[Mapping[str, str]]],
-    poles: Sequence[tuple[str, str]],
-) -> list[np.ndarray]:
-    """For each case's signals, their places between the negative pole 0 and the positive pole 1: (signals, poles).
+    engine: Engine, templates: Templates, signals: Sequence[Mapping[str, str]], poles: Sequence[tuple[str, str]]
+) -> np.ndarray:
+    """Where signals stand between a dimension's negative pole, 0, and its positive pole, 1: (signals, poles).
 
-    A place is the expectation of the direction: P(positive) + P(neither) / 2, with the probabilities of the three
-    answers made to sum to 1. The poles change sides from one signal to the next, so that a model's liking for an
-    answer cancels in a case's mean.
+    That is the expected direction, P(positive) + P(neither) / 2, with the three answers' probabilities made to sum
+    to 1. Both orders of the poles are averaged, so that a model's liking for an answer is worth nothing.
     """
     prompts = [
-        templates.score_dimension(signal, *(pair if number % 2 == 0 else pair[::-1]))
-        for signals in cases
-        for number, signal in enumerate(signals)
+        templates.score_dimension(signal, *shown)
+        for signal in signals
         for pair in poles
+        for shown in (pair, pair[::-1])
     ]
     probabilities = np.exp(engine.choice_logprobs(prompts, SCORE_CHOICES))
     first, _, neither = (probabilities / probabilities.sum(1, keepdims=True)).T
-    places = iter((first + neither / 2).reshape(-1, len(poles)))
-    scores = []
-    for signals in cases:
-        of_case = np.array(list(islice(places, len(signals))))
-        of_case[1::2] = 1 - of_case[1::2]
-        scores.append(of_case)
-    return scores
+    places = (first + neither / 2).reshape(len(signals), len(poles), 2)
+    return (places[..., 0] + 1 - places[..., 1]) / 2
 
 
 def directions(scores: np.ndarray, upper: float, lower: float) -> np.ndarray:
