@@ -32,9 +32,7 @@ from alignxplore.judging import parse_selection
 from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 
 ROOT = Path(__file__).parents[1]
-TEMPLATES = Templates(
-    *(ROOT / f"resources/prompts/{name}.jinja" for name in ("preference", "concise", "judge", "respond"))
-)
+TEMPLATES = Templates(judge=ROOT / "resources/prompts/judge.jinja")
 ARRIVAL_BATCH = 16
 WORDS = ["this", "person", "likes", "short", "clear", "warm", "answers", "and", "would", "rather", "not", "travel"]
 

@@ -5,7 +5,7 @@ COLD = config["cold_start"]
 
 rule teacher:
     input:
-        **prompt_files(),
+        **prompt_files("preference"),
         model=model_files(COLD["teacher"]),
         cold="data/splits/cold.parquet",
         dimensions=rules.dimensions.output.dimensions,
@@ -37,7 +37,7 @@ rule teacher:
 
 rule verify:
     input:
-        **prompt_files(),
+        **prompt_files("judge", "respond"),
         model=judge_files(COLD["judge"]),
         cold="data/splits/cold.parquet",
         generations=rules.teacher.output.generations,

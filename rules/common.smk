@@ -28,9 +28,14 @@ def library(script):
     return sorted(str(path) for path in library_modules(SCRIPTS / script))
 
 
-def prompt_files():
-    """Template files by the names under which rules take them."""
-    return {f"{name}_prompt": path for name, path in config["prompts"].items()}
+def prompts(*names):
+    """The template files of these names, so that an edited template reruns just the rules that use it."""
+    return {name: config["prompts"][name] for name in names}
+
+
+def prompt_files(*names):
+    """The same by the names under which rules take them."""
+    return {f"{name}_prompt": path for name, path in prompts(*names).items()}
 
 
 def raw_files(sources):
@@ -112,7 +117,12 @@ def cases_of(names):
 
 def method_model(wildcards):
     entry = config["methods"][wildcards.method]
-    return config["models"][entry["model"]] if entry["kind"] == "model" else None
+    return model_entry(entry["model"]) if "model" in entry else None
+
+
+def method_judge(wildcards):
+    entry = config["methods"][wildcards.method]
+    return judge_entry(entry["judge"]) if "judge" in entry else None
 
 
 def demo_base(wildcards):
@@ -131,17 +141,29 @@ def demo_priority(wildcards):
     return int(f"models/demo/{wildcards.model}" in sum(map(model_files, wanted), []))
 
 
+METHOD_PROMPTS = {
+    "model": ("preference", "concise"),
+    "lminductreason": ("propose_rule", "refine_rule", "judge"),
+    "pba": ("score_dimension",),
+}
+
+
 def preferences_inputs(wildcards):
     entry = config["methods"][wildcards.method]
-    if entry["kind"] != "model":
-        return {}
-    return {"model": model_files(entry["model"]), **prompt_files()}
+    inputs = prompt_files(*METHOD_PROMPTS.get(entry["kind"], ()))
+    if "model" in entry:
+        inputs["model"] = model_files(entry["model"])
+    if "judge" in entry:
+        inputs["judge"] = judge_files(entry["judge"])
+    if entry["kind"] == "pba":
+        inputs["wording"] = config["data"]["wording"]
+    return inputs
 
 
-def method_params(wildcards, name, default=None):
-    """A parameter that methods without a model do not depend on."""
-    is_model = config["methods"][wildcards.method]["kind"] == "model"
-    return config[name] if is_model else default
+def sampling_param(wildcards, name):
+    """A parameter that methods which sample nothing do not depend on."""
+    kind = config["methods"][wildcards.method]["kind"]
+    return config[name] if kind in ("model", "lminductreason") else None
 
 
 def variants_of(stage):

@@ -1,6 +1,7 @@
 # The embedded default makes its own raw data and models; other configurations have none of these rules.
 
 DEMO = config["demo"]
+DEMO_PROMPTS = ("preference", "concise", "judge", "respond")
 
 
 rule demo_world:
@@ -38,7 +39,7 @@ rule demo_world:
 
 rule demo_tokenizer:
     input:
-        **prompt_files(),
+        **prompt_files(*DEMO_PROMPTS),
         lexicon=DEMO["lexicon"],
         names="resources/dimensions.csv",
         library=library("demo_tokenizer.py"),
@@ -66,7 +67,7 @@ rule demo_tokenizer:
 rule demo_model:
     input:
         unpack(demo_base),
-        **prompt_files(),
+        **prompt_files(*DEMO_PROMPTS),
         tokenizer=rules.demo_tokenizer.output.tokenizer,
         lexicon=DEMO["lexicon"],
         names="resources/dimensions.csv",

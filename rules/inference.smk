@@ -25,8 +25,9 @@ rule preferences:
         method="{method}",
         entry=lambda wildcards: config["methods"][wildcards.method],
         model=method_model,
-        sampling=lambda wildcards: method_params(wildcards, "evaluation"),
-        seed=lambda wildcards: method_params(wildcards, "seed"),
+        judge=method_judge,
+        sampling=lambda wildcards: sampling_param(wildcards, "evaluation"),
+        seed=lambda wildcards: sampling_param(wildcards, "seed"),
     message:
         "Describing preferences by method {wildcards.method}"
     script:

@@ -3,7 +3,7 @@
 
 rule judgements:
     input:
-        **prompt_files(),
+        **prompt_files("judge", "respond"),
         model=lambda wildcards: judge_files(wildcards.judge),
         cases=judge_cases,
         preferences="results/preferences/{method}.parquet",

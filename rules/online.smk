@@ -8,7 +8,7 @@ if "online" in config:
 
     rule responses:
         input:
-            **prompt_files(),
+            **prompt_files("respond"),
             model=model_files(ONLINE["generator"]),
             cases=ONLINE_CASES,
             preferences="results/preferences/{method}.parquet",
@@ -41,7 +41,7 @@ if "online" in config:
 
     rule wins:
         input:
-            **prompt_files(),
+            **prompt_files("judge"),
             model=judge_files(ONLINE["judge"]),
             cases=ONLINE_CASES,
             first="results/responses/{method_a}.parquet",

@@ -1,11 +1,13 @@
 # SFT on D_cold (Eq. 8) and GRPO on D_rl (Eq. 9-11): one checkpoint a variant.
 
 TRAINING = config["training"]
+SFT_PROMPTS = ("preference",)
+GRPO_PROMPTS = ("preference", "judge", "respond")
 
 
 rule sft:
     input:
-        **prompt_files(),
+        **prompt_files(*SFT_PROMPTS),
         model=lambda wildcards: variant_start(wildcards.variant),
         data=rules.verify.output.d_cold,
         program="scripts/train_sft.py",
@@ -32,7 +34,7 @@ rule sft:
         model=lambda wildcards: config["models"][
             TRAINING["variants"][wildcards.variant]["from"]
         ]["path"],
-        prompts=json.dumps(config["prompts"]),
+        prompts=json.dumps(prompts(*SFT_PROMPTS)),
         settings=json.dumps({**TRAINING["sft"], "seed": config["seed"]}),
     message:
         "Cold start: fine-tuning {wildcards.variant} on D_cold"
@@ -44,7 +46,7 @@ rule sft:
 
 rule grpo:
     input:
-        **prompt_files(),
+        **prompt_files(*GRPO_PROMPTS),
         model=lambda wildcards: variant_start(wildcards.variant),
         judge=lambda wildcards: judge_files(
             TRAINING["variants"][wildcards.variant]["judge"]
@@ -76,7 +78,7 @@ rule grpo:
         model=lambda wildcards: config["models"][
             TRAINING["variants"][wildcards.variant]["from"]
         ]["path"],
-        prompts=json.dumps(config["prompts"]),
+        prompts=json.dumps(prompts(*GRPO_PROMPTS)),
         settings=json.dumps({**TRAINING["grpo"], "seed": config["seed"]}),
         judge=lambda wildcards: json.dumps(
             judge_entry(TRAINING["variants"][wildcards.variant]["judge"])

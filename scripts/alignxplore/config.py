@@ -31,6 +31,8 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
         for name, entry in config[table].items():
             if "model" in entry:
                 _known(f"{table}.{name}.model", entry["model"], config["models"])
+            if "judge" in entry:
+                _known(f"{table}.{name}.judge", entry["judge"], _selecting(config["judges"]))
             for benchmark in entry.get("benchmarks", ()):
                 _known(f"{table}.{name}.benchmarks", benchmark, config["benchmarks"])
     _known("cold_start.teacher", config["cold_start"]["teacher"], config["models"])
@@ -56,7 +58,7 @@ def _check_results(config: Mapping[str, Any]) -> None:
     online = config.get("online")
     if online:
         _known("online.generator", online["generator"], config["models"])
-        _known("online.judge", online["judge"], [n for n, e in config["judges"].items() if e["kind"] == "jud"])
+        _known("online.judge", online["judge"], _selecting(config["judges"]))
         for group, benchmarks in online["groups"].items():
             for benchmark in benchmarks:
                 _known(f"online.groups.{group}", benchmark, config["benchmarks"])
@@ -83,6 +85,11 @@ def _check_results(config: Mapping[str, Any]) -> None:
             _known(f"figures.{name}.benchmark", entry["benchmark"], config["benchmarks"])
             for method in entry["methods"]:
                 _known(f"figures.{name}.methods", method, config["methods"])
+
+
+def _selecting(judges: Mapping[str, Any]) -> list[str]:
+    """The judges that select a response."""
+    return [name for name, entry in judges.items() if entry["kind"] == "jud"]
 
 
 def _known(key: str, value: str, names: Iterable[str]) -> None:

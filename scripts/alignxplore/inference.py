@@ -1,6 +1,6 @@
 """Preference descriptions of a method for the cases of its benchmarks, and their judgements."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from alignxplore.formats import ANSWER_END, Parsed, parse_completion
 from alignxplore.judging import Judge, is_correct, position_flip
 from alignxplore.prompts import Templates, signals_text
 
-_Result = tuple[Parsed, str, int, int]
+Result = tuple[Parsed, str, int, int]
 """What a method says of a case, its finish reason, and the tokens of prompt and completion."""
 
 
@@ -24,7 +24,7 @@ def given_preferences(kind: str, cases: pl.DataFrame, method: str) -> pl.DataFra
         "golden": lambda case: case["golden_preference"],
     }[kind]
     rows = list(cases.iter_rows(named=True))
-    return _preferences(rows, method, [(Parsed("", describe(case), True), "stop", 0, 0) for case in rows])
+    return preference_rows(rows, method, [(Parsed("", describe(case), True), "stop", 0, 0) for case in rows])
 
 
 def model_preferences(
@@ -41,14 +41,15 @@ def model_preferences(
     prompts = [templates.preference(case) if reasons else templates.concise(case) for case in rows]
     if reasons:
         sampling = replace(sampling, stop=(ANSWER_END,))
-    results: list[_Result] = []
+    results: list[Result] = []
     for completion in engine.generate(prompts, sampling):
         parsed = parse_completion(completion.text, completion.finish_reason, reasons)
         results.append((parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens))
-    return _preferences(rows, method, results)
+    return preference_rows(rows, method, results)
 
 
-def _preferences(cases: list[dict[str, Any]], method: str, results: list[_Result]) -> pl.DataFrame:
+def preference_rows(cases: Sequence[Mapping[str, Any]], method: str, results: Sequence[Result]) -> pl.DataFrame:
+    """PREFERENCE rows of what a method says of each case."""
     return pl.DataFrame(
         [
             {

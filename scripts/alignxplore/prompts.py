@@ -23,6 +23,10 @@ JUDGE_PREFILL = '{"selection": "Response'
 JUDGE_CHOICES = (" A", " B")
 """What a judge's answer begins with, and the two continuations whose probabilities are compared (Eq. 6)."""
 
+SCORE_PREFILL = "Answer:"
+SCORE_CHOICES = (" A", " B", " C")
+"""The same for a signal's place on a dimension: at the pole shown first, at the other, or at neither."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -57,44 +61,61 @@ def split_marked(text: str) -> list[tuple[str, bool]]:
 
 
 class Templates:
-    """The four prompts of the experiment (paper appendix B), each from a file of the user's choice."""
+    """The prompts of the experiment (paper appendix B) and its baselines, each from a file of the user's choice.
 
-    def __init__(self, preference: str | Path, concise: str | Path, judge: str | Path, respond: str | Path):
+    `paths` names those that will be rendered: a method of this class renders the template of its own name.
+    """
+
+    def __init__(self, **paths: str | Path):
         environment = jinja2.Environment(
             trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False, undefined=jinja2.StrictUndefined
         )
         environment.filters["user"] = mark_user_text
-        self._preference = _load(environment, preference)
-        self._concise = _load(environment, concise)
-        self._judge = _load(environment, judge)
-        self._respond = _load(environment, respond)
+        self._templates = {name: _load(environment, path) for name, path in paths.items()}
 
     @classmethod
     def of_rule(cls, inputs: Mapping[str, Any]) -> "Templates":
         """The templates among a rule's named inputs, each under its own name with `_prompt` behind it."""
-        return cls(**{name: inputs[f"{name}_prompt"] for name in ("preference", "concise", "judge", "respond")})
+        suffix = "_prompt"
+        return cls(**{name.removesuffix(suffix): path for name, path in inputs.items() if name.endswith(suffix)})
 
     def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
         """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi."""
-        return Prompt(self._preference.render(pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or []))
+        return Prompt(
+            self._templates["preference"].render(pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [])
+        )
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:
         """Describe the preferences without reasoning."""
-        return Prompt(self._concise.render(pairs=case["pairs"], ugc=case["ugc"]))
+        return Prompt(self._templates["concise"].render(pairs=case["pairs"], ugc=case["ugc"]))
 
     def judge(self, post: str, preference: str, response_a: str, response_b: str, written: bool = False) -> Prompt:
         """Select the response that suits `preference`; without one, the prompt has no such section.
 
         The answer is begun for the judge, unless it is to be `written`.
         """
-        rendered = self._judge.render(
+        rendered = self._templates["judge"].render(
             post=post, preference=preference, response_a=response_a, response_b=response_b, written=written
         )
         return Prompt(rendered, "" if written else JUDGE_PREFILL)
 
     def respond(self, post: str, preference: str) -> Prompt:
         """Answer `post` in a way that suits `preference`; without one, in any way."""
-        return Prompt(self._respond.render(post=post, preference=preference))
+        return Prompt(self._templates["respond"].render(post=post, preference=preference))
+
+    def propose_rule(self, pairs: Sequence[Mapping[str, str]]) -> Prompt:
+        """State a rule of preference that explains a person's choices (baseline LMInductReason)."""
+        return Prompt(self._templates["propose_rule"].render(pairs=pairs))
+
+    def refine_rule(
+        self, rule: str, explained: Sequence[Mapping[str, str]], failing: Sequence[Mapping[str, str]]
+    ) -> Prompt:
+        """State a better rule than one that explains some of the choices and fails on the others."""
+        return Prompt(self._templates["refine_rule"].render(rule=rule, explained=explained, failing=failing))
+
+    def score_dimension(self, signal: Mapping[str, str], first: str, second: str) -> Prompt:
+        """Say which of two poles a pair or comment shows (baseline PBA); the poles come last, where prompts differ."""
+        return Prompt(self._templates["score_dimension"].render(**signal, first=first, second=second), SCORE_PREFILL)
 
 
 def signals_text(case: Mapping[str, Any]) -> str:

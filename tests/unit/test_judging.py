@@ -177,7 +177,6 @@ def test_templates_mark_what_is_judged():
 
     from alignxplore.prompts import Templates as Real
 
-    folder = Path(__file__).parents[2] / "resources/prompts"
-    real = Real(*(folder / f"{name}.jinja" for name in ("preference", "concise", "judge", "respond")))
+    real = Real(judge=Path(__file__).parents[2] / "resources/prompts/judge.jinja")
     first = strip_markers(real.judge("x", "d", "one", "two").user)
     assert first.index("one") < first.index("two")

@@ -7,7 +7,7 @@ from alignxplore.judging import Judge
 from alignxplore.online import compare, draw_cases, respond
 from alignxplore.prompts import Templates
 
-TEMPLATES = Templates(*(f"resources/prompts/{name}.jinja" for name in ("preference", "concise", "judge", "respond")))
+TEMPLATES = Templates(**{name: f"resources/prompts/{name}.jinja" for name in ("judge", "respond")})
 
 
 def cases(size=30):

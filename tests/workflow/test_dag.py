@@ -76,6 +76,18 @@ def test_a_real_language_model_is_a_configuration_like_any_other(tree):
     assert "demo_model" not in jobs and "demo_tokenizer" not in jobs
 
 
+def test_a_baselines_prompts_are_its_own(tree):
+    """Nothing else asks for them, so that nothing else is rerun when they are edited."""
+    names = ("propose_rule", "refine_rule", "score_dimension")
+    path = configured(tree, "promptless", lambda c: c["prompts"].update({n: f"{n}_nowhere.jinja" for n in names}))
+    others = ["models/trained/alignxplore", "results/judgements/gen/instruct.parquet"]
+    assert snakemake(tree, "-n", *others, "--configfile", str(path)).returncode == 0
+    for method, own in (("lminductreason", names[:2]), ("pba", names[2:])):
+        result = snakemake(tree, "-n", f"results/preferences/{method}.parquet", "--configfile", str(path))
+        missing = re.findall(r"(\w+)_nowhere\.jinja", result.stdout + result.stderr)
+        assert result.returncode != 0 and set(missing) == set(own)
+
+
 def test_one_target_asks_for_what_it_needs_alone(tree):
     result = snakemake(tree, "-n", "data/cases/psoups_style_reverse.parquet")
     assert planned(result.stdout + result.stderr) == {"demo_world": 1, "benchmark_psoups": 1, "benchmark_reverse": 1}
@@ -87,6 +99,14 @@ def test_one_target_asks_for_what_it_needs_alone(tree):
         (lambda c: c["data"].update(splitz={}), "data.splitz: unknown key; did you mean 'splits'?"),
         (lambda c: c["evaluation"].update(temperature="hot"), "evaluation.temperature: 'hot' is not of type 'number'"),
         (lambda c: c["methods"]["teacher"].update(model="teecher"), "methods.teacher.model: no such name 'teecher'"),
+        (
+            lambda c: c["methods"]["lminductreason"].update(judge="gen"),
+            "methods.lminductreason.judge: no such name 'gen'",
+        ),
+        (lambda c: c["methods"]["lminductreason"].pop("rounds"), "methods.lminductreason: 'rounds' is a required"),
+        (lambda c: c["methods"]["pba"].pop("upper"), "methods.pba: 'upper' is a required property"),
+        (lambda c: c["methods"]["pba"].update(uper=0.6), "methods.pba.uper: unknown key; did you mean 'upper'?"),
+        (lambda c: c["prompts"].pop("refine_rule"), "prompts: 'refine_rule' is a required property"),
         (lambda c: c["benchmarks"]["psoups_style_reverse"].update(reverse_of="psoups_stile"), "did you mean"),
         (
             lambda c: c["tables"]["table2"]["methods"].append("goldn"),

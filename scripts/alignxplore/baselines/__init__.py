@@ -1,0 +1,1 @@
+"""Earlier methods that infer preferences, as baselines of Table 2."""
