@@ -111,8 +111,22 @@ def cases_of(names):
 
 
 def method_model(wildcards):
+    """The entry of a method's model, if it has one."""
     entry = config["methods"][wildcards.method]
-    return config["models"][entry["model"]] if entry["kind"] == "model" else None
+    return config["models"][entry["model"]] if "model" in entry else None
+
+
+def method_gpus(wildcards):
+    return (method_model(wildcards) or {}).get("gpu", 0)
+
+
+def methods_of(kind):
+    return [name for name, entry in config["methods"].items() if entry["kind"] == kind]
+
+
+def describing_methods():
+    """Methods that describe preferences in words; VPL judges by a latent variable."""
+    return [name for name in config["methods"] if name not in methods_of("vpl")]
 
 
 def demo_base(wildcards):
