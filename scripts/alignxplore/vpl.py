@@ -105,8 +105,9 @@ class VPL(nn.Module):
         """
         hidden = self.pair(((signals - self.shift) / self.scale).flatten(2))
         weights = self.attention(hidden).masked_fill(~present[..., None], -torch.inf).softmax(1)
-        mean, log_variance = self.posterior((weights * hidden).sum(1)).chunk(2, -1)
-        return mean, log_variance
+        mean, logit = self.posterior((weights * hidden).sum(1)).chunk(2, -1)
+        # No wider than the prior, as evidence never makes it: unbounded, the variance can run away where beta is small.
+        return mean, F.logsigmoid(logit)
 
     def margin(self, targets: Tensor, z: Tensor) -> Tensor:
         """r(chosen, z) - r(rejected, z): (users,), from `targets` (users, 2, size) and `z` (users, latent size)."""
@@ -143,7 +144,10 @@ def evidence(
 
 
 def train(pairs: Pairs, settings: Settings, seed: int) -> tuple[VPL, pl.DataFrame]:
-    """A model trained on all users, and METRICS of each step; the same on every run with the same `seed`."""
+    """A model trained on all users, and METRICS of each step; the same on every run with the same `seed`.
+
+    Raises UserError where the loss leaves all bounds.
+    """
     users, size = len(pairs.targets), pairs.features.shape[1]
     rows: list[tuple[float, ...]] = []
     with torch.random.fork_rng(devices=[]):
@@ -156,6 +160,11 @@ def train(pairs: Pairs, settings: Settings, seed: int) -> tuple[VPL, pl.DataFram
                 noise = torch.randn(len(batch), settings.latent_size)
                 margin, log_likelihood, kl = evidence(model, *pairs.of(batch), noise)
                 loss = (settings.beta * kl - log_likelihood).mean()
+                if not loss.isfinite():
+                    raise UserError(
+                        f"VPL: the loss is {loss.item()} at step {len(rows) + 1}:"
+                        " lower vpl.learning_rate or raise vpl.beta"
+                    )
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

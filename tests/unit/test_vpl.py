@@ -53,7 +53,7 @@ def test_bound_equals_a_reference_in_float64():
         scores = np.exp([(weights["attention.weight"] @ h)[0] for h in hidden])
         pooled = sum(score / scores.sum() * h for score, h in zip(scores, hidden, strict=True))
         posterior = weights["posterior.weight"] @ pooled + weights["posterior.bias"]
-        mean, deviation = posterior[:3], np.exp(posterior[3:]) ** 0.5
+        mean, deviation = posterior[:3], (1 / (1 + np.exp(-posterior[3:]))) ** 0.5
         z = mean + deviation * noise[user].numpy()
         chosen, rejected = (perceptron("reward", np.r_[features[i], z])[0] for i in pairs.targets[user].numpy())
         prior = Normal(torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
@@ -164,6 +164,11 @@ def test_from_texts_to_judgements_the_same_bytes_each_time(entry, tmp_path):
     assert vpl.train(vpl.featured_pairs(entry, EXAMPLES), SETTINGS, seed=8)[1]["loss"][0] != pytest.approx(
         pl.read_parquet(tmp_path / "first/metrics.parquet")["loss"][0]
     )
+
+
+def test_training_that_diverges_says_so():
+    with pytest.raises(UserError, match=r"the loss is \w+ at step \d+: lower vpl.learning_rate or raise vpl.beta"):
+        vpl.train(planted(300, 2), replace(SETTINGS, learning_rate=1e18), seed=1)
 
 
 def test_bad_input_is_named(entry, tmp_path):
