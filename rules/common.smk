@@ -116,6 +116,7 @@ def cases_of(names):
 
 
 def method_model(wildcards):
+    """The entry of a method's model, if it has one."""
     entry = config["methods"][wildcards.method]
     return model_entry(entry["model"]) if "model" in entry else None
 
@@ -123,6 +124,19 @@ def method_model(wildcards):
 def method_judge(wildcards):
     entry = config["methods"][wildcards.method]
     return judge_entry(entry["judge"]) if "judge" in entry else None
+
+
+def method_gpus(wildcards):
+    return (method_model(wildcards) or {}).get("gpu", 0)
+
+
+def methods_of(kind):
+    return [name for name, entry in config["methods"].items() if entry["kind"] == kind]
+
+
+def describing_methods():
+    """Methods that describe preferences in words; VPL judges by a latent variable."""
+    return [name for name in config["methods"] if name not in methods_of("vpl")]
 
 
 def demo_base(wildcards):

@@ -13,14 +13,14 @@ rule preferences:
     benchmark:
         "benchmarks/preferences/{method}.tsv"
     wildcard_constraints:
-        method=one_of(config["methods"]),
+        method=one_of(describing_methods()),
     conda:
         "../envs/cpu.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=240,
-        gpu=lambda wildcards: int((method_model(wildcards) or {}).get("gpu", 0)),
+        gpu=method_gpus,
     params:
         method="{method}",
         entry=lambda wildcards: config["methods"][wildcards.method],

@@ -16,7 +16,7 @@ rule judgements:
         "benchmarks/judgements/{judge}/{method}.tsv"
     wildcard_constraints:
         judge=one_of(config["judges"]),
-        method=one_of(config["methods"]),
+        method=one_of(describing_methods()),
     conda:
         "../envs/cpu.yaml"
     threads: 1

@@ -20,7 +20,7 @@ if "online" in config:
         benchmark:
             "benchmarks/responses/{method}.tsv"
         wildcard_constraints:
-            method=one_of(config["methods"]),
+            method=one_of(describing_methods()),
         conda:
             "../envs/cpu.yaml"
         threads: 1
@@ -54,8 +54,8 @@ if "online" in config:
         benchmark:
             "benchmarks/wins/{method_a}/{method_b}.tsv"
         wildcard_constraints:
-            method_a=one_of(config["methods"]),
-            method_b=one_of(config["methods"]),
+            method_a=one_of(describing_methods()),
+            method_b=one_of(describing_methods()),
         conda:
             "../envs/cpu.yaml"
         threads: 1

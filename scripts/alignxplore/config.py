@@ -35,6 +35,7 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
                 _known(f"{table}.{name}.judge", entry["judge"], _selecting(config["judges"]))
             for benchmark in entry.get("benchmarks", ()):
                 _known(f"{table}.{name}.benchmarks", benchmark, config["benchmarks"])
+    _check_vpl(config)
     _known("cold_start.teacher", config["cold_start"]["teacher"], config["models"])
     _known("cold_start.judge", config["cold_start"]["judge"], config["judges"])
     _check_results(config)
@@ -54,6 +55,22 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
             _known(f"demo.models.{name}.base", entry["base"], config["demo"]["models"])
 
 
+def _check_vpl(config: Mapping[str, Any]) -> None:
+    for name, entry in config["methods"].items():
+        if entry["kind"] != "vpl":
+            continue
+        if "vpl" not in config:
+            raise UserError(f"config: methods.{name}: kind 'vpl' needs the key 'vpl'")
+        if name in config["training"]["variants"]:
+            raise UserError(f"config: methods.{name}: models/trained/{name} is that of training.variants.{name}")
+        if config["models"][entry["model"]]["engine"] != "transformers":
+            raise UserError(f"config: methods.{name}.model: {entry['model']!r} needs the engine 'transformers'")
+        for benchmark in entry.get("benchmarks", config["benchmarks"]):
+            origin = config["benchmarks"][benchmark].get("reverse_of", benchmark)
+            if config["benchmarks"][origin].get("split", "").endswith("_ugc"):
+                raise UserError(f"config: methods.{name}.benchmarks: {benchmark!r} has no pairs to infer from")
+
+
 def _check_results(config: Mapping[str, Any]) -> None:
     online = config.get("online")
     if online:
@@ -65,6 +82,8 @@ def _check_results(config: Mapping[str, Any]) -> None:
     for name, entry in config["tables"].items():
         for method in entry.get("methods", ()):
             _known(f"tables.{name}.methods", method, config["methods"])
+            if entry["kind"] == "win_rates":
+                _describes(f"tables.{name}.methods", method, config)
         for benchmark in entry.get("benchmarks", ()):
             _known(f"tables.{name}.benchmarks", benchmark, config["benchmarks"])
         for place, column in enumerate(entry.get("columns", ())):
@@ -85,6 +104,12 @@ def _check_results(config: Mapping[str, Any]) -> None:
             _known(f"figures.{name}.benchmark", entry["benchmark"], config["benchmarks"])
             for method in entry["methods"]:
                 _known(f"figures.{name}.methods", method, config["methods"])
+                _describes(f"figures.{name}.methods", method, config)
+
+
+def _describes(key: str, method: str, config: Mapping[str, Any]) -> None:
+    if config["methods"][method]["kind"] == "vpl":
+        raise UserError(f"config: {key}: {method!r} describes no preferences; leave it out")
 
 
 def _selecting(judges: Mapping[str, Any]) -> list[str]:

@@ -73,10 +73,17 @@ def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences:
     key = ["benchmark", "case_id"]
     joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
     rows = list(joined.iter_rows(named=True))
-    probabilities = judge.p_chosen(rows, [row["preference"] for row in rows])
+    return judgement_rows(joined, name, judge.p_chosen(rows, [row["preference"] for row in rows]))
+
+
+def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:
+    """JUDGEMENT rows under the judge's name `name`, of `judged` rows with case_id, benchmark and method.
+
+    `probabilities` (rows, 2) are those of the chosen response, shown first and second; NaN where it is unknown.
+    """
     unparsed = np.isnan(probabilities)
     known = np.where(unparsed, 0.5, probabilities)
-    return joined.select("case_id", "benchmark", "method").with_columns(
+    return judged.select("case_id", "benchmark", "method").with_columns(
         judge=pl.lit(name),
         p_chosen_ab=pl.Series(known[:, 0], dtype=pl.Float64),
         p_chosen_ba=pl.Series(known[:, 1], dtype=pl.Float64),

@@ -46,14 +46,16 @@ def test_default_plan(tree):
     assert result.returncode == 0, result.stderr
     config = yaml.safe_load((tree / "config/config.yaml").read_text())
     jobs = planned(result.stdout + result.stderr)
-    assert jobs["preferences"] == len(config["methods"])
+    assert (jobs["preferences"], jobs["vpl"]) == (len(config["methods"]) - 1, 1)
     wanted = {
         (column["judge"], method)
         for table in config["tables"].values()
         for column in table.get("columns", ())
         for method in table["methods"]
     }
-    assert jobs["judgements"] == len(wanted)
+    own = {(judge, method) for judge, method in wanted if config["methods"][method]["kind"] == "vpl"}
+    assert own == {("judge", "vpl")}
+    assert (jobs["judgements"], jobs["vpl_judgements"]) == (len(wanted - own), len(own))
     assert sum(jobs[f"table_{kind}"] for kind in ("benchmarks", "accuracy", "win_rates")) == len(config["tables"])
     assert jobs["demo_model"] == len(config["demo"]["models"])
 
@@ -65,7 +67,7 @@ def test_the_papers_experiment_plans_whole(tree):
     assert not any(name.startswith("demo") for name in jobs)
     assert {jobs[name] for name in ("sft", "gather_refined", "verify", "teacher")} == {1}
     assert jobs["refine"] == yaml.safe_load((tree / "config/paper.yaml").read_text())["data"]["alignx"]["shards"]
-    assert jobs["grpo"] == 3
+    assert (jobs["grpo"], jobs["vpl"], jobs["vpl_judgements"]) == (3, 1, 1)
 
 
 def test_a_real_language_model_is_a_configuration_like_any_other(tree):
@@ -86,6 +88,15 @@ def test_a_baselines_prompts_are_its_own(tree):
         result = snakemake(tree, "-n", f"results/preferences/{method}.parquet", "--configfile", str(path))
         missing = re.findall(r"(\w+)_nowhere\.jinja", result.stdout + result.stderr)
         assert result.returncode != 0 and set(missing) == set(own)
+
+
+def test_vpl_judges_by_itself_in_every_column(tree):
+    result = snakemake(tree, "-n", "results/judgements/judge2/vpl.parquet")
+    jobs = planned(result.stdout + result.stderr)
+    assert (jobs["vpl"], jobs["vpl_judgements"]) == (1, 1)
+    assert not {"preferences", "judgements"} & set(jobs)
+    described = snakemake(tree, "-n", "results/preferences/vpl.parquet")
+    assert "MissingRuleException" in described.stdout + described.stderr
 
 
 def test_one_target_asks_for_what_it_needs_alone(tree):
@@ -119,6 +130,30 @@ def test_one_target_asks_for_what_it_needs_alone(tree):
         (
             lambda c: c["models"]["judge"].update(path="./nowhere"),
             "models.judge.path: there is no directory './nowhere'",
+        ),
+        (lambda c: c.pop("vpl"), "methods.vpl: kind 'vpl' needs the key 'vpl'"),
+        (lambda c: c["vpl"].update(betta=1), "vpl.betta: unknown key; did you mean 'beta'?"),
+        (lambda c: c["methods"]["vpl"].update(reasoning=True), "methods.vpl"),
+        (lambda c: c["methods"]["vpl"].pop("model"), "methods.vpl: 'model' is a required property"),
+        (
+            lambda c: c["methods"]["vpl"]["benchmarks"].append("alignx_test_ugc"),
+            "methods.vpl.benchmarks: 'alignx_test_ugc' has no pairs to infer from",
+        ),
+        (
+            lambda c: c["models"]["instruct"].update(engine="vllm"),
+            "methods.vpl.model: 'instruct' needs the engine 'transformers'",
+        ),
+        (
+            lambda c: c["methods"].update(no_rl=c["methods"].pop("vpl")),
+            "methods.no_rl: models/trained/no_rl is that of training.variants.no_rl",
+        ),
+        (
+            lambda c: c["tables"]["table3"]["methods"].append("vpl"),
+            "tables.table3.methods: 'vpl' describes no preferences; leave it out",
+        ),
+        (
+            lambda c: c["figures"]["figure3"]["methods"].append("vpl"),
+            "figures.figure3.methods: 'vpl' describes no preferences; leave it out",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from alignxplore.engines.engine import Engine, directory_hash
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
 
-__all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "identity", "load"]
+__all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "identity", "load", "start"]
 
 _NOT_OF_ANSWERS = ("batch_tokens", "gpu", "max_model_len", "concurrency", "timeout", "retries", "key_env", "price")
 """What an entry says of how a model is run and paid, not of what it answers."""
@@ -25,7 +25,7 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
     return Engine(
         entry["path"],
         identity(entry),
-        lambda: _start(entry),
+        lambda: start(entry),
         Journal(journal),
         (price.get("prompt", 0.0), price.get("completion", 0.0)),
     )
@@ -41,8 +41,8 @@ def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _start(entry: Mapping[str, Any]) -> Backend:
-    """The backend of an entry; keys that it does not know are a UserError."""
+def start(entry: Mapping[str, Any]) -> Backend:
+    """The backend of an entry, without a journal; keys that it does not know are a UserError."""
     options = {key: value for key, value in entry.items() if key not in ("engine", "price")}
     try:
         if entry["engine"] == "transformers":

@@ -175,6 +175,17 @@ class TransformersBackend:
                 answers.append((index, (picked.sum().item(), len(tail))))
             yield answers
 
+    def last_states(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> torch.Tensor:
+        """Last hidden state behind each prompt and its continuation: (prompts, hidden size), float32, on the CPU."""
+        rows = [
+            head + encode_text(self.tokenizer, text)
+            for head, text in zip(self._encode(prompts), continuations, strict=True)
+        ]
+        states = torch.empty(len(rows), self.model.config.get_text_config().hidden_size)
+        for members, hidden in self._hidden(rows, 1, ()):
+            states[members] = torch.stack([last[-1] for last in hidden]).float().cpu()
+        return states
+
     @torch.inference_mode()
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.get_output_embeddings()(hidden).double()

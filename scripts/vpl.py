@@ -1,0 +1,16 @@
+"""Train VPL on D_rl."""
+
+from alignxplore import records, vpl
+from alignxplore.cli import script_main
+
+
+def main(snakemake):
+    params, output = snakemake.params, snakemake.output
+    examples = records.read(snakemake.input.data, records.EXAMPLE)
+    pairs = vpl.featured_pairs(params.model, examples)
+    model, metrics = vpl.train(pairs, vpl.Settings(**params.settings), params.seed)
+    vpl.save(model, output.model)
+    records.write(metrics, output.metrics, vpl.METRICS)
+
+
+script_main(main, snakemake)  # noqa: F821

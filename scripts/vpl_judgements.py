@@ -1,0 +1,16 @@
+"""Judge the cases of VPL's benchmarks by its own reward."""
+
+import polars as pl
+from alignxplore import records, vpl
+from alignxplore.cli import script_main
+
+
+def main(snakemake):
+    inputs, params = snakemake.input, snakemake.params
+    cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
+    pairs = vpl.featured_pairs(params.model, cases)
+    judgements = vpl.judge(vpl.load(inputs.heads), cases, pairs, params.method, params.name)
+    records.write(judgements, snakemake.output.judgements, records.JUDGEMENT)
+
+
+script_main(main, snakemake)  # noqa: F821
