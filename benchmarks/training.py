@@ -56,8 +56,7 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
     torch.set_num_threads(1)
-    names = ("preference", "concise", "judge", "respond")
-    templates = Templates(*(ROOT / f"resources/prompts/{name}.jinja" for name in names))
+    templates = Templates(**{name: ROOT / f"resources/prompts/{name}.jinja" for name in ("preference", "judge")})
     clock = Clock()
     stage, _, who = kind.partition("/")
     model = str(tree / ("models/trained/no_rl" if stage == "grpo" else "models/demo/backbone"))
