@@ -1,12 +1,19 @@
 """`python -m alignxplore`: what users do beside the workflow."""
 
 import argparse
+import json
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from alignxplore import cli
+from alignxplore import cli, engines, product
 from alignxplore.engines.journal import account, prune
+from alignxplore.errors import UserError
+
+PROMPTS = Path(__file__).parents[2] / "resources/prompts"
 
 
 def journal_stats(arguments: argparse.Namespace) -> None:
@@ -25,10 +32,69 @@ def journal_prune(arguments: argparse.Namespace) -> None:
     print(f"{kept} records kept, {dropped} dropped")
 
 
+def infer(arguments: argparse.Namespace) -> None:
+    """Print the reasoning and the preference description for one user's signals."""
+    signals = product.read_signals(_text(arguments.signals), arguments.signals)
+    sampling = engines.Sampling(arguments.temperature, 0.95, 10, arguments.max_new_tokens, arguments.seed)
+    templates = product.packaged_templates(arguments.prompts)
+    parsed = product.infer(_engine(arguments), templates, signals, sampling)
+    if arguments.json:
+        print(json.dumps(vars(parsed), ensure_ascii=False))
+    else:
+        print(f"{parsed.reasoning}\n\n{parsed.preference}")
+
+
+def judge(arguments: argparse.Namespace) -> None:
+    """Print which of two responses suits a preference, and how probably."""
+    templates = product.packaged_templates(arguments.prompts)
+    texts = arguments.preference, arguments.post, arguments.first, arguments.second
+    p_first = product.compare(_engine(arguments), templates, *texts)
+    if arguments.json:
+        print(json.dumps({"p_first": p_first}))
+    else:
+        print(f"{'first' if p_first > 0.5 else 'second'} ({max(p_first, 1 - p_first):.1%})")
+
+
+def _engine(arguments: argparse.Namespace) -> engines.Engine:
+    """A local directory or hub model by transformers, or what the JSON of a `models` entry says."""
+    if not arguments.model.startswith("{"):
+        if arguments.model.startswith(("/", ".", "models/")) and not Path(arguments.model).is_dir():
+            raise UserError(f"--model: there is no directory {arguments.model}")
+        return engines.load({"engine": "transformers", "path": arguments.model})
+    try:
+        entry: dict[str, Any] = json.loads(arguments.model)
+    except ValueError as error:
+        raise UserError(f"--model is not JSON: {error}") from None
+    return engines.load(entry)
+
+
+def _text(source: str) -> str:
+    try:
+        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{source}: cannot be read: {error}") from error
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m alignxplore", description=__doc__)
     commands = result.add_subparsers(required=True, metavar="COMMAND")
+    for name, action in (("infer", infer), ("judge", judge)):
+        command = commands.add_parser(name, help=action.__doc__, description=action.__doc__)
+        command.add_argument("--model", required=True, help="directory, hub name, or a `models` entry as JSON")
+        command.add_argument("--prompts", type=Path, default=PROMPTS, metavar="DIR", help="where the templates are")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.set_defaults(run=action)
+        if name == "infer":
+            command.add_argument("signals", help="JSON file of pairs (prompt, chosen, rejected); - for standard input")
+            command.add_argument("--temperature", type=float, default=0.9)
+            command.add_argument("--max-new-tokens", type=int, default=2048)
+            command.add_argument("--seed", type=int, default=1)
+        else:
+            command.add_argument("preference", help="description of the user's preferences")
+            command.add_argument("post")
+            command.add_argument("first", help="a response")
+            command.add_argument("second", help="another")
     journal = commands.add_parser("journal", help="the record of every answer of a model")
     actions = journal.add_subparsers(required=True, metavar="ACTION")
     for name, action in (("stats", journal_stats), ("prune", journal_prune)):
