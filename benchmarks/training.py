@@ -79,7 +79,7 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
             rows = [[{"role": "user", "content": strip_markers(prompt.user)}] for prompt in prompts]
             trainer = GRPOTrainer(
                 model=AutoModelForCausalLM.from_pretrained(model),
-                reward_funcs=grpo.reward_function(reward, cases, tokenizer, {tokenizer.eos_token_id}, False),
+                reward_funcs=grpo.reward_function(reward, cases, tokenizer, {tokenizer.eos_token_id}, False, ()),
                 args=arguments,
                 train_dataset=Dataset.from_dict({"prompt": rows, "row": list(range(len(rows)))}),
                 processing_class=tokenizer,

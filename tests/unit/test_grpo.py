@@ -212,14 +212,14 @@ def test_reward_reads_completions_as_inference_would(tiny_model):
         seen.extend(zip(parsed, cases, strict=True))
         return [1.0] * len(parsed)
 
-    good = "<think>\na\n</think>\n<answer>\nb\n</answer>"
+    good = "<think>\nPutting it together: a\n</think>\n<answer>\nb\n</answer>"
     end = tokenizer.eos_token_id
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (good, good, good + "<|im_start|>")]
     ids = [[*rows[0], end], rows[1], [*rows[2], end]]
     logged = {}
-    function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], tokenizer, {end}, False)
+    function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], tokenizer, {end}, False, ["putting"])
     values = function(completion_ids=ids, row=[1, 0, 0], log_metric=logged.__setitem__, completions=["", "", ""])
-    assert values == [1.0, 1.0, 1.0] and logged == {"format_ok": pytest.approx(1 / 3)}
+    assert values == [1.0, 1.0, 1.0] and logged == {"format_ok": pytest.approx(1 / 3), "synthesis": 1.0}
     assert [item.format_ok for item, _ in seen] == [True, False, False], "cut off; control token inside"
     assert seen[0][0].preference == "b"
     assert [case["name"] for _, case in seen] == ["y", "x", "x"]

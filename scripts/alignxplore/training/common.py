@@ -48,8 +48,9 @@ log = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
-OWN_SETTINGS = ("attn_implementation", "dtype", "max_prompt_length")
-"""Settings that are not TRL's: how the model is loaded, and the longest prompt in tokens that is trained on."""
+OWN_SETTINGS = ("attn_implementation", "dtype", "max_prompt_length", "synthesis_phrases")
+"""Settings that are not TRL's: how the model is loaded, the longest prompt in tokens that is trained on, and phrases
+by which reasoning that draws its observations together is known (section 4.5)."""
 
 MOST_LOGITS = 2**26
 """Logits are kept in memory up to this many, 256 MiB in float32."""
@@ -76,13 +77,14 @@ class Settings:
     attn_implementation: str | None = None
     dtype: str = "float32"
     max_prompt_length: int | None = None
+    synthesis_phrases: Sequence[str] = ("putting", "taken together", "all in all", "overall", "in sum", "combining")
 
 
 def check_settings(values: Mapping[str, Any], config: type[TrainingArguments]) -> Settings:
     """Check setting names and plain types against TRL's `config` class; UserError names the key that is wrong."""
     fields = {field.name for field in dataclasses.fields(config) if field.init} - {"output_dir"}
     hints = typing.get_type_hints(config)
-    hints |= {"attn_implementation": str, "dtype": str, "max_prompt_length": int | None}
+    hints |= {"attn_implementation": str, "dtype": str, "max_prompt_length": int | None, "synthesis_phrases": list[str]}
     for name, value in values.items():
         if name not in fields and name not in OWN_SETTINGS:
             near = difflib.get_close_matches(name, [*fields, *OWN_SETTINGS], 1)

@@ -158,11 +158,15 @@ def reward_function(
     tokenizer: PreTrainedTokenizerBase,
     end_tokens: Collection[int],
     opened: bool,
+    synthesis_phrases: Sequence[str],
 ) -> Callable[..., list[float]]:
     """TRL's form of `reward`: a completion that does not end in one of `end_tokens` was cut off.
 
-    `opened` says that the chat template opens the reasoning itself.
+    `opened` says that the chat template opens the reasoning itself. Logs the shares of completions in format, and of
+    those whose reasoning has one of `synthesis_phrases`, whatever its case.
     """
+
+    phrases = [phrase.lower() for phrase in synthesis_phrases]
 
     def preference_reward(
         completion_ids: Sequence[Sequence[int]],
@@ -178,6 +182,8 @@ def reward_function(
             text = normalise_thinking(text, opened=opened)
             parsed.append(parse_completion(text, "stop" if finished else "length"))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
+        synthesising = [any(phrase in p.reasoning.lower() for phrase in phrases) for p in parsed]
+        log_metric("synthesis", sum(synthesising) / len(parsed))
         return [float(value) for value in reward(parsed, [cases[index] for index in row])]
 
     return preference_reward
@@ -210,7 +216,9 @@ def make_trainer(
     ends: set[int] = set()  # known once the trainer has read the model's generation config
     trainer = PreferenceTrainer(
         model=network,
-        reward_funcs=reward_function(reward, cases, tokenizer, ends, opens_thinking(tokenizer)),
+        reward_funcs=reward_function(
+            reward, cases, tokenizer, ends, opens_thinking(tokenizer), checked.synthesis_phrases
+        ),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}),
         processing_class=tokenizer,

@@ -27,6 +27,7 @@ GRPO_METRICS = pl.Schema(
         "reward_std": pl.Float64(),
         "frac_reward_zero_std": pl.Float64(),
         "format_ok": pl.Float64(),
+        "synthesis": pl.Float64(),
         "completion_length": pl.Float64(),
         "clipped_ratio": pl.Float64(),
         "entropy": pl.Float64(),
@@ -36,7 +37,8 @@ GRPO_METRICS = pl.Schema(
     }
 )
 """Means over the step's rollouts: reward and its standard deviation, share of rollouts in groups whose rewards are
-all equal, share in the right format, tokens, share cut off at the length limit, entropy in nats."""
+all equal, share in the right format, share whose reasoning draws its observations together, tokens, share cut off at
+the length limit, entropy in nats."""
 
 TRL_NAMES = {"completion_length": "completions/mean_length", "clipped_ratio": "completions/clipped_ratio"}
 
