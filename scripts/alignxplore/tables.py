@@ -8,7 +8,7 @@ import duckdb
 import polars as pl
 
 from alignxplore.errors import UserError
-from alignxplore.stats import bootstrap_interval, paired_t_test
+from alignxplore.stats import bootstrap_interval, holm, mcnemar_test, paired_t_test
 
 SIGNIFICANT = 0.05
 CELLS = pl.Schema(
@@ -24,7 +24,13 @@ CELLS = pl.Schema(
         "paper": pl.Float64(),
     }
 )
-"""Columns of an accuracy or win-rate CSV: percentages, with a 95% interval `low` to `high` over cases."""
+"""Columns of a win-rate CSV: percentages, with a 95% interval `low` to `high` over cases."""
+ACCURACY_CELLS = pl.Schema(
+    {**CELLS, "mcnemar_holm": pl.Float64(), "position_flip": pl.Float64(), "unparsed": pl.Float64()}
+)
+"""Those of an accuracy CSV: also the p-value of McNemar's exact test against the column's best, adjusted over the
+column by Holm's method, and the percentages of cases in which the judge's two orders disagree, and of orders in which
+a judge that writes selected nothing."""
 
 
 def query(sql: str | Path, parquet: Mapping[str, Sequence[str]], relations: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -112,7 +118,7 @@ def compare_methods(
 
 
 def accuracy_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
-    """CELLS of an accuracy table. `p_value` compares a method with the best of its column by a paired t-test.
+    """ACCURACY_CELLS of an accuracy table. `p_value` compares a method with the best of its column by a paired t-test.
 
     The best is sought among methods that are not for reference (golden preference, large models), as in the
     paper's Table 2; `mark` is "*" where that best is significantly better, "best" on the best itself.
@@ -126,16 +132,21 @@ def accuracy_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
     cells = []
     for row in rows:
         leader = best.get(row["column"])
-        p_value, mark = None, None
+        p_value, mcnemar, mark = None, None, None
         if leader is row:
             mark = "best"
         elif leader is not None:
             if leader["cases"] != row["cases"]:
                 raise UserError(f"{row['method']} and {leader['method']} were judged on other cases: {row['column']}")
             p_value = paired_t_test(leader["outcomes"], row["outcomes"])
+            mcnemar = mcnemar_test(leader["outcomes"], row["outcomes"])
             mark = "*" if p_value < SIGNIFICANT and leader["percent"] > row["percent"] else None
-        cells.append({**row, "p_value": p_value, "mark": mark})
-    return _cells(cells, resamples, seed)
+        cells.append({**row, "p_value": p_value, "mcnemar_holm": mcnemar, "mark": mark})
+    for column in best:
+        compared = [cell for cell in cells if cell["column"] == column and cell["mcnemar_holm"] is not None]
+        for cell, adjusted in zip(compared, holm([cell["mcnemar_holm"] for cell in compared]), strict=True):
+            cell["mcnemar_holm"] = adjusted
+    return _cells(cells, ACCURACY_CELLS, resamples, seed)
 
 
 def win_rate_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
@@ -145,15 +156,17 @@ def win_rate_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
         p_value = paired_t_test(row["outcomes"], [0.5] * row["n"])
         mark = "*" if p_value < SIGNIFICANT and row["percent"] > 50 else None
         cells.append({**row, "p_value": p_value, "mark": mark})
-    return _cells(cells, resamples, seed)
+    return _cells(cells, CELLS, resamples, seed)
 
 
-def _cells(rows: list[dict[str, Any]], resamples: int, seed: int) -> pl.DataFrame:
+def _cells(rows: list[dict[str, Any]], schema: pl.Schema, resamples: int, seed: int) -> pl.DataFrame:
     for row in rows:
         low, high = bootstrap_interval(row["outcomes"], resamples, seed)
         row |= {"low": 100 * low, "high": 100 * high}
-    cells = pl.DataFrame([{name: row[name] for name in CELLS} for row in rows], schema=CELLS)
-    return cells.with_columns(pl.col("percent", "low", "high").round(2), pl.col("p_value").round(6))
+    cells = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
+    tests = [name for name in ("p_value", "mcnemar_holm") if name in schema]
+    shares = [name for name in ("percent", "low", "high", "position_flip", "unparsed") if name in schema]
+    return cells.with_columns(pl.col(shares).round(2), pl.col(tests).round(6))
 
 
 def column_order(found: pl.DataFrame) -> list[str]:

@@ -10,6 +10,8 @@ SELECT
     list(j.correct::DOUBLE ORDER BY j.benchmark, j.case_id) AS outcomes,
     count(*) AS n,
     100 * avg(j.correct::DOUBLE) AS percent,
+    100 * avg(j.position_flip::DOUBLE) AS position_flip,
+    100 * avg(j.unparsed / 2) AS unparsed,
     m.reference,
     any_value(p.percent) AS paper
 FROM judgements AS j

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from alignxplore import records, tables
 from alignxplore.errors import UserError
-from alignxplore.stats import bootstrap_interval, paired_t_test
+from alignxplore.stats import bootstrap_interval, holm, mcnemar_test, paired_t_test
 from scipy import stats
 
 SQL = "scripts/sql"
@@ -39,9 +39,9 @@ def judgements(tmp_path):
                     "judge": judge,
                     "p_chosen_ab": 0.5,
                     "p_chosen_ba": 0.5,
-                    "unparsed": 0,
+                    "unparsed": int(rng.integers(3)),
                     "correct": bool(rng.random() < skill[method]),
-                    "position_flip": False,
+                    "position_flip": bool(rng.random() < 0.3),
                 }
                 for benchmark in ("b1", "b2", "unused")
                 for index in rng.permutation(80)
@@ -74,17 +74,27 @@ def test_accuracy_equals_pandas(judgements):
         def outcomes(name, column=column):
             chosen = frame[(frame.method == name) & (frame.judge == column["judge"])]
             chosen = chosen[chosen.benchmark.isin(column["benchmarks"])]
-            return chosen.sort_values(["benchmark", "case_id"]).correct.astype(float)
+            return chosen.sort_values(["benchmark", "case_id"]).correct.astype(float).to_numpy()
 
         mine = outcomes(method["name"])
         assert row["n"] == len(mine)
         assert row["percent"] == pytest.approx(100 * mine.mean(), abs=0.0051)
         assert row["low"] <= row["percent"] <= row["high"]
+        own = frame[(frame.method == method["name"]) & (frame.judge == column["judge"])]
+        own = own[own.benchmark.isin(column["benchmarks"])]
+        assert row["position_flip"] == pytest.approx(100 * own.position_flip.mean(), abs=0.0051)
+        assert row["unparsed"] == pytest.approx(50 * own.unparsed.mean(), abs=0.0051)
         if method["name"] == "ours":
             assert (row["mark"], row["p_value"]) == ("best", None)
         else:
             expected = stats.ttest_rel(outcomes("ours"), mine).pvalue
             assert row["p_value"] == pytest.approx(expected, abs=1e-6)
+            others = [outcomes(m["name"]) for m in METHODS if m["name"] != "ours"]
+            raw = sorted(mcnemar_test(outcomes("ours"), other) for other in others)
+            mine_raw = mcnemar_test(outcomes("ours"), mine)
+            # Two hypotheses: the smaller p-value is doubled, the larger stands but for being no smaller than that.
+            adjusted = 2 * raw[0] if mine_raw == raw[0] else max(raw[1], 2 * raw[0])
+            assert row["mcnemar_holm"] == pytest.approx(min(adjusted, 1), abs=1e-6)
             assert row["mark"] == ("*" if method["name"] == "plain" else None)
     published = dict(cells.filter(pl.col("column") == "one").select("method", "paper").iter_rows())
     assert published == {"Plain": 50.33, "Ours": 65.33, "Gold": None}
@@ -190,3 +200,16 @@ def test_paired_t_test_equals_scipy_and_survives_constant_differences():
     assert paired_t_test(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
     assert paired_t_test([1, 0, 1], [1, 0, 1]) == 1.0
     assert paired_t_test([1, 1], [0, 0]) == 0.0
+
+
+def test_mcnemar_is_the_binomial_test_of_pairs_that_differ():
+    first, second = [1, 1, 1, 1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 1, 1, 1, 0]
+    # 5 to 1: twice the probability of at most 1 of 6 fair coins, (1 + 6) / 64.
+    assert mcnemar_test(first, second) == pytest.approx(14 / 64)
+    assert mcnemar_test(first, first) == 1.0
+
+
+def test_holm_steps_down():
+    # Hand-worked: sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, each no less than the one before.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
