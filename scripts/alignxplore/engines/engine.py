@@ -19,6 +19,9 @@ from alignxplore.prompts import Prompt
 
 log = logging.getLogger(__name__)
 
+ANSWERS = 1
+"""Part of every key: to be raised when the backends come to answer the same question otherwise."""
+
 _Ask = Callable[[Backend, list[int], Collection[int]], Iterator[list[tuple[int, Any]]]]
 """Asks a backend for the requests of these indices, leaving out those done; see Backend."""
 
@@ -93,7 +96,7 @@ class Engine:
         return [(record["logprob"], record["tokens"]) for record in records]
 
     def _keys(self, kind: str, settings: Any, requests: Sequence[list[Any]]) -> list[str]:
-        common = hashlib.sha256(json.dumps([self._identity, kind, settings], sort_keys=True).encode())
+        common = hashlib.sha256(json.dumps([ANSWERS, self._identity, kind, settings], sort_keys=True).encode())
         keys = []
         for request in requests:
             digest = common.copy()
