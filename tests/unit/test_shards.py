@@ -156,7 +156,7 @@ def test_files_without_records_are_named(tmp_path):
 
 
 def test_killed_in_the_middle_of_a_shard_leaves_nothing_and_reruns_alike(tmp_path):
-    raw = "".join(json.dumps(clear_record(str(i))) + "\n" for i in range(20_000))
+    raw = "".join(json.dumps(clear_record(str(i))) + "\n" for i in range(6_000))
     (tmp_path / "a.jsonl").write_text(raw)
     outputs = {name: str(tmp_path / f"out/{name}.parquet") for name in FILES}
     code = (
