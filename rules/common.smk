@@ -81,7 +81,7 @@ def psoups_entry(wildcards):
 
 
 def model_entry(name):
-    """A model's entry in the config, without what only its users need to know."""
+    """A model's entry in the config."""
     return config["models"][name]
 
 
@@ -186,6 +186,13 @@ def variants_of(stage):
         for name, entry in config["training"]["variants"].items()
         if entry["stage"] == stage
     ]
+
+
+def training_settings(stage, variant):
+    """TRL's settings as JSON, with the seed and the pinned revision of the model to start from."""
+    start = model_entry(config["training"]["variants"][variant]["from"])
+    pinned = {"revision": start["revision"]} if "revision" in start else {}
+    return json.dumps({**config["training"][stage], **pinned, "seed": config["seed"]})
 
 
 def variant_start(variant):

@@ -35,7 +35,7 @@ rule sft:
             TRAINING["variants"][wildcards.variant]["from"]
         ]["path"],
         prompts=json.dumps(prompts(*SFT_PROMPTS)),
-        settings=json.dumps({**TRAINING["sft"], "seed": config["seed"]}),
+        settings=lambda wildcards: training_settings("sft", wildcards.variant),
     message:
         "Cold start: fine-tuning {wildcards.variant} on D_cold"
     shell:
@@ -79,7 +79,7 @@ rule grpo:
             TRAINING["variants"][wildcards.variant]["from"]
         ]["path"],
         prompts=json.dumps(prompts(*GRPO_PROMPTS)),
-        settings=json.dumps({**TRAINING["grpo"], "seed": config["seed"]}),
+        settings=lambda wildcards: training_settings("grpo", wildcards.variant),
         judge=lambda wildcards: json.dumps(
             judge_entry(TRAINING["variants"][wildcards.variant]["judge"])
         ),

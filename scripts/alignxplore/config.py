@@ -36,6 +36,12 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
             for benchmark in entry.get("benchmarks", ()):
                 _known(f"{table}.{name}.benchmarks", benchmark, config["benchmarks"])
     _check_vpl(config)
+    for name, entry in config["judges"].items():
+        if entry["kind"] == "jud" and "sampling" not in entry:
+            _tells_logprobs(f"judges.{name}", entry["model"], config, "give it sampling, so that it writes its answer")
+    for name, entry in config["methods"].items():
+        if entry["kind"] == "pba":
+            _tells_logprobs(f"methods.{name}", entry["model"], config, "choose another model")
     _known("cold_start.teacher", config["cold_start"]["teacher"], config["models"])
     _known("cold_start.judge", config["cold_start"]["judge"], config["judges"])
     _check_results(config)
@@ -43,6 +49,11 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     made |= {f"models/gguf/{name}" for name in config.get("gguf", {})}
     for name, entry in config["training"]["variants"].items():
         _known(f"training.variants.{name}.from", entry["from"], config["models"])
+        if "chat_template" in config["models"][entry["from"]]:
+            raise UserError(
+                f"config: training.variants.{name}.from: training applies no chat_template options, which"
+                f" models.{entry['from']} has"
+            )
         if "judge" in entry:
             _known(f"training.variants.{name}.judge", entry["judge"], config["judges"])
     made |= {f"models/trained/{name}" for name in config["training"]["variants"]}
@@ -69,6 +80,11 @@ def _check_vpl(config: Mapping[str, Any]) -> None:
             origin = config["benchmarks"][benchmark].get("reverse_of", benchmark)
             if config["benchmarks"][origin].get("split", "").endswith("_ugc"):
                 raise UserError(f"config: methods.{name}.benchmarks: {benchmark!r} has no pairs to infer from")
+
+
+def _tells_logprobs(key: str, model: str, config: Mapping[str, Any], advice: str) -> None:
+    if config["models"][model].get("logprobs") is False:
+        raise UserError(f"config: {key}.model: {model!r} tells no log-probabilities, which are read here: {advice}")
 
 
 def _check_results(config: Mapping[str, Any]) -> None:

@@ -88,6 +88,6 @@ def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -
         p_chosen_ab=pl.Series(known[:, 0], dtype=pl.Float64),
         p_chosen_ba=pl.Series(known[:, 1], dtype=pl.Float64),
         correct=pl.Series(is_correct(known)),
-        position_flip=pl.Series(position_flip(known)),
+        position_flip=pl.Series(position_flip(probabilities)),
         unparsed=pl.Series(unparsed.sum(1), dtype=pl.Int8),
     )

@@ -63,7 +63,8 @@ class Judge:
             sampling = replace(self.sampling, seed=self.sampling.seed + attempt)
             completions = self.engine.generate([prompts[index] for index in open_], sampling)
             for index, completion in zip(open_, completions, strict=True):
-                selected[index] = parse_selection(completion.text)
+                if completion.finish_reason == "stop":
+                    selected[index] = parse_selection(completion.text)
         return np.array([{"A": 1.0, "B": 0.0, None: np.nan}[choice] for choice in selected])
 
     def _gain_margin(self, cases: Sequence[Mapping[str, Any]], preferences: Sequence[str]) -> np.ndarray:
@@ -95,16 +96,20 @@ def is_correct(probabilities: np.ndarray) -> np.ndarray:
 
 
 def position_flip(probabilities: np.ndarray) -> np.ndarray:
-    """Whether the two orders disagree about the better response."""
-    return (probabilities[:, 0] > 0.5) != (probabilities[:, 1] > 0.5)
+    """Whether the two orders disagree about the better response; one that is unknown (NaN) disagrees with none."""
+    known = ~np.isnan(probabilities).any(1)
+    return known & ((probabilities[:, 0] > 0.5) != (probabilities[:, 1] > 0.5))
 
 
 def parse_selection(text: str) -> Literal["A", "B"] | None:
     """The response that a written judgement selects.
 
     That is the last selection behind its reasoning, or, where it has none, the only response that it names there.
+    Reasoning that does not end selects nothing.
     """
-    answer = text.rpartition("</think>")[2]
+    _, closed, answer = text.rpartition("</think>")
+    if "<think>" in text and not closed:
+        return None
     found = _SELECTION.findall(answer) or list(set(map(str.upper, _MENTION.findall(answer))))
     if not found or (len(found) > 1 and not _SELECTION.search(answer)):
         return None

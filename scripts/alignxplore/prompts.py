@@ -16,7 +16,7 @@ import jinja2
 from alignxplore.errors import UserError
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_ARMED = re.compile(r"<(?=[|｜/\w])")
+_ARMED = re.compile(r"<(?=[|｜/\w])|\[(?=/?[A-Z_]+\])")
 _MARKED = re.compile(f"({_OPEN}[^{_CLOSE}]*{_CLOSE})")
 
 JUDGE_PREFILL = '{"selection": "Response'
@@ -51,7 +51,7 @@ def disarmed(text: str) -> str:
 
     A word joiner, which nobody sees, stands behind the bracket of whatever reads like a token or a tag.
     """
-    return "".join(_ARMED.sub("<\u2060", part) if is_user else part for part, is_user in split_marked(text))
+    return "".join(_ARMED.sub("\\g<0>\u2060", part) if is_user else part for part, is_user in split_marked(text))
 
 
 def split_marked(text: str) -> list[tuple[str, bool]]:
@@ -63,7 +63,8 @@ def split_marked(text: str) -> list[tuple[str, bool]]:
 class Templates:
     """The prompts of the experiment (paper appendix B) and its baselines, each from a file of the user's choice.
 
-    `paths` names those that will be rendered: a method of this class renders the template of its own name.
+    `paths` names those that will be rendered: a method of this class renders the template of its own name. `texts`
+    has them as they are written.
     """
 
     def __init__(self, **paths: str | Path):
@@ -72,6 +73,7 @@ class Templates:
         )
         environment.filters["user"] = mark_user_text
         self._templates = {name: _load(environment, path) for name, path in paths.items()}
+        self.texts = {name: Path(path).read_text(encoding="utf-8") for name, path in paths.items()}
 
     @classmethod
     def of_rule(cls, inputs: Mapping[str, Any]) -> "Templates":

@@ -31,7 +31,7 @@ ZERO3 = {
 JOB = """
 import hashlib, json, sys
 from pathlib import Path
-from alignxplore.prompts import Prompt
+from alignxplore.prompts import Prompt, Templates
 from alignxplore.training import common, grpo, sft
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
 
@@ -45,10 +45,10 @@ stage, model, output, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3
 questions = ["Post: travel", "likes humor, dislikes travel", "a joke would help", "no", "passport", "quick", "few", "x"]
 prompts = [Prompt(text) for text in questions]
 metrics = output.with_suffix(".parquet")
-facts = common.run_facts(stage, settings, model, "data", prompts)
+facts = common.run_facts(stage, settings, model, __file__, Templates())
 if stage == "sft":
     answers = ["<think>a joke</think>\\n<answer>likes humor</answer>" + " a joke" * n for n in range(len(questions))]
-    rows = sft.tokenise(common.load_tokenizer(model), prompts, answers)
+    rows = sft.tokenise(common.load_tokenizer(model, common.Settings({})), prompts, answers)
     trainer, schema = sft.make_trainer(settings, model, rows, output), SFT_METRICS
 else:
     def text_of(prompt, member):
@@ -56,9 +56,11 @@ else:
         return [5 + byte for byte in seed[: 2 + seed[0] % 6]] + [ends]
 
     def reward(parsed, cases):
-        return [float(len(item.preference) % 3) for item in parsed]
+        # Some groups without signal, so that one process has rollouts that need no gradient and the other has none.
+        return [1.0 if case["name"] % 2 else float(len(i.preference) % 3) for i, case in zip(parsed, cases)]
 
-    trainer, schema = grpo.make_trainer(settings, model, [{} for _ in prompts], prompts, reward, output), GRPO_METRICS
+    cases = [{"name": number} for number in range(len(prompts))]
+    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output), GRPO_METRICS
     ends = trainer.eos_token_ids[0]
     place = trainer.accelerator.process_index
 

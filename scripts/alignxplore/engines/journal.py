@@ -56,7 +56,7 @@ class Journal:
             return
         data = memoryview("".join(_line(key, record) for key, record in records).encode())
         try:
-            if self._file is None:
+            while self._file is None or os.fstat(self._file.fileno()).st_nlink == 0:  # `prune` may come in between
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._file = open(self.directory / f"{uuid.uuid4().hex}.jsonl", "ab", buffering=0)  # noqa: SIM115
                 fcntl.flock(self._file, fcntl.LOCK_EX)  # tells `prune` that the file is still written to
@@ -89,7 +89,7 @@ def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: 
     partial = target.with_suffix(".partial")
     with open(partial, "wb") as output:
         for path in sorted(directory.glob("*.jsonl")):
-            file = open(path, "rb")  # noqa: SIM115
+            file = open(path, "r+b")  # noqa: SIM115 - NFS locks only what may be written
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -153,9 +153,13 @@ class _Index:
             if number != opened:
                 if file:
                     file.close()
-                file, opened = open(self.paths[number], "rb"), number  # noqa: SIM115
-            file.seek(offset)  # type: ignore[union-attr]
-            parsed = _parsed(file.readline())  # type: ignore[union-attr]
+                # A file that has been pruned since is as if it had never been there.
+                path = self.paths[number]
+                file, opened = (open(path, "rb") if path.exists() else None), number  # noqa: SIM115
+            if file is None:
+                continue
+            file.seek(offset)
+            parsed = _parsed(file.readline())
             if parsed and parsed[0] == key:
                 found[key] = parsed[1]
         if file:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ TOP_LOGPROBS = 20
 ANSWER_TOKENS = 2048
 LONGEST_WAIT = 60.0
 """Seconds between two attempts at most, unless the server asks for more."""
+
+_BLANK = re.compile(r"\s")
 
 FATAL = (
     openai.AuthenticationError,
@@ -77,6 +80,11 @@ class OpenAIBackend:
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
         """One completion for each prompt, in the order in which they come in."""
+        if sampling.top_k and "top_k" not in self.request:
+            # Not every endpoint knows it, and some refuse a request that has it.
+            log.warning(
+                "model %s samples without top-k; where it can, say request: {top_k: %d}", self.path, sampling.top_k
+            )
 
         def one(index: int) -> Completion:
             settings: dict[str, Any] = {
@@ -105,8 +113,7 @@ class OpenAIBackend:
         def one(index: int) -> list[float]:
             prompt = prompts[index]
             asked = Prompt(f"{prompt.user}\nBegin your answer with {prompt.prefill}")
-            stem = prompt.prefill.rsplit(maxsplit=1)[-1].strip('"')
-            return self._ask(asked, settings, lambda reply: _selection(reply, stem, choices))
+            return self._ask(asked, settings, lambda reply: _selection(reply, prompt.prefill, choices))
 
         return self._side_by_side(one, len(prompts), done)
 
@@ -178,13 +185,17 @@ class OpenAIBackend:
         )
 
 
-def _selection(reply: Any, stem: str, choices: Sequence[str]) -> list[float]:
-    text = ""
+def _selection(reply: Any, prefill: str, choices: Sequence[str]) -> list[float]:
+    """Log-probabilities of the choices at the last place where the reply goes on from `prefill`, blanks aside."""
+    wanted = _BLANK.sub("", prefill)
+    text, found = "", None
     for token in reply.choices[0].logprobs.content or []:
-        if text.endswith(stem) and token.token in choices:
-            return choice_logprobs_from_top({top.token: top.logprob for top in token.top_logprobs}, choices)
+        if token.token in choices and _BLANK.sub("", text).endswith(wanted):
+            found = choice_logprobs_from_top({top.token: top.logprob for top in token.top_logprobs}, choices)
         text += token.token
-    raise BadReply(f"a reply selects no response: {text[:200]!r}")
+    if found is None:
+        raise BadReply(f"a reply selects no response: {text[:200]!r}")
+    return found
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

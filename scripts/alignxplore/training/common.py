@@ -41,22 +41,24 @@ from transformers import (
 from alignxplore import records
 from alignxplore.engines.engine import directory_hash
 from alignxplore.errors import UserError
-from alignxplore.prompts import Prompt
+from alignxplore.prompts import Templates
 from alignxplore.training.metrics import from_history
 
 log = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
-OWN_SETTINGS = ("attn_implementation", "dtype", "max_prompt_length", "synthesis_phrases")
-"""Settings that are not TRL's: how the model is loaded, the longest prompt in tokens that is trained on, and phrases
-by which reasoning that draws its observations together is known (section 4.5)."""
+OWN_SETTINGS = ("attn_implementation", "dtype", "max_prompt_length", "revision", "synthesis_phrases")
+"""Settings that are not TRL's: how and at which revision the model is loaded, the longest prompt in tokens that is
+trained on, and phrases by which reasoning that draws its observations together is known (section 4.5)."""
 
 MOST_LOGITS = 2**26
 """Logits are kept in memory up to this many, 256 MiB in float32."""
 
 DEFAULTS: dict[str, Any] = {
     "bf16": False,
+    # Processes may make unequally many forward passes, as some have rollouts without signal and others have none.
+    "ddp_broadcast_buffers": False,
     "dataloader_num_workers": 0,
     "dataloader_pin_memory": False,
     "disable_tqdm": True,
@@ -77,6 +79,7 @@ class Settings:
     attn_implementation: str | None = None
     dtype: str = "float32"
     max_prompt_length: int | None = None
+    revision: str | None = None
     synthesis_phrases: Sequence[str] = ("putting", "taken together", "all in all", "overall", "in sum", "combining")
 
 
@@ -84,7 +87,13 @@ def check_settings(values: Mapping[str, Any], config: type[TrainingArguments]) -
     """Check setting names and plain types against TRL's `config` class; UserError names the key that is wrong."""
     fields = {field.name for field in dataclasses.fields(config) if field.init} - {"output_dir"}
     hints = typing.get_type_hints(config)
-    hints |= {"attn_implementation": str, "dtype": str, "max_prompt_length": int | None, "synthesis_phrases": list[str]}
+    hints |= {
+        "attn_implementation": str,
+        "dtype": str,
+        "max_prompt_length": int | None,
+        "revision": str | None,
+        "synthesis_phrases": list[str],
+    }
     for name, value in values.items():
         if name not in fields and name not in OWN_SETTINGS:
             near = difflib.get_close_matches(name, [*fields, *OWN_SETTINGS], 1)
@@ -132,10 +141,12 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) in members
 
 
-def load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: Path, settings: Settings) -> PreTrainedTokenizerBase:
     """The tokenizer of the model to train, from a Hugging Face directory or hub name."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=model.is_dir(), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(model), revision=settings.revision, local_files_only=model.is_dir(), trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError) as error:
         raise _unloadable(model, error) from error
     if tokenizer.eos_token_id is None:
@@ -151,6 +162,7 @@ def load_model(model: Path, settings: Settings) -> PreTrainedModel:
             str(model),
             dtype=getattr(torch, settings.dtype),
             use_safetensors=True,
+            revision=settings.revision,
             local_files_only=model.is_dir(),
             trust_remote_code=False,
             **load,
@@ -228,6 +240,7 @@ class _Interruptions(TrainerCallback):
 
     def __init__(self) -> None:
         self.is_stopping = False
+        self.states: tuple[Any, ...] | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -240,7 +253,7 @@ class _Interruptions(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
+        self.states = random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
         if self.is_stopping and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
@@ -251,7 +264,8 @@ class _Interruptions(TrainerCallback):
 
     def restore(self) -> None:
         """Set the random generators back to the end of the last step."""
-        own, numpy_state, torch_state, devices = self._states
+        assert self.states is not None, "no step has ended"
+        own, numpy_state, torch_state, devices = self.states
         random.setstate(own)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
@@ -271,7 +285,8 @@ def run(trainer: Trainer, checkpoint: Path | None = None) -> None:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except UserError:
         # Other processes wait for this one, and saving needs them all: theirs is the last regular checkpoint.
-        if trainer.accelerator.num_processes == 1 and trainer.state.global_step > 0:
+        # Where no step has ended since, the checkpoint that it began with is the state.
+        if trainer.accelerator.num_processes == 1 and interruptions.states is not None:
             interruptions.restore()
             trainer._save_checkpoint(trainer.model, trial=None)
             log.error("stopped behind step %d, which is saved: run again to go on", trainer.state.global_step)
@@ -314,21 +329,18 @@ def partial_directory(output: Path) -> Path:
 
 
 def run_facts(
-    stage: str, settings: Mapping[str, Any], model: str | Path, data: str | Path, prompts: Sequence[Prompt], **more: Any
+    stage: str, settings: Mapping[str, Any], model: str | Path, data: str | Path, templates: Templates, **more: Any
 ) -> dict[str, Any]:
     """What a training depends on, as JSON: a checkpoint of a run with other facts is not resumed."""
-    known = Path(model).is_dir()
-    content = hashlib.sha256(json.dumps([[prompt.user, prompt.prefill] for prompt in prompts]).encode())
-    versions = {name: version(name) for name in ("torch", "transformers", "trl")}
     return {
         "stage": stage,
         "model": str(model),
-        "model_content": directory_hash(model) if known else None,
+        "model_content": directory_hash(model) if Path(model).is_dir() else None,
         "data": str(data),
-        "prompts": len(prompts),
-        "prompts_content": content.hexdigest(),
+        "data_content": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
+        "templates": {n: hashlib.sha256(text.encode()).hexdigest() for n, text in sorted(templates.texts.items())},
         "settings": dict(settings),
-        "versions": versions,
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
         **more,
     }
 
@@ -367,9 +379,9 @@ def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:
 {yaml.safe_dump(front, sort_keys=False)}---
 # {name}
 
-Made by {kind[facts["stage"]]} from `{facts["model"]}`: {steps.height} steps on {facts["prompts"]} prompts of
-`{facts["data"]}`. It reads a user's behavioural signals, reasons between `<think>` tags, and describes the user's
-preferences between `<answer>` tags.
+Made by {kind[facts["stage"]]} from `{facts["model"]}`: {steps.height} steps on `{facts["data"]}`. It
+reads a user's behavioural signals, reasons between `<think>` tags, and describes the user's preferences between
+`<answer>` tags.
 
 | mean of the last quarter of the steps | |
 | --- | --- |

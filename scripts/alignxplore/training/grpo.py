@@ -200,7 +200,7 @@ def make_trainer(
     """A trainer of `model` on `prompts`, one for each of `cases`; the rewards of Eq. 3 come from `reward`."""
     checked = common.check_settings(settings, GRPOConfig)
     arguments = common.make_arguments(GRPOConfig, checked, DEFAULTS, common.partial_directory(output))
-    network, tokenizer = common.load_model(Path(model), checked), common.load_tokenizer(Path(model))
+    network, tokenizer = common.load_model(Path(model), checked), common.load_tokenizer(Path(model), checked)
     encoded = {str(index): encode(tokenizer, prompt) for index, prompt in enumerate(prompts)}
     limit = checked.max_prompt_length
     kept = [i for i in range(len(prompts)) if limit is None or len(encoded[str(i)]) <= limit]
@@ -253,6 +253,6 @@ def train(
     prompts = [templates.preference(case) for case in cases]
     trainer = make_trainer(settings, model, cases, prompts, reward, output)
     facts = common.run_facts(
-        "grpo", settings, model, data, prompts, judge={**judge, "model": engines.identity(judge["model"])}
+        "grpo", settings, model, data, templates, judge={**judge, "model": engines.identity(judge["model"])}
     )
     common.complete(trainer, facts, output, metrics, GRPO_METRICS)

@@ -108,7 +108,7 @@ def make_trainer(
         model=common.load_model(Path(model), checked),
         args=arguments,
         train_dataset=Dataset.from_list(list(kept)),
-        processing_class=common.load_tokenizer(Path(model)),
+        processing_class=common.load_tokenizer(Path(model), checked),
         callbacks=[common.Progress(FIGURES)],
     )
 
@@ -122,15 +122,15 @@ def train(
     metrics: str | Path,
 ) -> None:
     """Fine-tune `model` on `data`, D_cold (Eq. 7), save it in `output` and its steps in the Parquet file `metrics`."""
-    common.check_settings(settings, SFTConfig)
+    checked = common.check_settings(settings, SFTConfig)
     examples = records.read(data, records.DEMONSTRATION)
     if examples.is_empty():
         raise UserError(f"{data}: no example to train on; did every one of the teacher's outputs fail verification?")
     prompts = [templates.preference(case) for case in examples.iter_rows(named=True)]
-    rows = tokenise(common.load_tokenizer(Path(model)), prompts, examples["completion"].to_list())
+    rows = tokenise(common.load_tokenizer(Path(model), checked), prompts, examples["completion"].to_list())
     trainer = make_trainer(settings, model, rows, Path(output))
     common.complete(
-        trainer, common.run_facts("sft", settings, model, data, prompts), Path(output), metrics, SFT_METRICS
+        trainer, common.run_facts("sft", settings, model, data, templates), Path(output), metrics, SFT_METRICS
     )
 
 
