@@ -131,6 +131,14 @@ def test_one_target_asks_for_what_it_needs_alone(tree):
             lambda c: c["models"]["judge"].update(path="./nowhere"),
             "models.judge.path: there is no directory './nowhere'",
         ),
+        (
+            lambda c: c["models"].update(judge={"engine": "openai", "path": "m", "logprobs": False}),
+            "judges.judge.model: 'judge' tells no log-probabilities, which are read here: give it sampling",
+        ),
+        (
+            lambda c: c["models"]["backbone"].update(chat_template={"enable_thinking": False}),
+            "training.variants.no_rl.from: training applies no chat_template options",
+        ),
         (lambda c: c.pop("vpl"), "methods.vpl: kind 'vpl' needs the key 'vpl'"),
         (lambda c: c["vpl"].update(betta=1), "vpl.betta: unknown key; did you mean 'beta'?"),
         (lambda c: c["methods"]["vpl"].update(reasoning=True), "methods.vpl"),
