@@ -63,7 +63,7 @@ def test_what_was_answered_before_a_failure_is_kept(tmp_path):
         assert len(server.requests) < 60  # the rest was called off
         server.share, answered = 0.0, len(server.requests) - len(server.failed)
         load(server, tmp_path).generate(prompts, SAMPLING)
-        assert answered > 0 and len(server.requests) <= 60 + len(server.failed) + 2
+        assert answered > 0 and len(server.requests) == 60 + len(server.failed)  # nothing answered is asked again
 
 
 def test_retry_after_is_honoured(monkeypatch):

@@ -126,14 +126,27 @@ class OpenAIBackend:
     def _side_by_side(
         self, one: Callable[[int], T], count: int, done: Collection[int]
     ) -> Iterator[list[tuple[int, T]]]:
-        """`one` of each index that is not done, some at a time; the first failure calls off those not yet begun."""
+        """`one` of each index that is not done, some at a time.
+
+        The first failure calls off those not yet begun; those under way are waited for, since they are paid.
+        """
+        told = set()
+        failure: BaseException | None = None
         with ThreadPoolExecutor(self.concurrency) as pool:
             futures = {pool.submit(one, index): index for index in range(count) if index not in done}
             try:
                 for future in as_completed(futures):
+                    if failure := future.exception():
+                        break
+                    told.add(future)
                     yield [(futures[future], future.result())]
             finally:
-                pool.shutdown(cancel_futures=True)
+                for future in futures:
+                    future.cancel()
+        if failure:
+            late = [f for f in futures if f not in told and not f.cancelled() and not f.exception()]
+            yield [(futures[future], future.result()) for future in late]
+            raise failure
 
     def _ask(self, prompt: Prompt, settings: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         attempts = tenacity.Retrying(
