@@ -1,13 +1,13 @@
 """Cold-start data (paper 3.2): teacher generations, and those of them that a judge finds right (Eq. 7)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from alignxplore.engines import Engine, Sampling
-from alignxplore.formats import ANSWER_END, Parsed, parse_completion, render_completion
+from alignxplore.formats import Parsed, render_completion
+from alignxplore.inference import describe
 from alignxplore.prompts import Templates
 from alignxplore.rewards import Reward
 
@@ -24,8 +24,7 @@ def generate(
     rows = list(examples.iter_rows(named=True))
     prompts = [templates.preference(row, dimensions[row["example_id"]]) for row in rows for _ in range(generations)]
     results = []
-    for index, completion in enumerate(engine.generate(prompts, replace(sampling, stop=(ANSWER_END,)))):
-        parsed = parse_completion(completion.text, completion.finish_reason)
+    for index, (completion, parsed) in enumerate(describe(engine, prompts, sampling)):
         results.append(
             {
                 "example_id": rows[index // generations]["example_id"],

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from alignxplore.engines import Engine, Sampling
+from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.formats import ANSWER_END, Parsed, parse_completion
 from alignxplore.judging import Judge, is_correct, position_flip
-from alignxplore.prompts import Templates, signals_text
+from alignxplore.prompts import Prompt, Templates, signals_text
 
 Result = tuple[Parsed, str, int, int]
 """What a method says of a case, its finish reason, and the tokens of prompt and completion."""
@@ -39,13 +39,24 @@ def model_preferences(
     rows = list(cases.iter_rows(named=True))
     reasons = entry["reasoning"]
     prompts = [templates.preference(case) if reasons else templates.concise(case) for case in rows]
+    results: list[Result] = [
+        (parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens)
+        for completion, parsed in describe(engine, prompts, sampling, reasons)
+    ]
+    return preference_rows(rows, method, results)
+
+
+def describe(
+    engine: Engine, prompts: Sequence[Prompt], sampling: Sampling, reasons: bool = True
+) -> list[tuple[Completion, Parsed]]:
+    """What a model answers to prompts for a preference description, and r and d of each answer.
+
+    A model that `reasons` is stopped where its answer ends.
+    """
     if reasons:
         sampling = replace(sampling, stop=(ANSWER_END,))
-    results: list[Result] = []
-    for completion in engine.generate(prompts, sampling):
-        parsed = parse_completion(completion.text, completion.finish_reason, reasons)
-        results.append((parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens))
-    return preference_rows(rows, method, results)
+    completions = engine.generate(prompts, sampling)
+    return [(c, parse_completion(c.text, c.finish_reason, reasons)) for c in completions]
 
 
 def preference_rows(cases: Sequence[Mapping[str, Any]], method: str, results: Sequence[Result]) -> pl.DataFrame:

@@ -7,7 +7,8 @@ from typing import Any
 
 from alignxplore.engines import Engine, Sampling
 from alignxplore.errors import UserError
-from alignxplore.formats import ANSWER_END, Parsed, parse_completion
+from alignxplore.formats import Parsed
+from alignxplore.inference import describe
 from alignxplore.judging import Judge
 from alignxplore.prompts import Templates
 
@@ -44,9 +45,8 @@ def read_signals(text: str, source: str) -> dict[str, list[dict[str, str]]]:
 
 def infer(engine: Engine, templates: Templates, signals: Mapping[str, Any], sampling: Sampling) -> Parsed:
     """Reasoning r and preference description d for one user's signals (Eq. 1)."""
-    sampling = Sampling(**{**vars(sampling), "stop": (ANSWER_END,)})
-    (completion,) = engine.generate([templates.preference(signals)], sampling)
-    return parse_completion(completion.text, completion.finish_reason)
+    ((_, parsed),) = describe(engine, [templates.preference(signals)], sampling)
+    return parsed
 
 
 def compare(engine: Engine, templates: Templates, preference: str, post: str, first: str, second: str) -> float:

@@ -72,8 +72,8 @@ class Templates:
             trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False, undefined=jinja2.StrictUndefined
         )
         environment.filters["user"] = mark_user_text
-        self._templates = {name: _load(environment, path) for name, path in paths.items()}
-        self.texts = {name: Path(path).read_text(encoding="utf-8") for name, path in paths.items()}
+        self.texts = {name: _read(path) for name, path in paths.items()}
+        self._templates = {name: _compile(environment, path, self.texts[name]) for name, path in paths.items()}
 
     @classmethod
     def of_rule(cls, inputs: Mapping[str, Any]) -> "Templates":
@@ -127,10 +127,15 @@ def signals_text(case: Mapping[str, Any]) -> str:
     return "\n".join(f"{number}. Post: {line}" for number, line in enumerate(lines, 1))
 
 
-def _load(environment: jinja2.Environment, path: str | Path) -> jinja2.Template:
+def _read(path: str | Path) -> str:
     try:
-        return environment.from_string(Path(path).read_text(encoding="utf-8"))
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"prompt template {path}: {error.strerror or error}") from None
+
+
+def _compile(environment: jinja2.Environment, path: str | Path, text: str) -> jinja2.Template:
+    try:
+        return environment.from_string(text)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"prompt template {path}, line {error.lineno}: {error.message}") from None

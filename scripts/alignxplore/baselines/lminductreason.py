@@ -13,8 +13,8 @@ import polars as pl
 
 from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.errors import UserError
-from alignxplore.formats import Parsed, parse_completion
-from alignxplore.inference import Result, preference_rows
+from alignxplore.formats import Parsed
+from alignxplore.inference import Result, describe, preference_rows
 from alignxplore.judging import Judge, is_correct
 from alignxplore.prompts import Prompt, Templates
 
@@ -102,13 +102,13 @@ def _search_once(
 ) -> None:
     """Add one round to each search: all rules are asked for together, and all are tested together."""
     asked = [search for search in searches for _ in range(hypotheses)]
-    completions = engine.generate([search.prompt(templates) for search in asked], sampling)
-    rules = [parse_completion(c.text, c.finish_reason, reasons=False).preference for c in completions]
+    answers = describe(engine, [search.prompt(templates) for search in asked], sampling, reasons=False)
+    rules = [parsed.preference for _, parsed in answers]
     tests = [(pair, rule) for search, rule in zip(asked, rules, strict=True) for pair in search.pairs]
     verdicts = iter(is_correct(judge.p_chosen([pair for pair, _ in tests], [rule for _, rule in tests])).tolist())
     for search in searches:
         search.rounds.append([])
-    for search, rule, completion in zip(asked, rules, completions, strict=True):
+    for search, rule, (completion, _) in zip(asked, rules, answers, strict=True):
         # An empty rule explains nothing, whatever the judge selects without one.
         explains = tuple(next(verdicts) and bool(rule) for _ in search.pairs)
         search.rounds[-1].append(Hypothesis(rule, completion, explains))
