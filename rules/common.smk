@@ -9,7 +9,7 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.exceptions import WorkflowError
 
 from alignxplore.cli import prefer_own_library, prefer_own_programs
-from alignxplore.config import check_config
+from alignxplore.config import benchmark_origin, check_config
 from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError
 from alignxplore.imports import library_modules
@@ -63,10 +63,8 @@ def benchmarks_of(source):
     ]
 
 
-def reversed_benchmarks():
-    return [
-        name for name, entry in config["benchmarks"].items() if "reverse_of" in entry
-    ]
+def benchmarks_with(key):
+    return [name for name, entry in config["benchmarks"].items() if key in entry]
 
 
 def one_of(names):
@@ -224,7 +222,11 @@ def table_title(wildcards):
 
 
 def table_methods(wildcards):
-    """What a table needs to know of its rows."""
+    return methods_shown(config["tables"][wildcards.table]["methods"])
+
+
+def methods_shown(names):
+    """What a table or figure needs to know of its methods."""
     return [
         {
             "name": name,
@@ -234,30 +236,38 @@ def table_methods(wildcards):
                 if key in config["methods"][name]
             },
         }
-        for name in config["tables"][wildcards.table]["methods"]
+        for name in names
     ]
 
 
 def table_benchmarks(wildcards):
     """Benchmarks with whether training saw their dimensions."""
-    entries = config["benchmarks"]
 
     def in_domain(name):
-        origin = entries[entries[name].get("reverse_of", name)]
-        return origin["source"] == "alignx"
+        return benchmark_origin(config, name)["source"] == "alignx"
 
     names = config["tables"][wildcards.table]["benchmarks"]
     return [{"benchmark": name, "in_domain": in_domain(name)} for name in names]
 
 
+def judge_columns(entry):
+    """A column for each of the judges that a table or figure compares."""
+    return [
+        {"name": judge, "judge": judge, "benchmarks": entry["benchmarks"]}
+        for judge in entry["judges"]
+    ]
+
+
+def judgement_files(judges, methods):
+    return expand(
+        "results/judgements/{judge}/{method}.parquet", judge=judges, method=methods
+    )
+
+
 def table_judgements(wildcards):
     entry = config["tables"][wildcards.table]
-    judges = dict.fromkeys(column["judge"] for column in entry["columns"])
-    return expand(
-        "results/judgements/{judge}/{method}.parquet",
-        judge=judges,
-        method=entry["methods"],
-    )
+    judges = entry.get("judges") or [column["judge"] for column in entry["columns"]]
+    return judgement_files(dict.fromkeys(judges), entry["methods"])
 
 
 def table_wins(wildcards):
@@ -281,3 +291,18 @@ def training_metrics(figure):
         f"results/training/{variant}.parquet"
         for variant in config["figures"][figure]["variants"]
     ]
+
+
+def figure_inputs(wildcards):
+    """The query of a figure of accuracy, and what it reads beside judgements."""
+    entry = config["figures"][wildcards.figure]
+    inputs = {"sql": f"scripts/sql/accuracy_by_{entry['by']}.sql"}
+    if entry["by"] in ("dimension", "signals"):
+        inputs["cases"] = cases_of(entry["benchmarks"])
+    if entry["by"] == "dimension":
+        inputs["names"] = "resources/dimensions.csv"
+    if entry["by"] == "length":
+        inputs["preferences"] = [
+            f"results/preferences/{method}.parquet" for method in entry["methods"]
+        ]
+    return inputs

@@ -235,7 +235,7 @@ rule benchmark_reverse:
     benchmark:
         "benchmarks/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(reversed_benchmarks()),
+        benchmark=one_of(benchmarks_with("reverse_of")),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -247,3 +247,29 @@ rule benchmark_reverse:
         "Reversing signals and targets: {wildcards.benchmark}"
     script:
         "../scripts/benchmark_reverse.py"
+
+
+rule benchmark_truncate:
+    input:
+        cases=lambda wildcards: f"data/cases/{config['benchmarks'][wildcards.benchmark]['truncation_of']}.parquet",
+        library=library("benchmark_truncate.py"),
+    output:
+        cases="data/cases/{benchmark}.parquet",
+    log:
+        "logs/cases/{benchmark}.log",
+    benchmark:
+        "benchmarks/cases/{benchmark}.tsv"
+    wildcard_constraints:
+        benchmark=one_of(benchmarks_with("truncation_of")),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        benchmark="{benchmark}",
+        signals=lambda wildcards: config["benchmarks"][wildcards.benchmark]["signals"],
+    message:
+        "Keeping the first signals: {wildcards.benchmark}"
+    script:
+        "../scripts/benchmark_truncate.py"

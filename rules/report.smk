@@ -70,6 +70,45 @@ rule figure_words:
         "../scripts/figure_words.py"
 
 
+rule figure_accuracy:
+    input:
+        unpack(figure_inputs),
+        judgements=lambda wildcards: judgement_files(
+            config["figures"][wildcards.figure]["judges"],
+            config["figures"][wildcards.figure]["methods"],
+        ),
+        library=library("figure_accuracy.py"),
+    output:
+        svg=report(
+            "results/{figure}.svg",
+            caption="../resources/report/accuracy_by.rst",
+            category="Figures",
+        ),
+        png="results/{figure}.png",
+        csv="results/{figure}.csv",
+    log:
+        "logs/figures/{figure}.log",
+    benchmark:
+        "benchmarks/figures/{figure}.tsv"
+    wildcard_constraints:
+        figure=one_of(figures_of("accuracy")),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        by=lambda wildcards: config["figures"][wildcards.figure]["by"],
+        methods=lambda wildcards: methods_shown(
+            config["figures"][wildcards.figure]["methods"]
+        ),
+        columns=lambda wildcards: judge_columns(config["figures"][wildcards.figure]),
+    message:
+        "{wildcards.figure}: accuracy against what it may depend on"
+    script:
+        "../scripts/figure_accuracy.py"
+
+
 rule report:
     input:
         funnel=rules.gather_refined.output.funnel,

@@ -103,7 +103,7 @@ rule table_win_rates:
         table="{table}",
         title=table_title,
         note="Percent of cases won, ties counting half, with 95% bootstrap intervals over cases; * significantly "
-        "above 50% (t-test, p < 0.05).",
+        "above 50% (t-test, p < 0.05). The CSV also counts ties and cases in which the judge's two orders disagree.",
         methods=table_methods,
         columns=win_rate_columns,
         resamples=config["resamples"],
@@ -112,3 +112,81 @@ rule table_win_rates:
         "{wildcards.table}: win rates"
     script:
         "../scripts/table_win_rates.py"
+
+
+rule table_strengths:
+    input:
+        wins=table_wins,
+        published=config["published"],
+        sql="scripts/sql/win_rates.sql",
+        library=library("table_strengths.py"),
+    output:
+        csv=report(
+            "results/{table}.csv",
+            caption="../resources/report/strengths.rst",
+            category="Tables",
+        ),
+        markdown="results/{table}.md",
+    log:
+        "logs/tables/{table}.log",
+    benchmark:
+        "benchmarks/tables/{table}.tsv"
+    wildcard_constraints:
+        table=one_of(tables_of("strengths")),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        table="{table}",
+        title=table_title,
+        note="Bradley-Terry log strengths of mean 0 with 95% bootstrap intervals over cases: a difference of 1 is odds of "
+        "2.7 to 1. A tie is half a win for each, and one is added between every two methods.",
+        methods=table_methods,
+        columns=win_rate_columns,
+        resamples=config["resamples"],
+        seed=config["seed"],
+    message:
+        "{wildcards.table}: strengths of methods over all comparisons"
+    script:
+        "../scripts/table_strengths.py"
+
+
+rule table_judges:
+    input:
+        judgements=table_judgements,
+        published=config["published"],
+        sql="scripts/sql/accuracy.sql",
+        library=library("table_judges.py"),
+    output:
+        csv=report(
+            "results/{table}.csv",
+            caption="../resources/report/judges.rst",
+            category="Tables",
+        ),
+        markdown="results/{table}.md",
+    log:
+        "logs/tables/{table}.log",
+    benchmark:
+        "benchmarks/tables/{table}.tsv"
+    wildcard_constraints:
+        table=one_of(tables_of("judges")),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        table="{table}",
+        title=table_title,
+        note="Beside the first judge: percent of verdicts alike, Cohen's kappa, Kendall's tau-b of the two rankings of the "
+        "methods with its 95% bootstrap interval over cases, and the pairs of methods that are ranked oppositely.",
+        methods=table_methods,
+        columns=lambda wildcards: judge_columns(config["tables"][wildcards.table]),
+        resamples=config["resamples"],
+        seed=config["seed"],
+    message:
+        "{wildcards.table}: what judges agree on"
+    script:
+        "../scripts/table_judges.py"

@@ -8,7 +8,8 @@ def main(snakemake):
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
     parquet = {"judgements": inputs.judgements}
     found = tables.compare_methods(inputs.sql, parquet, params.methods, params.columns, inputs.published, params.table)
-    cells = tables.accuracy_cells(found, params.resamples, params.seed)
+    changes = {c["name"]: c["change_from"] for c in params.columns if "change_from" in c}
+    cells = tables.accuracy_cells(found, params.resamples, params.seed, changes)
     tables.write_cells(found, cells, params.title, params.note, output.csv, output.markdown)
 
 

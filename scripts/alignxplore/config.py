@@ -11,6 +11,19 @@ import yaml
 from alignxplore.errors import UserError
 
 
+DERIVED = ("reverse_of", "truncation_of")
+"""Keys under which a benchmark names the one that it is made from."""
+
+
+def benchmark_origin(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The entry of the benchmark that `name` is made from, or its own where it is made from data."""
+    entry = config["benchmarks"][name]
+    for key in DERIVED:
+        if key in entry:
+            return config["benchmarks"][entry[key]]
+    return entry
+
+
 def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     """Raise a UserError that names the first offending key, if there is one."""
     schema = yaml.safe_load(schema_file.read_text(encoding="utf-8"))
@@ -19,11 +32,14 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     if error is not None:
         raise UserError(f"config: {_describe(error)}")
     for name, entry in config["benchmarks"].items():
-        if "reverse_of" in entry:
-            _known(f"benchmarks.{name}.reverse_of", entry["reverse_of"], config["benchmarks"])
-            if "reverse_of" in config["benchmarks"][entry["reverse_of"]]:
-                raise UserError(f"config: benchmarks.{name}.reverse_of: {entry['reverse_of']!r} is itself reversed")
-        elif entry["source"] == "alignx":
+        for key in DERIVED:
+            if key in entry:
+                _known(f"benchmarks.{name}.{key}", entry[key], config["benchmarks"])
+                if "source" not in config["benchmarks"][entry[key]]:
+                    raise UserError(f"config: benchmarks.{name}.{key}: {entry[key]!r} is itself made from another")
+        if "source" not in entry:
+            continue
+        if entry["source"] == "alignx":
             _known(f"benchmarks.{name}.split", entry["split"], config["data"]["splits"])
         else:
             _known(f"benchmarks.{name}.dimension", entry["dimension"], config["data"]["psoups"])
@@ -77,8 +93,7 @@ def _check_vpl(config: Mapping[str, Any]) -> None:
         if config["models"][entry["model"]]["engine"] != "transformers":
             raise UserError(f"config: methods.{name}.model: {entry['model']!r} needs the engine 'transformers'")
         for benchmark in entry.get("benchmarks", config["benchmarks"]):
-            origin = config["benchmarks"][benchmark].get("reverse_of", benchmark)
-            if config["benchmarks"][origin].get("split", "").endswith("_ugc"):
+            if benchmark_origin(config, benchmark).get("split", "").endswith("_ugc"):
                 raise UserError(f"config: methods.{name}.benchmarks: {benchmark!r} has no pairs to infer from")
 
 
@@ -96,31 +111,63 @@ def _check_results(config: Mapping[str, Any]) -> None:
             for benchmark in benchmarks:
                 _known(f"online.groups.{group}", benchmark, config["benchmarks"])
     for name, entry in config["tables"].items():
-        for method in entry.get("methods", ()):
-            _known(f"tables.{name}.methods", method, config["methods"])
-            if entry["kind"] == "win_rates":
-                _describes(f"tables.{name}.methods", method, config)
+        key = f"tables.{name}"
+        if entry["kind"] in ("win_rates", "strengths"):
+            if not online:
+                raise UserError(f"config: {key}: comparisons of responses need the key 'online'")
+            _check_methods(key, entry["methods"], online["groups"].values(), config, describing=True)
+        elif entry["kind"] == "accuracy":
+            names = [column["name"] for column in entry["columns"]]
+            for place, column in enumerate(entry["columns"]):
+                _check_judged(f"{key}.columns.{place}", column["judge"], column["benchmarks"], config)
+                _check_methods(key, entry["methods"], [column["benchmarks"]], config)
+                if "change_from" in column:
+                    others = [other for other in names if other != column["name"]]
+                    _known(f"{key}.columns.{place}.change_from", column["change_from"], others)
+        elif entry["kind"] == "judges":
+            for judge in entry["judges"]:
+                _check_judged(key, judge, entry["benchmarks"], config)
+            _check_methods(key, entry["methods"], [entry["benchmarks"]], config)
         for benchmark in entry.get("benchmarks", ()):
-            _known(f"tables.{name}.benchmarks", benchmark, config["benchmarks"])
-        for place, column in enumerate(entry.get("columns", ())):
-            _known(f"tables.{name}.columns.{place}.judge", column["judge"], config["judges"])
-            judged = config["judges"][column["judge"]].get("benchmarks", config["benchmarks"])
-            for benchmark in column["benchmarks"]:
-                _known(f"tables.{name}.columns.{place}.benchmarks", benchmark, judged)
-                for method in entry["methods"]:
-                    described = config["methods"][method].get("benchmarks", config["benchmarks"])
-                    _known(f"methods.{method}.benchmarks, which tables.{name} needs", benchmark, described)
-        if entry["kind"] == "win_rates" and not online:
-            raise UserError(f"config: tables.{name}: win rates need the key 'online'")
+            _known(f"{key}.benchmarks", benchmark, config["benchmarks"])
     for name, entry in config["figures"].items():
+        key = f"figures.{name}"
         if entry["kind"] == "training":
             for variant in entry["variants"]:
-                _known(f"figures.{name}.variants", variant, config["training"]["variants"])
+                _known(f"{key}.variants", variant, config["training"]["variants"])
+        elif entry["kind"] == "words":
+            _known(f"{key}.benchmark", entry["benchmark"], config["benchmarks"])
+            _check_methods(key, entry["methods"], [[entry["benchmark"]]], config, describing=True)
         else:
-            _known(f"figures.{name}.benchmark", entry["benchmark"], config["benchmarks"])
-            for method in entry["methods"]:
-                _known(f"figures.{name}.methods", method, config["methods"])
-                _describes(f"figures.{name}.methods", method, config)
+            for judge in entry["judges"]:
+                _check_judged(key, judge, entry["benchmarks"], config)
+                if entry["by"] == "confidence":
+                    _known(f"{key}.judges", judge, _selecting(config["judges"]))
+            _check_methods(key, entry["methods"], [entry["benchmarks"]], config, describing=entry["by"] == "length")
+
+
+def _check_judged(key: str, judge: str, benchmarks: Iterable[str], config: Mapping[str, Any]) -> None:
+    """That there is such a judge, and that it is asked about these benchmarks."""
+    _known(f"{key}.judge", judge, config["judges"])
+    for benchmark in benchmarks:
+        _known(f"{key}.benchmarks", benchmark, config["judges"][judge].get("benchmarks", config["benchmarks"]))
+
+
+def _check_methods(
+    key: str,
+    methods: Iterable[str],
+    groups: Iterable[Iterable[str]],
+    config: Mapping[str, Any],
+    describing: bool = False,
+) -> None:
+    """That there are such methods with these benchmarks, which describe preferences where that is needed."""
+    for method in methods:
+        _known(f"{key}.methods", method, config["methods"])
+        if describing:
+            _describes(f"{key}.methods", method, config)
+        described = config["methods"][method].get("benchmarks", config["benchmarks"])
+        for benchmark in (benchmark for group in groups for benchmark in group):
+            _known(f"methods.{method}.benchmarks, which {key} needs", benchmark, described)
 
 
 def _describes(key: str, method: str, config: Mapping[str, Any]) -> None:

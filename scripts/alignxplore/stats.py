@@ -41,3 +41,41 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return adjusted.tolist()
+
+
+def bradley_terry(wins: np.ndarray) -> np.ndarray:
+    """Log strengths (..., k), of mean 0, from games won (..., k, k): of row against column, a tie half for each.
+
+    A difference of log strengths is the log odds of winning. One tie is added between every two methods, so that one
+    that always wins has a finite strength. Newman's iteration (2023) to the maximum of the likelihood.
+    """
+    methods = wins.shape[-1]
+    wins = wins + 0.5 * (1 - np.eye(methods))
+    strength = np.ones(wins.shape[:-1])
+    for _ in range(10_000):
+        share = 1 / (strength[..., :, None] + strength[..., None, :])
+        new = (wins * share * strength[..., None, :]).sum(-1) / (wins.swapaxes(-1, -2) * share).sum(-1)
+        new /= np.exp(np.log(new).mean(-1, keepdims=True))
+        done = np.allclose(new, strength, rtol=1e-10, atol=0)
+        strength = new
+        if done:
+            break
+    return np.log(strength)
+
+
+def resampled_counts(cases: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each case is drawn in each bootstrap sample: (resamples, cases)."""
+    return np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=resamples)
+
+
+def cohen_kappa(first: Sequence[float], second: Sequence[float]) -> float:
+    """Agreement of two judges' verdicts (0 or 1) beyond that of chance; 1 where both give one and the same verdict."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+    return 1.0 if chance == 1 else float(((a == b).mean() - chance) / (1 - chance))
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a proportion."""
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

@@ -5,10 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars as pl
+from scipy.stats import kendalltau
 
 from alignxplore.errors import UserError
-from alignxplore.stats import bootstrap_interval, holm, mcnemar_test, paired_t_test
+from alignxplore.stats import (
+    bootstrap_interval,
+    bradley_terry,
+    cohen_kappa,
+    holm,
+    mcnemar_test,
+    paired_t_test,
+    resampled_counts,
+    wilson_interval,
+)
 
 SIGNIFICANT = 0.05
 CELLS = pl.Schema(
@@ -24,13 +35,64 @@ CELLS = pl.Schema(
         "paper": pl.Float64(),
     }
 )
-"""Columns of a win-rate CSV: percentages, with a 95% interval `low` to `high` over cases."""
+"""What accuracy and win-rate CSVs share: percentages, with a 95% interval `low` to `high` over cases."""
 ACCURACY_CELLS = pl.Schema(
-    {**CELLS, "mcnemar_holm": pl.Float64(), "position_flip": pl.Float64(), "unparsed": pl.Float64()}
+    {
+        **CELLS,
+        "mcnemar_holm": pl.Float64(),
+        "position_flip": pl.Float64(),
+        "unparsed": pl.Float64(),
+        "change": pl.Float64(),
+        "change_low": pl.Float64(),
+        "change_high": pl.Float64(),
+    }
 )
-"""Those of an accuracy CSV: also the p-value of McNemar's exact test against the column's best, adjusted over the
-column by Holm's method, and the percentages of cases in which the judge's two orders disagree, and of orders in which
-a judge that writes selected nothing."""
+"""Columns of an accuracy CSV: also the p-value of McNemar's exact test against the column's best, adjusted over the
+column by Holm's method; the percentages of cases in which the judge's two orders disagree, and of orders in which a
+judge that writes selected nothing; and the change, in points, from the column that `change_from` names."""
+WIN_RATE_CELLS = pl.Schema({**CELLS, "ties": pl.Float64(), "disagreements": pl.Float64()})
+"""Columns of a win-rate CSV: also the percentages of ties, and of cases in which the judge's two orders disagree."""
+STRENGTHS = pl.Schema(
+    {
+        "method": pl.String(),
+        "column": pl.String(),
+        "n": pl.Int64(),
+        "strength": pl.Float64(),
+        "low": pl.Float64(),
+        "high": pl.Float64(),
+    }
+)
+"""Bradley-Terry log strengths with 95% bootstrap intervals; `n` counts the cases in which all methods meet."""
+POINTS = pl.Schema(
+    {
+        "panel": pl.String(),
+        "series": pl.String(),
+        "x": pl.Float64(),
+        "label": pl.String(),
+        "n": pl.Int64(),
+        "accuracy": pl.Float64(),
+        "low": pl.Float64(),
+        "high": pl.Float64(),
+    }
+)
+"""Points of a figure of accuracy: percentages of `n` cases with Wilson's 95% intervals, by judge and method."""
+JUDGES = pl.Schema(
+    {
+        "judge": pl.String(),
+        "n": pl.Int64(),
+        "position_flip": pl.Float64(),
+        "unparsed": pl.Float64(),
+        "agreement": pl.Float64(),
+        "kappa": pl.Float64(),
+        "kendall_tau": pl.Float64(),
+        "tau_low": pl.Float64(),
+        "tau_high": pl.Float64(),
+        "swapped": pl.Int64(),
+        "ranking": pl.String(),
+    }
+)
+"""A judge's failings, and how its verdicts (`agreement` in percent, Cohen's kappa) and its ranking of the methods
+(Kendall's tau-b, `swapped` pairs of methods) compare with those of the table's first judge."""
 
 
 def query(sql: str | Path, parquet: Mapping[str, Sequence[str]], relations: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -117,11 +179,14 @@ def compare_methods(
     return query(sql, parquet, relations)
 
 
-def accuracy_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
+def accuracy_cells(
+    found: pl.DataFrame, resamples: int, seed: int, changes: Mapping[str, str] | None = None
+) -> pl.DataFrame:
     """ACCURACY_CELLS of an accuracy table. `p_value` compares a method with the best of its column by a paired t-test.
 
     The best is sought among methods that are not for reference (golden preference, large models), as in the
-    paper's Table 2; `mark` is "*" where that best is significantly better, "best" on the best itself.
+    paper's Table 2; `mark` is "*" where that best is significantly better, "best" on the best itself. `changes` maps
+    columns to those from which a change is counted, over the same cases.
     """
     rows = found.to_dicts()
     best: dict[str, dict[str, Any]] = {}
@@ -129,6 +194,7 @@ def accuracy_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
         leader = best.get(row["column"])
         if not row["reference"] and (leader is None or row["percent"] > leader["percent"]):
             best[row["column"]] = row
+    by_place = {(row["method"], row["column"]): row for row in rows}
     cells = []
     for row in rows:
         leader = best.get(row["column"])
@@ -141,7 +207,10 @@ def accuracy_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
             p_value = paired_t_test(leader["outcomes"], row["outcomes"])
             mcnemar = mcnemar_test(leader["outcomes"], row["outcomes"])
             mark = "*" if p_value < SIGNIFICANT and leader["percent"] > row["percent"] else None
-        cells.append({**row, "p_value": p_value, "mcnemar_holm": mcnemar, "mark": mark})
+        change = {"change": None, "change_low": None, "change_high": None}
+        if changes and row["column"] in changes:
+            change = _change(by_place[row["method"], changes[row["column"]]], row, resamples, seed)
+        cells.append({**row, **change, "p_value": p_value, "mcnemar_holm": mcnemar, "mark": mark})
     for column in best:
         compared = [cell for cell in cells if cell["column"] == column and cell["mcnemar_holm"] is not None]
         for cell, adjusted in zip(compared, holm([cell["mcnemar_holm"] for cell in compared]), strict=True):
@@ -149,14 +218,24 @@ def accuracy_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
     return _cells(cells, ACCURACY_CELLS, resamples, seed)
 
 
+def _change(old: Mapping[str, Any], new: Mapping[str, Any], resamples: int, seed: int) -> dict[str, float | None]:
+    """The paired change between two columns, whose benchmarks may differ in name but not in cases."""
+    ids = [[case.partition(" ")[2] for case in row["cases"]] for row in (old, new)]
+    if ids[0] != ids[1]:
+        raise UserError(f"{new['method']}: columns {old['column']!r} and {new['column']!r} are of other cases")
+    difference = np.subtract(new["outcomes"], old["outcomes"])
+    low, high = bootstrap_interval(difference, resamples, seed)
+    return {"change": 100 * float(difference.mean()), "change_low": 100 * low, "change_high": 100 * high}
+
+
 def win_rate_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
-    """CELLS of a win-rate table. `p_value` tests the rate against 50%; `mark` is "*" on a significant win."""
+    """WIN_RATE_CELLS. `p_value` tests the rate against 50%; `mark` is "*" on a significant win."""
     cells = []
     for row in found.to_dicts():
         p_value = paired_t_test(row["outcomes"], [0.5] * row["n"])
         mark = "*" if p_value < SIGNIFICANT and row["percent"] > 50 else None
         cells.append({**row, "p_value": p_value, "mark": mark})
-    return _cells(cells, CELLS, resamples, seed)
+    return _cells(cells, WIN_RATE_CELLS, resamples, seed)
 
 
 def _cells(rows: list[dict[str, Any]], schema: pl.Schema, resamples: int, seed: int) -> pl.DataFrame:
@@ -165,8 +244,92 @@ def _cells(rows: list[dict[str, Any]], schema: pl.Schema, resamples: int, seed: 
         row |= {"low": 100 * low, "high": 100 * high}
     cells = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
     tests = [name for name in ("p_value", "mcnemar_holm") if name in schema]
-    shares = [name for name in ("percent", "low", "high", "position_flip", "unparsed") if name in schema]
+    shares = [name for name in schema if schema[name] == pl.Float64 and name not in (*tests, "paper")]
     return cells.with_columns(pl.col(shares).round(2), pl.col(tests).round(6))
+
+
+def strength_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
+    """STRENGTHS of the methods in a win-rate query's result; a case's games are drawn together in the bootstrap."""
+    methods = found["method"].unique(maintain_order=True).to_list()
+    rows = []
+    for group in found["group"].unique(maintain_order=True):
+        games = found.filter(pl.col("group") == group).to_dicts()
+        cases = games[0]["cases"]
+        for game in games:
+            if game["cases"] != cases:
+                raise UserError(f"{game['method']} and {game['opponent']} met on other cases: {game['column']}")
+        counts = np.vstack([np.ones(len(cases)), resampled_counts(len(cases), resamples, seed)])
+        wins = np.zeros((len(counts), len(methods), len(methods)))
+        for game in games:
+            won = counts @ np.asarray(game["outcomes"])
+            wins[:, methods.index(game["method"]), methods.index(game["opponent"])] = won
+        strengths = bradley_terry(wins)
+        low, high = np.percentile(strengths[1:], [2.5, 97.5], axis=0)
+        rows += zip(methods, [group] * len(methods), [len(cases)] * len(methods), strengths[0], low, high, strict=True)
+    table = pl.DataFrame(rows, schema=STRENGTHS, orient="row")
+    return table.with_columns(pl.col("strength", "low", "high").round(4))
+
+
+def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
+    """JUDGES from an accuracy query's result whose columns are judges over the same benchmarks."""
+    methods = found["method"].unique(maintain_order=True).to_list()
+    judges = column_order(found)
+    verdicts = {}
+    for judge in judges:
+        own = {row["method"]: row for row in found.filter(pl.col("column") == judge).to_dicts()}
+        verdicts[judge] = np.array([own[method]["outcomes"] for method in methods])
+    cases = found["cases"][0].to_list()
+    for row in found.to_dicts():
+        if row["cases"] != cases:
+            raise UserError(f"judges are compared on one set of cases; {row['column']} has others of {row['method']}")
+    counts = resampled_counts(len(cases), resamples, seed)
+    first = verdicts[judges[0]]
+    rows = []
+    for judge in judges:
+        mine = verdicts[judge]
+        accuracies, others = mine.mean(1), first.mean(1)
+        taus = [_tau(*pair) for pair in zip(counts @ mine.T, counts @ first.T, strict=True)]
+        place = np.argsort(-accuracies, kind="stable")
+        compared = {
+            "agreement": 100 * (mine == first).mean(),
+            "kappa": cohen_kappa(mine.ravel(), first.ravel()),
+            "kendall_tau": _tau(accuracies, others),
+            "tau_low": np.nanpercentile(taus, 2.5),
+            "tau_high": np.nanpercentile(taus, 97.5),
+            "swapped": _swapped(accuracies, others),
+        }
+        own = found.filter(pl.col("column") == judge)
+        rows.append(
+            {
+                "judge": judge,
+                "n": mine.size,
+                "position_flip": own["position_flip"].mean(),
+                "unparsed": own["unparsed"].mean(),
+                **(compared if judge != judges[0] else dict.fromkeys(compared)),
+                "ranking": " > ".join(methods[index] for index in place),
+            }
+        )
+    figures = [name for name in JUDGES if JUDGES[name] == pl.Float64]
+    return pl.DataFrame(rows, schema=JUDGES).with_columns(pl.col(figures).round(4))
+
+
+def points(found: pl.DataFrame) -> pl.DataFrame:
+    """POINTS from the result of a query accuracy_by_*.sql, which counts `correct` of `n` cases."""
+    rows = []
+    for row in found.to_dicts():
+        low, high = wilson_interval(row["correct"], row["n"])
+        rows.append({**row, "accuracy": 100 * row["correct"] / row["n"], "low": 100 * low, "high": 100 * high})
+    return pl.DataFrame(rows, schema=POINTS).with_columns(pl.col("x", "accuracy", "low", "high").round(4))
+
+
+def _tau(first: np.ndarray, second: np.ndarray) -> float:
+    return float(kendalltau(first, second).statistic)
+
+
+def _swapped(first: np.ndarray, second: np.ndarray) -> int:
+    """Pairs of methods that two judges rank oppositely."""
+    signs = [np.sign(values[:, None] - values[None, :]) for values in (first, second)]
+    return int((signs[0] * signs[1] < 0).sum()) // 2
 
 
 def column_order(found: pl.DataFrame) -> list[str]:
@@ -190,7 +353,8 @@ def _cell(row: Mapping[str, Any]) -> str:
     figure = f"{row['percent']:.1f}{'*' if row['mark'] == '*' else ''}"
     figure = f"**{figure}**" if row["mark"] == "best" else figure
     paper = "" if row["paper"] is None else f"<br>paper {row['paper']:.2f}"
-    return f"{figure} [{row['low']:.1f}, {row['high']:.1f}]{paper}"
+    change = "" if row.get("change") is None else f"<br>{row['change']:+.1f}"
+    return f"{figure} [{row['low']:.1f}, {row['high']:.1f}]{change}{paper}"
 
 
 def write_cells(
@@ -201,6 +365,12 @@ def write_cells(
     Path(markdown).write_text(cells_markdown(title, note, cells, column_order(found)), encoding="utf-8")
 
 
+def write_rows(rows: pl.DataFrame, title: str, note: str, csv: str | Path, markdown: str | Path) -> None:
+    """Write a table as it is, as CSV and Markdown."""
+    rows.write_csv(csv)
+    Path(markdown).write_text(rows_markdown(title, note, rows), encoding="utf-8")
+
+
 def rows_markdown(title: str, note: str, rows: pl.DataFrame) -> str:
     """A table as it is."""
     head = ["| " + " | ".join(name.replace("_", " ") for name in rows.columns) + " |", "|" + " --- |" * rows.width]
@@ -209,6 +379,8 @@ def rows_markdown(title: str, note: str, rows: pl.DataFrame) -> str:
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.2f}" if isinstance(value, float) else str(value)

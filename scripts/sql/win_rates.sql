@@ -1,31 +1,30 @@
--- Table 3: how often the response under one method's description beats that under another's, ties counting half.
+-- Table 3: how often the response under one method's description beats that under another's, ties counting half, with
+-- the shares of ties and of cases in which the judge's two orders of presentation disagree.
 -- Relations: wins, methods(position, method, label, paper), columns(position, name, benchmark, paper),
 --            paper(method, "column", percent).
 WITH games AS (
     SELECT
-        method_a AS method,
-        method_b AS opponent,
+        unnest([method_a, method_b]) AS method,
+        unnest([method_b, method_a]) AS opponent,
+        unnest(CASE outcome WHEN 'a' THEN [1.0, 0.0] WHEN 'b' THEN [0.0, 1.0] ELSE [0.5, 0.5] END)::DOUBLE AS won,
+        outcome = 'tie' AS tie,
+        (p_a_ab > 0.5) <> (p_a_ba > 0.5) AS disagreement,
         benchmark,
-        case_id,
-        CASE outcome WHEN 'a' THEN 1.0 WHEN 'b' THEN 0.0 ELSE 0.5 END AS won
-    FROM wins
-    UNION ALL
-    SELECT
-        method_b,
-        method_a,
-        benchmark,
-        case_id,
-        CASE outcome WHEN 'a' THEN 0.0 WHEN 'b' THEN 1.0 ELSE 0.5 END
+        case_id
     FROM wins
 )
 SELECT
     m.label AS method,
+    o.label AS opponent,
+    c.name AS "group",
     c.name || ', against ' || o.label AS "column",
     c.position * (SELECT count(*) FROM methods) + o.position AS column_position,
     list(g.benchmark || ' ' || g.case_id ORDER BY g.benchmark, g.case_id) AS cases,
-    list(g.won::DOUBLE ORDER BY g.benchmark, g.case_id) AS outcomes,
+    list(g.won ORDER BY g.benchmark, g.case_id) AS outcomes,
     count(*) AS n,
-    100 * avg(g.won::DOUBLE) AS percent,
+    100 * avg(g.won) AS percent,
+    100 * avg(g.tie::DOUBLE) AS ties,
+    100 * avg(g.disagreement::DOUBLE) AS disagreements,
     any_value(p.percent) AS paper
 FROM games AS g
 JOIN methods AS m ON m.method = g.method

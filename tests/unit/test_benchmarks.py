@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 from alignx_samples import direction, random_examples
 from alignxplore import records
-from alignxplore.data.benchmarks import alignx_cases, psoups_cases, reverse
+from alignxplore.data.benchmarks import alignx_cases, psoups_cases, reverse, truncate
 from alignxplore.data.wording import Wording
 from alignxplore.errors import UserError
 from test_psoups import COLD, KIND, REAL, SIGNALS, record, write
@@ -92,3 +92,20 @@ def test_what_cannot_be_reversed(psoups, wording):
     one_sided = psoups.filter(pl.col("golden_preference") == KIND)
     with pytest.raises(UserError, match="'r': style needs one persona in each direction"):
         reverse(one_sided, "r", wording)
+
+
+def test_truncation_keeps_the_first_signals(alignx, wording):
+    short = truncate(alignx, "alignx_test_2", 2)
+    assert short.schema == records.CASE and set(short["benchmark"]) == {"alignx_test_2"}
+    for old, new in zip(alignx.to_dicts(), short.to_dicts(), strict=True):
+        assert new == {**old, "benchmark": "alignx_test_2", "pairs": old["pairs"][:2]}
+    with pytest.raises(UserError, match="'alignx_test_9': no case has more than 4 signals"):
+        truncate(alignx, "alignx_test_9", 4)
+
+
+def test_truncation_takes_pairs_before_comments(wording):
+    cases = alignx_cases(random_examples(20, seed=2), "mixed", wording)
+    assert set(cases["ugc"].list.len()) != {0}
+    for keep in (1, 3, 5):
+        for old, new in zip(cases.to_dicts(), truncate(cases, "short", keep).to_dicts(), strict=True):
+            assert (old["pairs"] + old["ugc"])[:keep] == new["pairs"] + new["ugc"]

@@ -27,6 +27,6 @@ def test_every_published_figure_is_named_as_in_the_resource():
         published = {(row["table"], row["method"], row["column"]) for row in csv.DictReader(file)}
     for name in ("table2", "table4", "table5"):
         labels = [CONFIG["methods"][method]["paper"] for method in CONFIG["tables"][name]["methods"]]
-        columns = [column["paper"] for column in CONFIG["tables"][name]["columns"]]
+        columns = [column["paper"] for column in CONFIG["tables"][name]["columns"] if "paper" in column]
         missing = {(name, label, column) for label in labels for column in columns} - published
         assert not missing

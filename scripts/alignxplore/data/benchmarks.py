@@ -1,4 +1,4 @@
-"""Benchmark cases from splits and P-SOUPS files, and their reversal (paper 4.4)."""
+"""Benchmark cases from splits and P-SOUPS files, their reversal (paper 4.4), and their truncation."""
 
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,19 @@ def reverse(cases: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
             }
         )
     return pl.DataFrame(rows, schema=CASE)
+
+
+def truncate(cases: pl.DataFrame, name: str, signals: int) -> pl.DataFrame:
+    """The benchmark `name`: `cases` with the first `signals` of each user's signals, pairs before comments.
+
+    Case ids stay. Raises UserError where no case has more signals than that.
+    """
+    pairs = pl.col("pairs").list.head(signals)
+    ugc = pl.col("ugc").list.head((signals - pairs.list.len().cast(pl.Int64)).clip(lower_bound=0))
+    most = cases.select((pl.col("pairs").list.len() + pl.col("ugc").list.len()).max()).item()
+    if signals >= most:
+        raise UserError(f"benchmark {name!r}: no case has more than {most} signals: let 'signals' be fewer")
+    return cases.with_columns(pl.lit(name).alias("benchmark"), pairs.alias("pairs"), ugc.alias("ugc"))
 
 
 def _swapped(row: dict[str, Any]) -> dict[str, Any]:

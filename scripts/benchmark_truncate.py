@@ -1,0 +1,14 @@
+"""Keep the first signals of every case of a benchmark."""
+
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.data.benchmarks import truncate
+
+
+def main(snakemake):
+    params = snakemake.params
+    cases = truncate(records.read(snakemake.input.cases, records.CASE), params.benchmark, params.signals)
+    records.write(cases, snakemake.output.cases, records.CASE)
+
+
+script_main(main, snakemake)  # noqa: F821

@@ -1,0 +1,15 @@
+"""Rank methods by all comparisons of their responses (Bradley-Terry strengths)."""
+
+from alignxplore import tables
+from alignxplore.cli import script_main
+
+
+def main(snakemake):
+    inputs, params, output = snakemake.input, snakemake.params, snakemake.output
+    parquet = {"wins": inputs.wins}
+    found = tables.compare_methods(inputs.sql, parquet, params.methods, params.columns, inputs.published, params.table)
+    rows = tables.strength_rows(found, params.resamples, params.seed)
+    tables.write_rows(rows, params.title, params.note, output.csv, output.markdown)
+
+
+script_main(main, snakemake)  # noqa: F821
