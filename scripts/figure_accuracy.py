@@ -7,12 +7,13 @@ from alignxplore.cli import script_main
 
 def main(snakemake):
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
-    parquet = {name: inputs[name] for name in ("judgements", "cases", "preferences") if name in inputs.keys()}
+    files = dict(inputs.items())
+    parquet = {name: files[name] for name in ("judgements", "cases", "preferences") if name in files}
     relations = {
         "methods": tables.methods_relation(params.methods),
         "columns": tables.columns_relation(params.columns),
     }
-    if "names" in inputs.keys():
+    if "names" in files:
         relations["names"] = pl.read_csv(inputs.names)
     points = tables.points(tables.query(inputs.sql, parquet, relations))
     points.write_csv(output.csv)

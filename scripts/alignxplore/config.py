@@ -10,7 +10,6 @@ import yaml
 
 from alignxplore.errors import UserError
 
-
 DERIVED = ("reverse_of", "truncation_of")
 """Keys under which a benchmark names the one that it is made from."""
 

@@ -9,10 +9,13 @@ from typing import Any
 import matplotlib
 import polars as pl
 
+from alignxplore.stats import calibration_error
+
 matplotlib.use("Agg")
 
 from matplotlib import pyplot  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 from wordcloud import STOPWORDS, WordCloud  # noqa: E402
 
 LABELS = {
@@ -92,72 +95,68 @@ def word_clouds(texts: Mapping[str, list[str]], seed: int) -> Figure:
 
 
 def accuracy_points(points: pl.DataFrame, by: str) -> Figure:
-    """POINTS of tables.py: a panel a judge, a series a method, with intervals; dimensions down, all else across."""
-    panels = points["panel"].unique(maintain_order=True).to_list()
-    down = by == "dimension"
-    rows = points["x"].n_unique() if down else 0
-    size = (4.6 * len(panels) + 2.4 * down, 3.8 if not down else 1.6 + 0.26 * rows)
+    """POINTS of tables.py against `by`, a key of AXES: a panel a judge, a series a method, with intervals."""
+    panels = {str(panel): own for (panel,), own in points.group_by("panel", maintain_order=True)}
+    across, draw = (6.2, _dimensions) if by == "dimension" else (4.6, _lines)
+    down = 1.6 + 0.26 * points["x"].n_unique() if by == "dimension" else 3.8
     with matplotlib.rc_context(STYLE):
         figure, axes = pyplot.subplots(
-            1, len(panels), figsize=size, layout="constrained", squeeze=False, sharey=True, sharex=down
+            1, len(panels), figsize=(across * len(panels), down), layout="constrained", squeeze=False, sharey=True
         )
-        for place, panel in zip(axes.flat, panels, strict=True):
-            own = points.filter(pl.col("panel") == panel)
-            series = own["series"].unique(maintain_order=True).to_list()
-            for index, name in enumerate(series):
-                table = own.filter(pl.col("series") == name)
-                _draw(place, table, by, index, len(series))
-            _finish(place, own, by, panel)
-        if by == "confidence":
-            for place in axes.flat:
-                place.legend(fontsize=8, loc="lower right")
-        else:
-            handles, names = axes[0, 0].get_legend_handles_labels()
+        for place, (panel, own) in zip(axes.flat, panels.items(), strict=True):
+            place.set_title(f"judge: {panel}", fontsize=10)
+            draw(place, own, by)
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        if by != "confidence":  # whose legends differ, and stand in the panels
             figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=min(3, len(names)))
     return figure
 
 
-def _draw(axes: Any, table: pl.DataFrame, by: str, index: int, series: int) -> None:
-    spread = [(table["accuracy"] - table["low"]).to_list(), (table["high"] - table["accuracy"]).to_list()]
-    look = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
-    look |= {"elinewidth": 0.8, "capsize": 1.5}
-    label = table["series"][0]
-    if by == "dimension":
-        # Series stand a little below each other, so that their intervals can be told apart.
-        places = table["x"] + 0.5 * (index - (series - 1) / 2) / series
-        axes.errorbar(table["accuracy"], places, xerr=spread, linestyle="", label=label, **look)
-        return
-    if by == "confidence":
-        gap = ((table["accuracy"] / 100 - table["x"]).abs() * table["n"]).sum() / table["n"].sum()
-        label = f"{label} (ECE {gap:.2f})"
-    axes.errorbar(
-        table["x"], table["accuracy"], yerr=spread, linestyle=LINES[index % len(LINES)], label=label, **look
-    )
+def _dimensions(axes: Any, points: pl.DataFrame, by: str) -> None:
+    """Rows of dots; the series stand a little below each other, so that their intervals can be told apart."""
+    series = _series(points)
+    for index, (name, own) in enumerate(series.items()):
+        below = own["x"] + 0.5 * (index - (len(series) - 1) / 2) / len(series)
+        axes.errorbar(own["accuracy"], below, xerr=_spread(own), linestyle="", label=name, **_look(index))
+    counts = points.group_by("x", "label").agg(pl.col("n").max()).sort("x")
+    # AlignX explains some names in parentheses, which would leave no room for the points.
+    names = [f"{name.partition(' (')[0]} (n = {n})" for name, n in counts.select("label", "n").rows()]
+    places = counts["x"].to_list()
+    axes.set_yticks(places, names, fontsize=7)
+    axes.set_ylim(places[-1] + 0.7, places[0] - 0.7)
+    axes.axvline(CHANCE, color="0.5", linewidth=0.8)
+    axes.set_xlabel(AXES[by])
 
 
-def _finish(axes: Any, own: pl.DataFrame, by: str, panel: str) -> None:
-    cases = own.group_by("series").agg(pl.col("n").sum())["n"].max()
-    if by == "dimension":
-        counts = own.group_by("x", "label").agg(pl.col("n").max()).sort("x")
-        # AlignX explains some names in parentheses, which would leave no room for the points.
-        names = [f"{name.partition(' (')[0]} (n = {n})" for name, n in counts.select("label", "n").rows()]
-        axes.set_yticks(counts["x"].to_list(), names, fontsize=7)
-        axes.set_ylim(counts["x"].max() + 0.7, counts["x"].min() - 0.7)
-        axes.axvline(CHANCE, color="0.5", linewidth=0.8)
-        axes.set_xlabel(AXES[by])
-        axes.set_title(f"judge: {panel}", fontsize=10)
-        return
-    title = f"judge: {panel}" if by == "signals" else f"judge: {panel} (n = {cases} cases a method)"
-    axes.set_title(title, fontsize=10)
-    if by == "signals":
-        counts = own.group_by("x").agg(pl.col("n").max()).sort("x")
-        axes.set_xticks(counts["x"].to_list(), [f"{x:.0f}\nn = {n}" for x, n in counts.rows()])
-    if by == "confidence":
-        axes.plot([0.5, 1], [50, 100], color="0.5", linewidth=0.8)
+def _lines(axes: Any, points: pl.DataFrame, by: str) -> None:
+    for index, (name, own) in enumerate(_series(points).items()):
+        label = f"{name} (n = {own['n'].sum()})"
+        if by == "confidence":
+            label += f", ECE {calibration_error(own['x'], own['accuracy'] / 100, own['n']):.2f}"
+        line = LINES[index % len(LINES)]
+        axes.errorbar(own["x"], own["accuracy"], yerr=_spread(own), linestyle=line, label=label, **_look(index))
     axes.axhline(CHANCE, color="0.5", linewidth=0.8)
     axes.set_xlabel(AXES[by])
-    axes.set_ylabel("accuracy (% of cases)")
+    axes.set_ylabel(AXES["dimension"])
     axes.label_outer()
+    if by == "signals":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if by == "confidence":
+        axes.plot([0.5, 1], [50, 100], color="0.5", linewidth=0.8)
+        axes.legend(fontsize=8, loc="lower right")
+
+
+def _series(points: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {str(name): own for (name,), own in points.group_by("series", maintain_order=True)}
+
+
+def _spread(points: pl.DataFrame) -> list[pl.Series]:
+    return [points["accuracy"] - points["low"], points["high"] - points["accuracy"]]
+
+
+def _look(index: int) -> dict[str, Any]:
+    look = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+    return {**look, "markersize": 4, "elinewidth": 0.8, "capsize": 1.5}
 
 
 def save(figure: Figure, svg: str | Path, png: str | Path) -> None:

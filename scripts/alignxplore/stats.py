@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 
@@ -47,14 +48,14 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
     """Log strengths (..., k), of mean 0, from games won (..., k, k): of row against column, a tie half for each.
 
     A difference of log strengths is the log odds of winning. One tie is added between every two methods, so that one
-    that always wins has a finite strength. Newman's iteration (2023) to the maximum of the likelihood.
+    that always wins has a finite strength. The likelihood's maximum by Hunter's minorisation (2004).
     """
     methods = wins.shape[-1]
     wins = wins + 0.5 * (1 - np.eye(methods))
+    games = wins + wins.swapaxes(-1, -2)
     strength = np.ones(wins.shape[:-1])
     for _ in range(10_000):
-        share = 1 / (strength[..., :, None] + strength[..., None, :])
-        new = (wins * share * strength[..., None, :]).sum(-1) / (wins.swapaxes(-1, -2) * share).sum(-1)
+        new = wins.sum(-1) / (games / (strength[..., :, None] + strength[..., None, :])).sum(-1)
         new /= np.exp(np.log(new).mean(-1, keepdims=True))
         done = np.allclose(new, strength, rtol=1e-10, atol=0)
         strength = new
@@ -68,7 +69,7 @@ def resampled_counts(cases: int, resamples: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=resamples)
 
 
-def cohen_kappa(first: Sequence[float], second: Sequence[float]) -> float:
+def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:
     """Agreement of two judges' verdicts (0 or 1) beyond that of chance; 1 where both give one and the same verdict."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
@@ -79,3 +80,9 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """The 95% Wilson score interval of a proportion."""
     interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def calibration_error(confidence: ArrayLike, accuracy: ArrayLike, n: ArrayLike) -> float:
+    """Expected calibration error over bins of `n` cases: the mean gap between confidence and accuracy, in [0, 1]."""
+    gaps = np.abs(np.subtract(accuracy, confidence))
+    return float(np.average(gaps, weights=np.asarray(n)))

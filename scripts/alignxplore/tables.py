@@ -207,7 +207,7 @@ def accuracy_cells(
             p_value = paired_t_test(leader["outcomes"], row["outcomes"])
             mcnemar = mcnemar_test(leader["outcomes"], row["outcomes"])
             mark = "*" if p_value < SIGNIFICANT and leader["percent"] > row["percent"] else None
-        change = {"change": None, "change_low": None, "change_high": None}
+        change: dict[str, float | None] = {"change": None, "change_low": None, "change_high": None}
         if changes and row["column"] in changes:
             change = _change(by_place[row["method"], changes[row["column"]]], row, resamples, seed)
         cells.append({**row, **change, "p_value": p_value, "mcnemar_holm": mcnemar, "mark": mark})
@@ -251,7 +251,7 @@ def _cells(rows: list[dict[str, Any]], schema: pl.Schema, resamples: int, seed: 
 def strength_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
     """STRENGTHS of the methods in a win-rate query's result; a case's games are drawn together in the bootstrap."""
     methods = found["method"].unique(maintain_order=True).to_list()
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for group in found["group"].unique(maintain_order=True):
         games = found.filter(pl.col("group") == group).to_dicts()
         cases = games[0]["cases"]
@@ -276,8 +276,8 @@ def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
     judges = column_order(found)
     verdicts = {}
     for judge in judges:
-        own = {row["method"]: row for row in found.filter(pl.col("column") == judge).to_dicts()}
-        verdicts[judge] = np.array([own[method]["outcomes"] for method in methods])
+        by_method = {row["method"]: row for row in found.filter(pl.col("column") == judge).to_dicts()}
+        verdicts[judge] = np.array([by_method[method]["outcomes"] for method in methods])
     cases = found["cases"][0].to_list()
     for row in found.to_dicts():
         if row["cases"] != cases:

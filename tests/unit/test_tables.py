@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from alignxplore import records, tables
+from alignxplore import figures, records, tables
 from alignxplore.errors import UserError
-from alignxplore.stats import bootstrap_interval, holm, mcnemar_test, paired_t_test
+from alignxplore.stats import mcnemar_test
 from scipy import stats
 
 SQL = "scripts/sql"
@@ -184,32 +184,306 @@ def test_markdown_shows_every_figure(judgements):
     assert "n is 80 to 160 cases a figure" in text
 
 
-def test_bootstrap_interval_agrees_with_the_normal_one():
-    values = np.random.default_rng(1).random(400) < 0.7
-    low, high = bootstrap_interval(values, 4000, seed=2)
-    half = 1.96 * math.sqrt(values.mean() * (1 - values.mean()) / len(values))
-    assert low == pytest.approx(values.mean() - half, abs=0.006)
-    assert high == pytest.approx(values.mean() + half, abs=0.006)
-    assert bootstrap_interval(values, 4000, seed=2) == (low, high)
-    assert bootstrap_interval([1.0, 1.0], 100, seed=1) == (1.0, 1.0)
+def columns(entries):
+    return tables.columns_relation(entries)
 
 
-def test_paired_t_test_equals_scipy_and_survives_constant_differences():
-    rng = np.random.default_rng(5)
-    first, second = rng.random(50), rng.random(50)
-    assert paired_t_test(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
-    assert paired_t_test([1, 0, 1], [1, 0, 1]) == 1.0
-    assert paired_t_test([1, 1], [0, 0]) == 0.0
+def test_changes_are_paired_by_case(judgements, tmp_path):
+    """The cases of b1 again under another name, with other verdicts: means differ as pandas says."""
+    turned = pl.concat([records.read(path, records.JUDGEMENT) for path in judgements if "jud-" in path])
+    flipped = pl.Series(np.random.default_rng(2).random(turned.height) < 0.2)
+    turned = turned.filter(pl.col("benchmark") == "b1").with_columns(
+        benchmark=pl.lit("b1_reverse"), correct=pl.col("correct") ^ flipped.head(240)
+    )
+    path = tmp_path / "turned.parquet"
+    records.write(turned, path, records.JUDGEMENT)
+    relations = {
+        "methods": tables.methods_relation(METHODS),
+        "columns": columns(
+            [
+                {"name": "one", "judge": "jud", "benchmarks": ["b1"]},
+                {"name": "turned", "judge": "jud", "benchmarks": ["b1_reverse"]},
+                {"name": "two", "judge": "jud", "benchmarks": ["b1", "b2"]},
+            ]
+        ),
+        "paper": tables.paper_relation("resources/paper_tables.csv", "table2"),
+    }
+    found = tables.query(f"{SQL}/accuracy.sql", {"judgements": [*judgements, str(path)]}, relations)
+    cells = tables.accuracy_cells(found, 500, 1, {"turned": "one"}).to_dicts()
+    frame = pd.concat([pd.read_parquet(path) for path in [*judgements, path]])
+    frame = frame[frame.judge == "jud"].set_index(["benchmark", "case_id"])
+    for cell in cells:
+        if cell["column"] != "turned":
+            assert cell["change"] is None and cell["change_low"] is None
+            continue
+        own = frame[frame.method == {m["label"]: m["name"] for m in METHODS}[cell["method"]]].correct.astype(float)
+        difference = 100 * (own["b1_reverse"] - own["b1"])  # aligned by case_id
+        assert cell["change"] == pytest.approx(difference.mean(), abs=0.0051)
+        assert cell["change_low"] < cell["change"] < cell["change_high"]
+        half = 1.96 * difference.std() / math.sqrt(len(difference))
+        assert cell["change_high"] - cell["change_low"] == pytest.approx(2 * half, rel=0.15)
+    with pytest.raises(UserError, match="'one' and 'two' are of other cases"):
+        tables.accuracy_cells(found, 10, 1, {"two": "one"})
 
 
-def test_mcnemar_is_the_binomial_test_of_pairs_that_differ():
-    first, second = [1, 1, 1, 1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 1, 1, 1, 0]
-    # 5 to 1: twice the probability of at most 1 of 6 fair coins, (1 + 6) / 64.
-    assert mcnemar_test(first, second) == pytest.approx(14 / 64)
-    assert mcnemar_test(first, first) == 1.0
+def wins_of_three(tmp_path):
+    """Every pair of three methods on the same 60 cases of two benchmarks; the better a method, the more it wins."""
+    rng = np.random.default_rng(8)
+    skill = {"plain": 0.0, "ours": 1.0, "gold": 2.0}
+    paths = []
+    for first, second in (("plain", "ours"), ("plain", "gold"), ("ours", "gold")):
+        odds = 1 / (1 + math.exp(skill[second] - skill[first]))
+        rows = [
+            {
+                "case_id": f"{index:03}",
+                "benchmark": f"b{index % 2 + 1}",
+                "judge": "jud",
+                "method_a": first,
+                "method_b": second,
+                "p_a_ab": rng.random(),
+                "p_a_ba": rng.random(),
+                "outcome": "tie" if rng.random() < 0.1 else "a" if rng.random() < odds else "b",
+            }
+            for index in rng.permutation(60)
+        ]
+        path = tmp_path / f"{first}-{second}.parquet"
+        records.write(pl.DataFrame(rows), path, records.WIN)
+        paths.append(str(path))
+    return paths
 
 
-def test_holm_steps_down():
-    # Hand-worked: sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, each no less than the one before.
-    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+def test_every_pair_is_counted_and_strengths_rank_the_methods(tmp_path):
+    paths = wins_of_three(tmp_path)
+    entries = [{"name": "all", "benchmarks": ["b1", "b2"]}, {"name": "second", "benchmarks": ["b2"]}]
+    relations = {
+        "methods": tables.methods_relation(METHODS),
+        "columns": columns(entries),
+        "paper": tables.paper_relation("resources/paper_tables.csv", "table3"),
+    }
+    found = tables.query(f"{SQL}/win_rates.sql", {"wins": paths}, relations)
+    frame = pd.concat([pd.read_parquet(path) for path in paths])
+    labels = {m["name"]: m["label"] for m in METHODS}
+    cells = {(row["method"], row["column"]): row for row in tables.win_rate_cells(found, 200, 1).to_dicts()}
+    assert len(cells) == 2 * 3 * 2
+    games = {}
+    for entry in entries:
+        own = frame[frame.benchmark.isin(entry["benchmarks"])]
+        for (first, second), pair in own.groupby(["method_a", "method_b"]):
+            cell = cells[labels[first], f"{entry['name']}, against {labels[second]}"]
+            won = pair.outcome.map({"a": 1.0, "tie": 0.5, "b": 0.0})
+            games[entry["name"], labels[first], labels[second]] = won
+            assert cell["n"] == len(pair)
+            assert cell["percent"] == pytest.approx(100 * won.mean(), abs=0.0051)
+            assert cell["ties"] == pytest.approx(100 * (pair.outcome == "tie").mean(), abs=0.0051)
+            disagree = (pair.p_a_ab > 0.5) != (pair.p_a_ba > 0.5)
+            assert cell["disagreements"] == pytest.approx(100 * disagree.mean(), abs=0.0051)
+    strengths = tables.strength_rows(found, 400, 1)
+    for entry in entries:
+        own = strengths.filter(pl.col("column") == entry["name"])
+        order = own.sort("strength")["method"].to_list()
+        assert order == ["Plain", "Ours", "Gold"]
+        # Expected wins under the fitted strengths equal those counted, which is where the likelihood is greatest.
+        value = dict(own.select("method", "strength").iter_rows())
+        for method in value:
+            counted, expected = 0.0, 0.0
+            for (name, first, second), won in games.items():
+                if name == entry["name"] and method in (first, second):
+                    other = second if method == first else first
+                    counted += (won.sum() if method == first else len(won) - won.sum()) + 0.5
+                    expected += (len(won) + 1) / (1 + math.exp(value[other] - value[method]))
+            assert counted == pytest.approx(expected, abs=0.02)
+        assert (own["low"] < own["strength"]).all() and (own["strength"] < own["high"]).all()
+
+
+def test_judges_are_compared_with_the_first(judgements):
+    judges = [{"name": judge, "judge": judge, "benchmarks": ["b1", "b2"]} for judge in ("jud", "gen")]
+    relations = {
+        "methods": tables.methods_relation(METHODS),
+        "columns": columns(judges),
+        "paper": tables.paper_relation("resources/paper_tables.csv", "none"),
+    }
+    found = tables.query(f"{SQL}/accuracy.sql", {"judgements": judgements}, relations)
+    first, second = tables.judge_rows(found, 300, 1).to_dicts()
+    frame = pd.concat([pd.read_parquet(path) for path in judgements])
+    frame = frame[frame.benchmark.isin(["b1", "b2"])].set_index(["method", "benchmark", "case_id"]).sort_index()
+    mine, other = frame[frame.judge == "gen"], frame[frame.judge == "jud"]
+    assert (first["judge"], first["agreement"], first["kendall_tau"]) == ("jud", None, None)
+    assert second["n"] == len(mine) == 480
+    assert second["agreement"] == pytest.approx(100 * (mine.correct == other.correct).mean(), abs=1e-4)
+    assert second["position_flip"] == pytest.approx(100 * mine.position_flip.mean(), abs=1e-4)
+    assert second["unparsed"] == pytest.approx(50 * mine.unparsed.mean(), abs=1e-4)
+    means = [side.groupby("method").correct.mean() for side in (mine, other)]
+    assert second["kendall_tau"] == pytest.approx(means[0].corr(means[1], method="kendall"), abs=1e-4)
+    assert second["ranking"].startswith("Gold > ") and second["swapped"] == 0
+    assert second["tau_low"] <= second["kendall_tau"] <= second["tau_high"]
+
+
+def test_a_ranking_upside_down_is_seen():
+    rows = [
+        {
+            "method": method,
+            "column": judge,
+            "column_position": place,
+            "cases": [f"b {i:02}" for i in range(20)],
+            "outcomes": [1.0] * right + [0.0] * (20 - right),
+            "position_flip": 0.0,
+            "unparsed": 0.0,
+        }
+        for place, (judge, rights) in enumerate({"j1": (5, 10, 15), "j2": (15, 10, 5)}.items())
+        for method, right in zip("abc", rights, strict=True)
+    ]
+    second = tables.judge_rows(pl.DataFrame(rows), 50, 1).to_dicts()[1]
+    assert (second["kendall_tau"], second["swapped"], second["ranking"]) == (-1.0, 3, "a > b > c")
+
+
+def points(by, judgements, judge="jud", benchmarks=("b1", "b2"), **relations):
+    parquet = {"judgements": judgements, **{k: [str(v)] for k, v in relations.items() if k != "names"}}
+    given = {
+        "methods": tables.methods_relation(METHODS),
+        "columns": columns([{"name": judge, "judge": judge, "benchmarks": list(benchmarks)}]),
+        **{k: v for k, v in relations.items() if k == "names"},
+    }
+    return tables.points(tables.query(f"{SQL}/accuracy_by_{by}.sql", parquet, given))
+
+
+def compared(found, expected):
+    """Points against a pandas table of means and counts by (series, x)."""
+    labels = {m["label"]: m["name"] for m in METHODS}
+    mine = {(labels[row["series"]], round(row["x"], 4)): (row["n"], row["accuracy"]) for row in found.to_dicts()}
+    theirs = {(method, round(x, 4)): (n, accuracy) for method, x, n, accuracy in expected}
+    assert mine.keys() == theirs.keys()
+    for key, (n, accuracy) in theirs.items():
+        assert mine[key] == (n, pytest.approx(100 * accuracy, abs=1e-3))
+
+
+@pytest.fixture
+def scored(judgements, tmp_path):
+    """The judgements with probabilities; returns their path, and a pandas frame of the judge `jud`."""
+    rng = np.random.default_rng(4)
+    table = pl.concat([records.read(path, records.JUDGEMENT) for path in judgements])
+    table = table.with_columns(p_chosen_ab=pl.Series(rng.random(table.height)), p_chosen_ba=rng.random(table.height))
+    path = tmp_path / "scored.parquet"
+    records.write(table, path, records.JUDGEMENT)
+    frame = table.to_pandas()
+    return str(path), frame[(frame.judge == "jud") & frame.benchmark.isin(["b1", "b2"])].copy()
+
+
+def test_accuracy_by_confidence_equals_pandas(scored):
+    path, frame = scored
+    p = (frame.p_chosen_ab + frame.p_chosen_ba) / 2
+    frame["confidence"] = np.maximum(p, 1 - p)
+    frame["bin"] = np.minimum(((frame.confidence - 0.5) / 0.05).astype(int), 9)
+    groups = frame.groupby(["method", "bin"])
+    expected = [(key[0], g.confidence.mean(), len(g), g.correct.mean()) for key, g in groups]
+    compared(points("confidence", [path]), expected)
+
+
+def test_accuracy_by_signals_and_dimension_equal_pandas(scored, tmp_path):
+    path, frame = scored
+    rng = np.random.default_rng(6)
+    pair = {"prompt": "p", "chosen": "c", "rejected": "r", "direction": [1]}
+    comment = {"prompt": "p", "comment": "c", "direction": [1]}
+    rows = []
+    for benchmark in ("b1", "b2", "unused"):
+        for index in range(80):
+            named = benchmark == "b2"
+            direction = [1 if rng.random() < 0.5 else -1] if named else rng.integers(-1, 2, 90).tolist()
+            rows.append(
+                {
+                    "case_id": f"{index:03}",
+                    "benchmark": benchmark,
+                    "dimension": "style" if named else "",
+                    "direction": direction,
+                    "pairs": [pair] * int(rng.integers(0, 4)),
+                    "ugc": [comment] * int(rng.integers(0, 3)),
+                    "prompt": "p",
+                    "chosen": "c",
+                    "rejected": "r",
+                    "golden_preference": "g",
+                }
+            )
+    cases = tmp_path / "cases.parquet"
+    records.write(pl.DataFrame(rows, schema=records.CASE), cases, records.CASE)
+    by_case = {(row["benchmark"], row["case_id"]): row for row in rows}
+    own = [by_case[key] for key in zip(frame.benchmark, frame.case_id, strict=True)]
+    frame["signals"] = [len(case["pairs"]) + len(case["ugc"]) for case in own]
+    groups = frame.groupby(["method", "signals"])
+    compared(points("signals", [path], cases=cases), [(k[0], k[1], len(g), g.correct.mean()) for k, g in groups])
+
+    names = pl.read_csv("resources/dimensions.csv")
+    found = points("dimension", [path], cases=cases, names=names)
+    label = dict(names.iter_rows())
+    frame["dimensions"] = [
+        [case["dimension"]] if case["dimension"] else [label[i] for i, sign in enumerate(case["direction"]) if sign]
+        for case in own
+    ]
+    groups = frame.explode("dimensions").groupby(["method", "dimensions"])
+    labels = {m["name"]: m["label"] for m in METHODS}
+    expected = {(labels[k[0]], k[1]): (len(g), round(100 * g.correct.mean(), 4)) for k, g in groups}
+    mine = {(row["series"], row["label"]): (row["n"], row["accuracy"]) for row in found.to_dicts()}
+    assert mine == {key: (n, pytest.approx(accuracy, abs=1e-3)) for key, (n, accuracy) in expected.items()}
+    order = found.unique("x").sort("x")["label"].to_list()
+    assert order == [*label.values(), "style"]
+
+
+def test_accuracy_by_length_equals_pandas(scored, tmp_path):
+    path, frame = scored
+    rng = np.random.default_rng(9)
+    rows = [
+        {
+            "case_id": case_id,
+            "benchmark": benchmark,
+            "method": method,
+            "reasoning": "",
+            "preference": "d",
+            "format_ok": True,
+            "finish_reason": "stop",
+            "prompt_tokens": 1,
+            "completion_tokens": int(rng.integers(10, 60)),
+        }
+        for method, benchmark, case_id in frame[["method", "benchmark", "case_id"]].itertuples(index=False)
+    ]
+    preferences = tmp_path / "preferences.parquet"
+    records.write(pl.DataFrame(rows, schema=records.PREFERENCE), preferences, records.PREFERENCE)
+    joined = frame.merge(pd.DataFrame(rows), on=["method", "benchmark", "case_id"])
+    expected = []
+    for method, own in joined.groupby("method"):
+        ordered = own.sort_values(["completion_tokens", "benchmark", "case_id"])
+        for fifth in np.array_split(np.arange(len(ordered)), 5):
+            part = ordered.iloc[fifth]
+            expected.append((method, part.completion_tokens.mean(), len(part), part.correct.mean()))
+    compared(points("length", [path], preferences=preferences), expected)
+
+
+@pytest.mark.parametrize("by", sorted(figures.AXES))
+def test_figures_name_judges_methods_and_counts(by, tmp_path):
+    rows = [
+        {
+            "panel": panel,
+            "series": series,
+            "x": x,
+            "label": f"dimension {x}",
+            "n": 40,
+            "accuracy": 60.0 + x,
+            "low": 50.0,
+        }
+        | {"high": 80.0}
+        for panel in ("j1", "j2")
+        for series in ("Ours & <co>", "Plain")
+        for x in (1.0, 2.0, 3.0)
+    ]
+    figure = figures.accuracy_points(pl.DataFrame(rows, schema=tables.POINTS), by)
+    places = figure.axes
+    assert [place.get_title() for place in places] == ["judge: j1", "judge: j2"]
+    assert places[0].get_xlabel() == figures.AXES[by]
+    legend = places[0].get_legend() if by == "confidence" else figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+    ticks = [text.get_text() for text in places[0].get_yticklabels()]
+    assert [name.partition(" (n")[0] for name in names] == ["Ours & <co>", "Plain"]
+    assert "(n = 120)" in names[0] or "dimension 1.0 (n = 40)" in ticks
+    for name in ("one", "two"):
+        figures.save(
+            figures.accuracy_points(pl.DataFrame(rows), by), tmp_path / f"{name}.svg", tmp_path / f"{name}.png"
+        )
+    for kind in ("svg", "png"):
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
