@@ -1,25 +1,9 @@
-"""The paper's findings on the embedded default, over three seeds: half an hour of two cores.
-
-SEEDS_DIR names a directory that benchmarks/seeds.py has filled, or is to fill.
-"""
-
-import os
-import sys
-from pathlib import Path
+"""The paper's findings on the embedded default, over three seeds: half an hour of two cores."""
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import seeds
 
 pytestmark = pytest.mark.slow
-SEEDS = (1, 2, 3)
-
-
-@pytest.fixture(scope="module")
-def trees(tmp_path_factory):
-    directory = Path(os.environ.get("SEEDS_DIR") or tmp_path_factory.mktemp("seeds"))
-    return [seeds.run_seed(directory, seed) for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")

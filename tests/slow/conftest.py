@@ -1,0 +1,29 @@
+"""Finished runs of the default. SEEDS_DIR names a directory that benchmarks/seeds.py has filled, or is to fill."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import seeds
+
+SEEDS = (1, 2, 3)
+
+
+@pytest.fixture(scope="session")
+def directory(tmp_path_factory) -> Path:
+    return Path(os.environ.get("SEEDS_DIR") or tmp_path_factory.mktemp("seeds"))
+
+
+@pytest.fixture(scope="session")
+def tree(directory) -> Path:
+    """A finished run of the default."""
+    return seeds.run_seed(directory, SEEDS[0])
+
+
+@pytest.fixture(scope="session")
+def trees(tree, directory) -> list[Path]:
+    """One a seed."""
+    return [tree, *(seeds.run_seed(directory, seed) for seed in SEEDS[1:])]

@@ -1,0 +1,110 @@
+"""Every table of a finished run, computed again by pandas from the same Parquet files."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tree):
+    return tree, yaml.safe_load((tree / "config/config.yaml").read_text(encoding="utf-8"))
+
+
+def tables_of(config, kind):
+    return {name: entry for name, entry in config["tables"].items() if entry["kind"] == kind}
+
+
+def outcomes(tree, judge, method, benchmarks):
+    frame = pd.read_parquet(tree / f"results/judgements/{judge}/{method}.parquet")
+    frame = frame[frame.benchmark.isin(benchmarks)]
+    return frame.sort_values(["benchmark", "case_id"]).reset_index(drop=True)
+
+
+def close(value):
+    return pytest.approx(value, abs=0.0051)
+
+
+def test_benchmarks(run):
+    tree, config = run
+    for name, entry in tables_of(config, "benchmarks").items():
+        table = pd.read_csv(tree / f"results/{name}.csv").set_index("benchmark")
+        assert list(table.index) == entry["benchmarks"]
+        for benchmark, row in table.iterrows():
+            cases = pd.read_parquet(tree / f"data/cases/{benchmark}.parquet")
+            signs = np.stack(cases.direction.to_list())
+            assert row["n"] == len(cases) and row["dimensions"] == (signs != 0).any(0).sum()
+            assert (row["preferred"], row["non_preferred"]) == ((signs > 0).sum(), (signs < 0).sum())
+            assert row["pairs_per_case"] == cases.pairs.map(len).mean()
+            assert row["ugc_per_case"] == cases.ugc.map(len).mean()
+            assert row["in_domain"] == benchmark.startswith("alignx")
+
+
+def test_accuracies(run):
+    tree, config = run
+    cells = 0
+    for name, entry in tables_of(config, "accuracy").items():
+        table = pd.read_csv(tree / f"results/{name}.csv").set_index(["method", "column"])
+        assert len(table) == len(entry["methods"]) * len(entry["columns"])
+        labels = {method: config["methods"][method]["label"] for method in entry["methods"]}
+        ranked = [m for m in entry["methods"] if not config["methods"][m].get("reference")]
+        found = {}
+        for column in entry["columns"]:
+            own = {m: outcomes(tree, column["judge"], m, column["benchmarks"]) for m in entry["methods"]}
+            found[column["name"]] = own
+            best = max(ranked, key=lambda method, own=own: own[method].correct.mean())
+            for method, frame in own.items():
+                row = table.loc[labels[method], column["name"]]
+                assert row["n"] == len(frame) and row["percent"] == close(100 * frame.correct.mean())
+                assert row["position_flip"] == close(100 * frame.position_flip.mean())
+                if method == best:
+                    assert row["mark"] == "best"
+                elif (own[best].correct != frame.correct).any():
+                    p_value = stats.ttest_rel(own[best].correct.astype(float), frame.correct.astype(float)).pvalue
+                    assert row["p_value"] == pytest.approx(p_value, abs=1e-6)
+                if "change_from" in column:
+                    before = found[column["change_from"]][method].correct.mean()
+                    assert row["change"] == close(100 * (frame.correct.mean() - before))
+                cells += 1
+    assert cells > 100
+
+
+def test_win_rates(run):
+    tree, config = run
+    for name, entry in tables_of(config, "win_rates").items():
+        table = pd.read_csv(tree / f"results/{name}.csv").set_index(["method", "column"])
+        groups = config["online"]["groups"]
+        assert len(table) == len(groups) * len(entry["methods"]) * (len(entry["methods"]) - 1)
+        for first, second in combinations(entry["methods"], 2):
+            wins = pd.read_parquet(tree / f"results/wins/{first}/{second}.parquet")
+            for group, benchmarks in groups.items():
+                own = wins[wins.benchmark.isin(benchmarks)]
+                won = own.outcome.map({"a": 1.0, "tie": 0.5, "b": 0.0}).mean()
+                labels = [config["methods"][method]["label"] for method in (first, second)]
+                for me, other, share in ((0, 1, won), (1, 0, 1 - won)):
+                    row = table.loc[labels[me], f"{group}, against {labels[other]}"]
+                    assert row["n"] == len(own) and row["percent"] == close(100 * share)
+                    assert row["ties"] == close(100 * (own.outcome == "tie").mean())
+                    disagree = (own.p_a_ab > 0.5) != (own.p_a_ba > 0.5)
+                    assert row["disagreements"] == close(100 * disagree.mean())
+
+
+def test_judges(run):
+    tree, config = run
+    for name, entry in tables_of(config, "judges").items():
+        table = pd.read_csv(tree / f"results/{name}.csv").set_index("judge")
+        verdicts = {
+            judge: pd.concat([outcomes(tree, judge, m, entry["benchmarks"]) for m in entry["methods"]])
+            for judge in entry["judges"]
+        }
+        first = verdicts[entry["judges"][0]]
+        for judge in entry["judges"][1:]:
+            own, row = verdicts[judge], table.loc[judge]
+            assert row["agreement"] == close(100 * (own.correct.to_numpy() == first.correct.to_numpy()).mean())
+            means = [side.groupby("method").correct.mean() for side in (own, first)]
+            assert row["kendall_tau"] == pytest.approx(means[0].corr(means[1], method="kendall"), abs=1e-4)
