@@ -1,13 +1,83 @@
-# Baselines that are trained on D_rl and judge for themselves: VPL.
+# Baselines: LMInductReason and PBA describe preferences; VPL is trained on D_rl and judges for itself.
+
+
+rule preferences_lminductreason:
+    input:
+        **prompt_files("propose_rule", "refine_rule", "judge"),
+        model=method_model_files,
+        judge=lambda wildcards: judge_files(method_judge_name(wildcards)),
+        cases=method_cases,
+        library=lambda wildcards: method_library(
+            wildcards, "preferences_lminductreason.py"
+        ),
+    output:
+        preferences="results/preferences/{method}.parquet",
+    log:
+        "logs/preferences/{method}.log",
+    benchmark:
+        "benchmarks/preferences/{method}.tsv"
+    wildcard_constraints:
+        method=one_of(methods_of("lminductreason")),
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=method_gpus,
+        model=method_model_name,
+        judge_model=lambda wildcards: judge_model(method_judge_name(wildcards)),
+    params:
+        method="{method}",
+        entry=method_settings,
+        model=method_model,
+        judge=lambda wildcards: judge_entry(method_judge_name(wildcards)),
+        sampling=config["evaluation"],
+        seed=config["seed"],
+    message:
+        "Inducing rules of preference by method {wildcards.method}"
+    script:
+        "../scripts/preferences_lminductreason.py"
+
+
+rule preferences_pba:
+    input:
+        **prompt_files("score_dimension"),
+        model=method_model_files,
+        wording=config["data"]["wording"],
+        cases=method_cases,
+        library=lambda wildcards: method_library(wildcards, "preferences_pba.py"),
+    output:
+        preferences="results/preferences/{method}.parquet",
+    log:
+        "logs/preferences/{method}.log",
+    benchmark:
+        "benchmarks/preferences/{method}.tsv"
+    wildcard_constraints:
+        method=one_of(methods_of("pba")),
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=method_gpus,
+        model=method_model_name,
+    params:
+        method="{method}",
+        entry=method_settings,
+        model=method_model,
+    message:
+        "Placing signals on dimensions by method {wildcards.method}"
+    script:
+        "../scripts/preferences_pba.py"
 
 
 rule vpl:
     input:
-        model=lambda wildcards: model_files(
-            config["methods"][wildcards.method]["model"]
-        ),
+        model=method_model_files,
         data="data/splits/rl.parquet",
-        library=library("vpl.py"),
+        library=lambda wildcards: method_library(wildcards, "vpl.py"),
     output:
         model=directory("models/trained/{method}"),
         metrics="results/training/{method}.parquet",
@@ -24,6 +94,7 @@ rule vpl:
         mem_mb=4000,
         runtime=480,
         gpu=method_gpus,
+        model=method_model_name,
     params:
         model=method_model,
         settings=config.get("vpl"),
@@ -36,12 +107,10 @@ rule vpl:
 
 rule vpl_judgements:
     input:
-        model=lambda wildcards: model_files(
-            config["methods"][wildcards.method]["model"]
-        ),
+        model=method_model_files,
         heads="models/trained/{method}",
         cases=method_cases,
-        library=library("vpl_judgements.py"),
+        library=lambda wildcards: method_library(wildcards, "vpl_judgements.py"),
     output:
         judgements="results/judgements/{judge}/{method}.parquet",
     log:
@@ -58,6 +127,7 @@ rule vpl_judgements:
         mem_mb=2000,
         runtime=240,
         gpu=method_gpus,
+        model=method_model_name,
     params:
         name="{judge}",
         method="{method}",

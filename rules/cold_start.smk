@@ -9,7 +9,7 @@ rule teacher:
         model=model_files(COLD["teacher"]),
         cold="data/splits/cold.parquet",
         dimensions=rules.dimensions.output.dimensions,
-        library=library("teacher.py"),
+        library=library("teacher.py", models=[COLD["teacher"]]),
     output:
         generations="data/cold/generations.parquet",
     log:
@@ -24,6 +24,7 @@ rule teacher:
         mem_mb=2000,
         runtime=240,
         gpu=gpus_of(COLD["teacher"]),
+        model=COLD["teacher"],
     params:
         model=model_entry(COLD["teacher"]),
         generations=COLD["generations"],
@@ -37,11 +38,11 @@ rule teacher:
 
 rule verify:
     input:
-        **prompt_files("judge", "respond"),
+        **judge_prompts(COLD["judge"]),
         model=judge_files(COLD["judge"]),
         cold="data/splits/cold.parquet",
         generations=rules.teacher.output.generations,
-        library=library("verify.py"),
+        library=library("verify.py", models=[judge_model(COLD["judge"])]),
     output:
         scored="data/cold/generations_scored.parquet",
         d_cold="data/cold/d_cold.parquet",
@@ -57,6 +58,7 @@ rule verify:
         mem_mb=2000,
         runtime=120,
         gpu=judge_gpus(COLD["judge"]),
+        model=judge_model(COLD["judge"]),
     params:
         judge=judge_entry(COLD["judge"]),
     message:

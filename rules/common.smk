@@ -1,4 +1,3 @@
-import json
 import re
 import sys
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 from alignxplore.cli import prefer_own_library, prefer_own_programs
@@ -13,6 +13,7 @@ from alignxplore.config import benchmark_origin, check_config
 from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError
 from alignxplore.imports import library_modules
+from alignxplore.options import MODEL_OPTIONS, TRAINING_OPTIONS, without
 
 prefer_own_programs()
 prefer_own_library(SCRIPTS)
@@ -23,19 +24,34 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 
-def library(script):
-    """The library modules that a script imports, so that an edited module reruns its dependents."""
-    return sorted(str(path) for path in library_modules(SCRIPTS / script))
+def library(*scripts, models=None):
+    """Scripts and the library modules that they import, so that an edited file reruns its dependents.
 
-
-def prompts(*names):
-    """The template files of these names, so that an edited template reruns just the rules that use it."""
-    return {name: config["prompts"][name] for name in names}
+    Of the engines' backends, those of the `models` of these names, if they are given.
+    """
+    engines = None
+    if models is not None:
+        engines = frozenset(config["models"][name]["engine"] for name in models)
+    paths = [SCRIPTS / script for script in scripts]
+    found = frozenset().union(*(library_modules(path, engines) for path in paths))
+    return sorted(map(str, found.union(paths)))
 
 
 def prompt_files(*names):
-    """The same by the names under which rules take them."""
-    return {f"{name}_prompt": path for name, path in prompts(*names).items()}
+    """The template files of these names, as rules take them: an edited template reruns just the rules that use it."""
+    return {f"{name}_prompt": config["prompts"][name] for name in names}
+
+
+def judge_prompts(name):
+    """Those that a judge of its kind is asked by."""
+    kind = config["judges"][name]["kind"]
+    return prompt_files({"jud": "judge", "gen": "respond"}[kind])
+
+
+def method_prompts(wildcards):
+    """The one by which a method's model is asked for a description."""
+    reasons = config["methods"][wildcards.method]["reasoning"]
+    return prompt_files("preference" if reasons else "concise")
 
 
 def raw_files(sources):
@@ -79,8 +95,8 @@ def psoups_entry(wildcards):
 
 
 def model_entry(name):
-    """A model's entry in the config."""
-    return config["models"][name]
+    """What a model's entry in the config says of its answers; scripts look up how it is run (options.py)."""
+    return without(MODEL_OPTIONS, config["models"][name])
 
 
 def model_files(name):
@@ -96,8 +112,13 @@ def judge_entry(name):
     return {**entry, **seed, "model": model_entry(entry["model"])}
 
 
+def judge_model(name):
+    """The name of a judge's model."""
+    return config["judges"][name]["model"]
+
+
 def judge_files(name):
-    return model_files(config["judges"][name]["model"])
+    return model_files(judge_model(name))
 
 
 def gpus_of(model):
@@ -106,30 +127,50 @@ def gpus_of(model):
 
 
 def judge_gpus(name):
-    return gpus_of(config["judges"][name]["model"])
+    return gpus_of(judge_model(name))
 
 
 def cases_of(names):
-    return [f"data/cases/{name}.parquet" for name in names]
+    """Files of these benchmarks' cases, in the names' order however the config lists them."""
+    return [f"data/cases/{name}.parquet" for name in sorted(names)]
+
+
+def method_settings(wildcards):
+    """What a method's entry says of its descriptions; its judge, model and place in the tables are taken elsewhere."""
+    elsewhere = ("label", "paper", "reference", "benchmarks", "model", "judge")
+    return without(elsewhere, config["methods"][wildcards.method])
+
+
+def method_model_name(wildcards):
+    return config["methods"][wildcards.method]["model"]
 
 
 def method_model(wildcards):
-    """The entry of a method's model, if it has one."""
-    entry = config["methods"][wildcards.method]
-    return model_entry(entry["model"]) if "model" in entry else None
+    """The entry of a method's model."""
+    return model_entry(method_model_name(wildcards))
 
 
-def method_judge(wildcards):
-    entry = config["methods"][wildcards.method]
-    return judge_entry(entry["judge"]) if "judge" in entry else None
+def method_model_files(wildcards):
+    return model_files(method_model_name(wildcards))
 
 
 def method_gpus(wildcards):
-    return (method_model(wildcards) or {}).get("gpu", 0)
+    return gpus_of(method_model_name(wildcards))
 
 
-def methods_of(kind):
-    return [name for name, entry in config["methods"].items() if entry["kind"] == kind]
+def method_judge_name(wildcards):
+    return config["methods"][wildcards.method]["judge"]
+
+
+def method_library(wildcards, script):
+    """The library of a method's script, with the engines of its model and judge."""
+    entry = config["methods"][wildcards.method]
+    judges = [judge_model(entry["judge"])] if "judge" in entry else []
+    return library(script, models=[entry["model"], *judges])
+
+
+def methods_of(*kinds):
+    return [name for name, entry in config["methods"].items() if entry["kind"] in kinds]
 
 
 def describing_methods():
@@ -153,31 +194,6 @@ def demo_priority(wildcards):
     return int(f"models/demo/{wildcards.model}" in sum(map(model_files, wanted), []))
 
 
-METHOD_PROMPTS = {
-    "model": ("preference", "concise"),
-    "lminductreason": ("propose_rule", "refine_rule", "judge"),
-    "pba": ("score_dimension",),
-}
-
-
-def preferences_inputs(wildcards):
-    entry = config["methods"][wildcards.method]
-    inputs = prompt_files(*METHOD_PROMPTS.get(entry["kind"], ()))
-    if "model" in entry:
-        inputs["model"] = model_files(entry["model"])
-    if "judge" in entry:
-        inputs["judge"] = judge_files(entry["judge"])
-    if entry["kind"] == "pba":
-        inputs["wording"] = config["data"]["wording"]
-    return inputs
-
-
-def sampling_param(wildcards, name):
-    """A parameter that methods which sample nothing do not depend on."""
-    kind = config["methods"][wildcards.method]["kind"]
-    return config[name] if kind in ("model", "lminductreason") else None
-
-
 def variants_of(stage):
     return [
         name
@@ -186,11 +202,28 @@ def variants_of(stage):
     ]
 
 
-def training_settings(stage, variant):
-    """TRL's settings as JSON, with the seed and the pinned revision of the model to start from."""
-    start = model_entry(config["training"]["variants"][variant]["from"])
-    pinned = {"revision": start["revision"]} if "revision" in start else {}
-    return json.dumps({**config["training"][stage], **pinned, "seed": config["seed"]})
+def training_settings(stage):
+    """TRL's settings that change what is trained."""
+    return without(TRAINING_OPTIONS, config["training"][stage])
+
+
+def launch_files(command):
+    """The configuration files that a launcher is told of, and those that they name in turn."""
+    files = [word for word in command.split() if Path(word).is_file()]
+    for file in files:
+        named = yaml.safe_load(Path(file).read_text()).get("deepspeed_config", {})
+        files += filter(None, [named.get("deepspeed_config_file")])
+    return files
+
+
+def variant_model(variant):
+    """Path and pinned revision of the model that a variant starts from."""
+    entry = config["models"][config["training"]["variants"][variant]["from"]]
+    return {name: entry[name] for name in ("path", "revision") if name in entry}
+
+
+def variant_judge(variant):
+    return config["training"]["variants"][variant]["judge"]
 
 
 def variant_start(variant):

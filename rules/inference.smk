@@ -1,11 +1,10 @@
 # Preference descriptions: one job a method, for the cases of all its benchmarks.
 
 
-rule preferences:
+rule preferences_given:
     input:
-        unpack(preferences_inputs),
         cases=method_cases,
-        library=library("preferences.py"),
+        library=library("preferences_given.py"),
     output:
         preferences="results/preferences/{method}.parquet",
     log:
@@ -13,7 +12,36 @@ rule preferences:
     benchmark:
         "benchmarks/preferences/{method}.tsv"
     wildcard_constraints:
-        method=one_of(describing_methods()),
+        method=one_of(methods_of("none", "signals", "golden")),
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        method="{method}",
+        entry=method_settings,
+    message:
+        "Writing what method {wildcards.method} says of preferences"
+    script:
+        "../scripts/preferences_given.py"
+
+
+rule preferences_model:
+    input:
+        unpack(method_prompts),
+        model=method_model_files,
+        cases=method_cases,
+        library=lambda wildcards: method_library(wildcards, "preferences_model.py"),
+    output:
+        preferences="results/preferences/{method}.parquet",
+    log:
+        "logs/preferences/{method}.log",
+    benchmark:
+        "benchmarks/preferences/{method}.tsv"
+    wildcard_constraints:
+        method=one_of(methods_of("model")),
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -21,14 +49,14 @@ rule preferences:
         mem_mb=2000,
         runtime=240,
         gpu=method_gpus,
+        model=method_model_name,
     params:
         method="{method}",
-        entry=lambda wildcards: config["methods"][wildcards.method],
+        entry=method_settings,
         model=method_model,
-        judge=method_judge,
-        sampling=lambda wildcards: sampling_param(wildcards, "evaluation"),
-        seed=lambda wildcards: sampling_param(wildcards, "seed"),
+        sampling=config["evaluation"],
+        seed=config["seed"],
     message:
         "Describing preferences by method {wildcards.method}"
     script:
-        "../scripts/preferences.py"
+        "../scripts/preferences_model.py"

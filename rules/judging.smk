@@ -3,11 +3,13 @@
 
 rule judgements:
     input:
-        **prompt_files("judge", "respond"),
+        unpack(lambda wildcards: judge_prompts(wildcards.judge)),
         model=lambda wildcards: judge_files(wildcards.judge),
         cases=judge_cases,
         preferences="results/preferences/{method}.parquet",
-        library=library("judgements.py"),
+        library=lambda wildcards: library(
+            "judgements.py", models=[judge_model(wildcards.judge)]
+        ),
     output:
         judgements="results/judgements/{judge}/{method}.parquet",
     log:
@@ -24,6 +26,7 @@ rule judgements:
         mem_mb=2000,
         runtime=240,
         gpu=lambda wildcards: judge_gpus(wildcards.judge),
+        model=lambda wildcards: judge_model(wildcards.judge),
     params:
         name="{judge}",
         judge=lambda wildcards: judge_entry(wildcards.judge),

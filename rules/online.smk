@@ -12,7 +12,7 @@ if "online" in config:
             model=model_files(ONLINE["generator"]),
             cases=ONLINE_CASES,
             preferences="results/preferences/{method}.parquet",
-            library=library("responses.py"),
+            library=library("responses.py", models=[ONLINE["generator"]]),
         output:
             responses="results/responses/{method}.parquet",
         log:
@@ -28,6 +28,7 @@ if "online" in config:
             mem_mb=2000,
             runtime=240,
             gpu=gpus_of(ONLINE["generator"]),
+            model=ONLINE["generator"],
         params:
             model=model_entry(ONLINE["generator"]),
             groups=list(ONLINE["groups"].values()),
@@ -46,7 +47,7 @@ if "online" in config:
             cases=ONLINE_CASES,
             first="results/responses/{method_a}.parquet",
             second="results/responses/{method_b}.parquet",
-            library=library("wins.py"),
+            library=library("wins.py", models=[judge_model(ONLINE["judge"])]),
         output:
             wins="results/wins/{method_a}/{method_b}.parquet",
         log:
@@ -63,6 +64,7 @@ if "online" in config:
             mem_mb=2000,
             runtime=120,
             gpu=judge_gpus(ONLINE["judge"]),
+            model=judge_model(ONLINE["judge"]),
         params:
             name=ONLINE["judge"],
             judge=judge_entry(ONLINE["judge"]),

@@ -1,17 +1,16 @@
 # SFT on D_cold (Eq. 8) and GRPO on D_rl (Eq. 9-11): one checkpoint a variant.
 
 TRAINING = config["training"]
-SFT_PROMPTS = ("preference",)
-GRPO_PROMPTS = ("preference", "judge", "respond")
 
 
 rule sft:
     input:
-        **prompt_files(*SFT_PROMPTS),
+        **prompt_files("preference"),
         model=lambda wildcards: variant_start(wildcards.variant),
         data=rules.verify.output.d_cold,
+        launch=launch_files(TRAINING["launch"]),
         program="scripts/train_sft.py",
-        library=library("train_sft.py"),
+        library=library("sft.py", "train_sft.py", models=[]),
     output:
         model=directory("models/trained/{variant}"),
         metrics="results/training/{variant}.parquet",
@@ -31,29 +30,29 @@ rule sft:
         gpu=TRAINING["gpus"],
     params:
         launch=TRAINING["launch"],
-        model=lambda wildcards: config["models"][
-            TRAINING["variants"][wildcards.variant]["from"]
-        ]["path"],
-        prompts=json.dumps(prompts(*SFT_PROMPTS)),
-        settings=lambda wildcards: training_settings("sft", wildcards.variant),
+        model=lambda wildcards: variant_model(wildcards.variant),
+        settings=training_settings("sft"),
+        seed=config["seed"],
     message:
         "Cold start: fine-tuning {wildcards.variant} on D_cold"
-    shell:
-        "OMP_NUM_THREADS={threads} {params.launch} {input.program} --settings {params.settings:q} "
-        "--model {params.model:q} --data {input.data:q} --prompts {params.prompts:q} "
-        "--output {output.model:q} --metrics {output.metrics:q} --log {log:q}"
+    script:
+        "../scripts/sft.py"
 
 
 rule grpo:
     input:
-        **prompt_files(*GRPO_PROMPTS),
+        unpack(lambda wildcards: judge_prompts(variant_judge(wildcards.variant))),
+        **prompt_files("preference"),
         model=lambda wildcards: variant_start(wildcards.variant),
-        judge=lambda wildcards: judge_files(
-            TRAINING["variants"][wildcards.variant]["judge"]
-        ),
+        judge=lambda wildcards: judge_files(variant_judge(wildcards.variant)),
         data="data/splits/rl.parquet",
+        launch=launch_files(TRAINING["launch"]),
         program="scripts/train_grpo.py",
-        library=library("train_grpo.py"),
+        library=lambda wildcards: library(
+            "grpo.py",
+            "train_grpo.py",
+            models=[judge_model(variant_judge(wildcards.variant))],
+        ),
     output:
         model=directory("models/trained/{variant}"),
         metrics="results/training/{variant}.parquet",
@@ -71,22 +70,14 @@ rule grpo:
         mem_mb=4000,
         runtime=2880,
         gpu=TRAINING["gpus"],
-        # Not a parameter: where answers are kept changes no result.
-        journal=config["journal"],
+        judge_model=lambda wildcards: judge_model(variant_judge(wildcards.variant)),
     params:
         launch=TRAINING["launch"],
-        model=lambda wildcards: config["models"][
-            TRAINING["variants"][wildcards.variant]["from"]
-        ]["path"],
-        prompts=json.dumps(prompts(*GRPO_PROMPTS)),
-        settings=lambda wildcards: training_settings("grpo", wildcards.variant),
-        judge=lambda wildcards: json.dumps(
-            judge_entry(TRAINING["variants"][wildcards.variant]["judge"])
-        ),
+        model=lambda wildcards: variant_model(wildcards.variant),
+        settings=training_settings("grpo"),
+        seed=config["seed"],
+        judge=lambda wildcards: judge_entry(variant_judge(wildcards.variant)),
     message:
         "Reinforcement learning: {wildcards.variant}"
-    shell:
-        "OMP_NUM_THREADS={threads} {params.launch} {input.program} --settings {params.settings:q} "
-        "--model {params.model:q} --data {input.data:q} --prompts {params.prompts:q} --judge {params.judge:q} "
-        "--journal {resources.journal:q} "
-        "--output {output.model:q} --metrics {output.metrics:q} --log {log:q}"
+    script:
+        "../scripts/grpo.py"

@@ -1,7 +1,7 @@
 """Judge one method's preference descriptions on all benchmarks."""
 
 import polars as pl
-from alignxplore import records
+from alignxplore import options, records
 from alignxplore.cli import script_main
 from alignxplore.inference import judge_preferences
 from alignxplore.judging import load_judge
@@ -9,10 +9,11 @@ from alignxplore.prompts import Templates
 
 
 def main(snakemake):
-    inputs, params = snakemake.input, snakemake.params
+    inputs, params, config = snakemake.input, snakemake.params, snakemake.config
+    entry = options.of_judge(params.judge, config, snakemake.resources.model)
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     preferences = records.read(inputs.preferences, records.PREFERENCE)
-    judge = load_judge(params.judge, Templates.of_rule(inputs), snakemake.config["journal"])
+    judge = load_judge(entry, Templates.of_rule(inputs), config["journal"])
     judgements = judge_preferences(judge, params.name, cases, preferences)
     records.write(judgements, snakemake.output.judgements, records.JUDGEMENT)
 

@@ -1,7 +1,7 @@
 """Answer the online evaluation's cases under one method's descriptions."""
 
 import polars as pl
-from alignxplore import records
+from alignxplore import options, records
 from alignxplore.cli import script_main
 from alignxplore.engines import Sampling, load
 from alignxplore.online import draw_cases, respond
@@ -9,13 +9,13 @@ from alignxplore.prompts import Templates
 
 
 def main(snakemake):
-    inputs, params = snakemake.input, snakemake.params
+    inputs, params, config = snakemake.input, snakemake.params, snakemake.config
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     drawn = draw_cases(cases, params.groups, params.cases, params.seed)
     preferences = records.read(inputs.preferences, records.PREFERENCE)
     templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
-    engine = load(params.model, snakemake.config["journal"])
+    engine = load(options.of_model(params.model, config, snakemake.resources.model), config["journal"])
     responses = respond(engine, templates, drawn, preferences, sampling)
     records.write(responses, snakemake.output.responses, records.RESPONSE)
 

@@ -1,6 +1,6 @@
 """Let the teacher reason about the cold-start examples, G times each, told their key dimensions."""
 
-from alignxplore import records
+from alignxplore import options, records
 from alignxplore.cli import script_main
 from alignxplore.cold_start import generate
 from alignxplore.engines import Sampling, load
@@ -8,12 +8,12 @@ from alignxplore.prompts import Templates
 
 
 def main(snakemake):
-    inputs, params = snakemake.input, snakemake.params
+    inputs, params, config = snakemake.input, snakemake.params, snakemake.config
     examples = records.read(inputs.cold, records.EXAMPLE)
     dimensions = dict(records.read(inputs.dimensions, records.DIMENSIONS).iter_rows())
     templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
-    engine = load(params.model, snakemake.config["journal"])
+    engine = load(options.of_model(params.model, config, snakemake.resources.model), config["journal"])
     generations = generate(engine, templates, examples, dimensions, params.generations, sampling)
     records.write(generations, snakemake.output.generations, records.GENERATION)
 

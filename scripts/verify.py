@@ -1,6 +1,6 @@
 """Keep the teacher's generations that earn the full reward: D_cold (Eq. 7)."""
 
-from alignxplore import records
+from alignxplore import options, records
 from alignxplore.cli import script_main
 from alignxplore.cold_start import verify
 from alignxplore.judging import load_judge
@@ -9,10 +9,11 @@ from alignxplore.rewards import Reward
 
 
 def main(snakemake):
-    inputs, params = snakemake.input, snakemake.params
+    inputs, params, config = snakemake.input, snakemake.params, snakemake.config
+    entry = options.of_judge(params.judge, config, snakemake.resources.model)
     generations = records.read(inputs.generations, records.GENERATION)
     examples = records.read(inputs.cold, records.EXAMPLE)
-    reward = Reward(load_judge(params.judge, Templates.of_rule(inputs), snakemake.config["journal"]))
+    reward = Reward(load_judge(entry, Templates.of_rule(inputs), config["journal"]))
     scored, demonstrations = verify(reward, generations, examples)
     print(f"{len(demonstrations)} of {len(generations)} generations earn the full reward")
     records.write(scored, snakemake.output.scored, records.SCORED_GENERATION)

@@ -1,13 +1,14 @@
 """Train VPL on D_rl."""
 
-from alignxplore import records, vpl
+from alignxplore import options, records, vpl
 from alignxplore.cli import script_main
 
 
 def main(snakemake):
     params, output = snakemake.params, snakemake.output
+    entry = options.of_model(params.model, snakemake.config, snakemake.resources.model)
     examples = records.read(snakemake.input.data, records.EXAMPLE)
-    pairs = vpl.featured_pairs(params.model, examples)
+    pairs = vpl.featured_pairs(entry, examples)
     model, metrics = vpl.train(pairs, vpl.Settings(**params.settings), params.seed)
     vpl.save(model, output.model)
     records.write(metrics, output.metrics, vpl.METRICS)

@@ -1,14 +1,15 @@
 """Judge the cases of VPL's benchmarks by its own reward."""
 
 import polars as pl
-from alignxplore import records, vpl
+from alignxplore import options, records, vpl
 from alignxplore.cli import script_main
 
 
 def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
+    entry = options.of_model(params.model, snakemake.config, snakemake.resources.model)
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
-    pairs = vpl.featured_pairs(params.model, cases)
+    pairs = vpl.featured_pairs(entry, cases)
     judgements = vpl.judge(vpl.load(inputs.heads), cases, pairs, params.method, params.name)
     records.write(judgements, snakemake.output.judgements, records.JUDGEMENT)
 

@@ -1,7 +1,7 @@
 """Compare the responses under two methods' descriptions."""
 
 import polars as pl
-from alignxplore import records
+from alignxplore import options, records
 from alignxplore.cli import script_main
 from alignxplore.judging import load_judge
 from alignxplore.online import compare
@@ -9,9 +9,10 @@ from alignxplore.prompts import Templates
 
 
 def main(snakemake):
-    inputs, params = snakemake.input, snakemake.params
+    inputs, params, config = snakemake.input, snakemake.params, snakemake.config
+    entry = options.of_judge(params.judge, config, snakemake.resources.model)
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
-    judge = load_judge(params.judge, Templates.of_rule(inputs), snakemake.config["journal"])
+    judge = load_judge(entry, Templates.of_rule(inputs), config["journal"])
     first = records.read(inputs.first, records.RESPONSE)
     second = records.read(inputs.second, records.RESPONSE)
     wins = compare(judge, params.name, cases, first, second)

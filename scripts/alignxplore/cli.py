@@ -11,10 +11,10 @@ from alignxplore.errors import UserError
 
 
 def configure_logging(log_file: str | None = None) -> None:
-    """Log to stderr, and to `log_file` as well where there is one."""
+    """Log to stderr, and to the end of `log_file` as well where there is one."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file:
-        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+        handlers.append(logging.FileHandler(log_file, mode="a", encoding="utf-8"))
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
     )
@@ -37,7 +37,10 @@ def run(main: Callable[[], Any], log_file: str | None = None) -> None:
 
 def script_main(main: Callable[[Any], Any], snakemake: Any) -> None:
     """Run a rule script's `main(snakemake)`, logging to the rule's log file."""
-    run(lambda: main(snakemake), snakemake.log[0] if snakemake.log else None)
+    log_file = snakemake.log[0] if snakemake.log else None
+    if log_file:
+        Path(log_file).write_text("", encoding="utf-8")
+    run(lambda: main(snakemake), log_file)
 
 
 def prefer_own_programs() -> None:

@@ -8,19 +8,31 @@ PACKAGE = "alignxplore"
 SCRIPTS = Path(__file__).parents[1]
 
 
+ENGINES = SCRIPTS / PACKAGE / "engines/__init__.py"
+BACKENDS = {"transformers": "hf.py", "vllm": "vllm.py", "openai": "openai.py"}
+"""The module that the package `engines` imports for each engine, when a model is started."""
+
+
 @cache
-def library_modules(path: Path) -> frozenset[Path]:
-    """The package's files that the Python file at `path` imports, directly or through others, at any level."""
+def library_modules(path: Path, engines: frozenset[str] | None = None) -> frozenset[Path]:
+    """The package's files that the Python file at `path` imports, directly or through others, at any level.
+
+    Where `engines` are given, no other is started: their backends count only if something else imports them.
+    """
+    started = BACKENDS if engines is None else engines
+    unused = {ENGINES.with_name(name) for engine, name in BACKENDS.items() if engine not in started}
     found: set[Path] = set()
     queue = [path]
     while queue:
-        for module in _imported(queue.pop()):
+        importer = queue.pop()
+        for module in _imported(importer) - (unused if importer == ENGINES else set()):
             if module not in found:
                 found.add(module)
                 queue.append(module)
     return frozenset(found)
 
 
+@cache
 def _imported(path: Path) -> set[Path]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):

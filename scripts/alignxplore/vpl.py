@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from alignxplore import engines, records
 from alignxplore.engines.hf import TransformersBackend
 from alignxplore.errors import UserError
-from alignxplore.inference import judgement_rows
+from alignxplore.judgements import judgement_rows
 from alignxplore.prompts import Prompt, mark_user_text
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,9 @@ import pytest
 from alignxplore import records
 from alignxplore.engines import Completion, Sampling
 from alignxplore.formats import Parsed
-from alignxplore.inference import given_preferences, judge_preferences
+from alignxplore.judgements import judge_preferences
 from alignxplore.judging import Judge, is_correct, parse_selection, position_flip
+from alignxplore.preferences import given_preferences
 from alignxplore.prompts import strip_markers
 from alignxplore.rewards import Reward
 

@@ -14,8 +14,9 @@ import polars as pl
 from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
-from alignxplore.inference import Result, describe, preference_rows
+from alignxplore.inference import describe
 from alignxplore.judging import Judge, is_correct
+from alignxplore.preferences import Result, preference_rows
 from alignxplore.prompts import Prompt, Templates
 
 

@@ -15,7 +15,7 @@ import polars as pl
 from alignxplore.data.wording import Wording
 from alignxplore.engines import Engine
 from alignxplore.formats import Parsed
-from alignxplore.inference import Result, preference_rows
+from alignxplore.preferences import Result, preference_rows
 from alignxplore.prompts import SCORE_CHOICES, Templates
 from alignxplore.records import N_DIMENSIONS
 

@@ -8,11 +8,9 @@ from alignxplore.engines.base import Backend, Completion, Sampling
 from alignxplore.engines.engine import Engine, directory_hash
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
+from alignxplore.options import MODEL_OPTIONS, without
 
 __all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "identity", "load", "start"]
-
-_NOT_OF_ANSWERS = ("batch_tokens", "gpu", "max_model_len", "concurrency", "timeout", "retries", "key_env", "price")
-"""What an entry says of how a model is run and paid, not of what it answers."""
 
 
 def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
@@ -33,7 +31,7 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
 
 def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a model's answers from another's: a local model's content, how it is prompted, its precision."""
-    result = {key: value for key, value in entry.items() if key not in _NOT_OF_ANSWERS}
+    result = without(MODEL_OPTIONS, entry)
     if entry["engine"] == "openai" and "revision" in entry:
         result.pop("base_url", None)
     if entry["engine"] != "openai" and Path(entry["path"]).is_dir():

@@ -41,6 +41,7 @@ from transformers import (
 from alignxplore import records
 from alignxplore.engines.engine import directory_hash
 from alignxplore.errors import UserError
+from alignxplore.options import TRAINING_OPTIONS, without
 from alignxplore.prompts import Templates
 from alignxplore.training.metrics import from_history
 
@@ -339,7 +340,7 @@ def run_facts(
         "data": str(data),
         "data_content": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
         "templates": {n: hashlib.sha256(text.encode()).hexdigest() for n, text in sorted(templates.texts.items())},
-        "settings": dict(settings),
+        "settings": without(TRAINING_OPTIONS, settings),
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
         **more,
     }

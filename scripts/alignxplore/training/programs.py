@@ -1,13 +1,17 @@
-"""The command line of the two training programs, which `accelerate launch` can start."""
+"""The two training programs: their command line, and how rules start them, by `accelerate launch` if need be."""
 
 import argparse
 import json
 import os
-from collections.abc import Callable
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from alignxplore import cli
 from alignxplore.errors import UserError
+from alignxplore.options import TRAINING_OPTIONS, restored
 
 JSON_ARGUMENTS = ("settings", "prompts", "judge")
 
@@ -24,7 +28,7 @@ def parser(description: str, *, judge: bool) -> argparse.ArgumentParser:
         result.add_argument("--journal", metavar="DIR", required=True, help="where the judge's answers are kept")
     result.add_argument("--output", required=True, metavar="DIR", help="where the trained model goes")
     result.add_argument("--metrics", required=True, metavar="PARQUET", help="where the figures of each step go")
-    result.add_argument("--log", metavar="FILE", help="log file, beside standard error")
+    result.add_argument("--log", metavar="FILE", help="log file to append to, beside standard error")
     return result
 
 
@@ -38,6 +42,39 @@ def run(arguments: argparse.Namespace, train: Callable[[argparse.Namespace], Non
         train(arguments)
 
     cli.run(main, arguments.log if os.environ.get("RANK", "0") == "0" else None)
+
+
+def arguments_of_rule(snakemake: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A program's arguments as its rule has them; `settings`, the config's, give the options that change no result."""
+    inputs, params, output = snakemake.input, snakemake.params, snakemake.output
+    pinned = {name: value for name, value in params.model.items() if name == "revision"}
+    return {
+        "settings": {**restored(TRAINING_OPTIONS, params.settings, settings), **pinned, "seed": params.seed},
+        "model": params.model["path"],
+        "data": inputs.data,
+        "prompts": {n.removesuffix("_prompt"): path for n, path in inputs.items() if n.endswith("_prompt")},
+        "output": output.model,
+        "metrics": output.metrics,
+        "log": snakemake.log[0],
+    }
+
+
+def launch(launcher: str, program: str, arguments: Mapping[str, Any], threads: int) -> None:
+    """Run `program` by the command `launcher` to its end; UserError where it fails.
+
+    It is passed SIGTERM, at which it saves where it is, and has its log written by then.
+    """
+    command = [*shlex.split(launcher), program]
+    for name, value in arguments.items():
+        command += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}) as process:
+        former = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            status = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, former)
+    if status:
+        raise UserError(f"{program} ended with status {status}: what it said is above")
 
 
 def _decode(name: str, text: str) -> dict[str, Any]:

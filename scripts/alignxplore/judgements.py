@@ -1,0 +1,31 @@
+"""JUDGEMENT rows: preference descriptions judged by the target pairs of their cases."""
+
+import numpy as np
+import polars as pl
+
+from alignxplore.judging import Judge, is_correct, position_flip
+
+
+def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences: pl.DataFrame) -> pl.DataFrame:
+    """JUDGEMENT rows: every preference against the target pair of its case, joined on benchmark and case_id."""
+    key = ["benchmark", "case_id"]
+    joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
+    rows = list(joined.iter_rows(named=True))
+    return judgement_rows(joined, name, judge.p_chosen(rows, [row["preference"] for row in rows]))
+
+
+def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:
+    """JUDGEMENT rows under the judge's name `name`, of `judged` rows with case_id, benchmark and method.
+
+    `probabilities` (rows, 2) are those of the chosen response, shown first and second; NaN where it is unknown.
+    """
+    unparsed = np.isnan(probabilities)
+    known = np.where(unparsed, 0.5, probabilities)
+    return judged.select("case_id", "benchmark", "method").with_columns(
+        judge=pl.lit(name),
+        p_chosen_ab=pl.Series(known[:, 0], dtype=pl.Float64),
+        p_chosen_ba=pl.Series(known[:, 1], dtype=pl.Float64),
+        correct=pl.Series(is_correct(known)),
+        position_flip=pl.Series(position_flip(probabilities)),
+        unparsed=pl.Series(unparsed.sum(1), dtype=pl.Int8),
+    )

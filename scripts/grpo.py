@@ -1,0 +1,16 @@
+"""Train a model by GRPO on D_rl (Eq. 9-11)."""
+
+from alignxplore import options
+from alignxplore.cli import script_main
+from alignxplore.training import programs
+
+
+def main(snakemake):
+    config = snakemake.config
+    arguments = programs.arguments_of_rule(snakemake, config["training"]["grpo"])
+    arguments["judge"] = options.of_judge(snakemake.params.judge, config, snakemake.resources.judge_model)
+    arguments["journal"] = config["journal"]
+    programs.launch(snakemake.params.launch, snakemake.input.program, arguments, snakemake.threads)
+
+
+script_main(main, snakemake)  # noqa: F821

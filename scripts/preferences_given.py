@@ -1,0 +1,16 @@
+"""Write the descriptions of a method that asks no model: none, the raw signals, or the golden preference."""
+
+import polars as pl
+from alignxplore import records
+from alignxplore.cli import script_main
+from alignxplore.preferences import given_preferences
+
+
+def main(snakemake):
+    params = snakemake.params
+    cases = pl.concat([records.read(path, records.CASE) for path in snakemake.input.cases])
+    preferences = given_preferences(params.entry["kind"], cases, params.method)
+    records.write(preferences, snakemake.output.preferences, records.PREFERENCE)
+
+
+script_main(main, snakemake)  # noqa: F821

@@ -1,0 +1,20 @@
+"""Let one method's model describe preferences, for the cases of all its benchmarks."""
+
+import polars as pl
+from alignxplore import options, records
+from alignxplore.cli import script_main
+from alignxplore.engines import Sampling, load
+from alignxplore.inference import model_preferences
+from alignxplore.prompts import Templates
+
+
+def main(snakemake):
+    inputs, params, config = snakemake.input, snakemake.params, snakemake.config
+    cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
+    engine = load(options.of_model(params.model, config, snakemake.resources.model), config["journal"])
+    sampling = Sampling(**params.sampling, seed=params.seed)
+    preferences = model_preferences(engine, Templates.of_rule(inputs), cases, params.method, params.entry, sampling)
+    records.write(preferences, snakemake.output.preferences, records.PREFERENCE)
+
+
+script_main(main, snakemake)  # noqa: F821

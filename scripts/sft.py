@@ -1,0 +1,16 @@
+"""Fine-tune a model on D_cold (Eq. 8)."""
+
+from alignxplore.cli import script_main
+from alignxplore.training import programs
+
+
+def main(snakemake):
+    programs.launch(
+        snakemake.params.launch,
+        snakemake.input.program,
+        programs.arguments_of_rule(snakemake, snakemake.config["training"]["sft"]),
+        snakemake.threads,
+    )
+
+
+script_main(main, snakemake)  # noqa: F821
