@@ -17,6 +17,7 @@ include: "rules/judging.smk"
 include: "rules/baselines.smk"
 include: "rules/online.smk"
 include: "rules/tables.smk"
+include: "rules/provenance.smk"
 include: "rules/report.smk"
 
 
@@ -36,4 +37,5 @@ rule all:
         expand("results/{table}.csv", table=config["tables"]),
         expand("results/{figure}.svg", figure=config["figures"]),
         "results/data/splits.csv",
+        "results/provenance.parquet",
         "results/report/index.html",

@@ -7,6 +7,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.enums import RerunTrigger
 
 from alignxplore.cli import prefer_own_library, prefer_own_programs
 from alignxplore.config import benchmark_origin, check_config
@@ -17,6 +18,14 @@ from alignxplore.options import MODEL_OPTIONS, TRAINING_OPTIONS, without
 
 prefer_own_programs()
 prefer_own_library(SCRIPTS)
+
+if workflow.dag_settings:  # there are none where no job is planned
+    # Scripts are inputs (see `library`), known by their content; Snakemake looks at their time alone.
+    workflow.dag_settings.rerun_triggers -= {RerunTrigger.CODE}
+    # Files up to this size (bytes) that are newer, but the same as before, rerun nothing.
+    workflow.dag_settings.max_checksum_file_size = max(
+        workflow.dag_settings.max_checksum_file_size, 100_000_000
+    )
 
 try:
     check_config(config, Path(workflow.basedir) / "config/schema.yaml")

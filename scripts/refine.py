@@ -13,4 +13,4 @@ def main(snakemake):
     refine_shard(pieces, Rules(**params.rules), params.max_characters, {name: output[name] for name in FILES})
 
 
-script_main(main, snakemake)  # noqa: F821
+script_main(main, snakemake, temporary=True)  # noqa: F821

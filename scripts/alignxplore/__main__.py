@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore import cli, engines, product
+from alignxplore import cli, engines, product, provenance
 from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
 
@@ -30,6 +30,18 @@ def journal_prune(arguments: argparse.Namespace) -> None:
     newest_dropped = time.time() - 86400 * arguments.days if arguments.days is not None else 0.0
     kept, dropped = prune(arguments.directory, arguments.keep, newest_dropped)
     print(f"{kept} records kept, {dropped} dropped")
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """Compare a finished tree with the records that its jobs left, and print what differs."""
+    faults = provenance.verify(arguments.tree)
+    for fault in faults:
+        print(fault)
+    if faults:
+        sys.exit(1)
+    records = [provenance.read(path) for path in provenance.sidecars(arguments.tree)]
+    outputs = sum(len(record["outputs"]) for record in records)
+    print(f"{len(records)} jobs, {outputs} outputs: all as they were recorded")
 
 
 def infer(arguments: argparse.Namespace) -> None:
@@ -104,6 +116,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "prune":
             command.add_argument("--keep", nargs="+", metavar="PATH", help="models, by `path`, whose answers stay")
             command.add_argument("--days", type=float, help="drop files not written to for so many days")
+    command = commands.add_parser("verify", help=verify.__doc__, description=verify.__doc__)
+    command.add_argument("tree", nargs="?", type=Path, default=Path(), metavar="TREE", help="default: where you are")
+    command.set_defaults(run=verify)
     return result
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore.errors import UserError
+from alignxplore.provenance import recorded
 
 
 def configure_logging(log_file: str | None = None) -> None:
@@ -35,12 +36,15 @@ def run(main: Callable[[], Any], log_file: str | None = None) -> None:
         sys.exit(1)
 
 
-def script_main(main: Callable[[Any], Any], snakemake: Any) -> None:
-    """Run a rule script's `main(snakemake)`, logging to the rule's log file."""
+def script_main(main: Callable[[Any], Any], snakemake: Any, *, temporary: bool = False) -> None:
+    """Run a rule script's `main(snakemake)`, logging to the rule's log file, and record it beside its first output.
+
+    `temporary` says that Snakemake removes the outputs when they have been read.
+    """
     log_file = snakemake.log[0] if snakemake.log else None
     if log_file:
         Path(log_file).write_text("", encoding="utf-8")
-    run(lambda: main(snakemake), log_file)
+    run(lambda: recorded(main, snakemake, temporary), log_file)
 
 
 def prefer_own_programs() -> None:

@@ -13,6 +13,10 @@ BACKENDS = {"transformers": "hf.py", "vllm": "vllm.py", "openai": "openai.py"}
 """The module that the package `engines` imports for each engine, when a model is started."""
 
 
+STARTER = SCRIPTS / PACKAGE / "cli.py"
+"""How jobs start, log and are recorded: no result depends on it."""
+
+
 @cache
 def library_modules(path: Path, engines: frozenset[str] | None = None) -> frozenset[Path]:
     """The package's files that the Python file at `path` imports, directly or through others, at any level.
@@ -26,7 +30,7 @@ def library_modules(path: Path, engines: frozenset[str] | None = None) -> frozen
     while queue:
         importer = queue.pop()
         for module in _imported(importer) - (unused if importer == ENGINES else set()):
-            if module not in found:
+            if module not in found and module != STARTER:
                 found.add(module)
                 queue.append(module)
     return frozenset(found)

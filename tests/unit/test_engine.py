@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 from alignxplore import engines
+from alignxplore.digests import directory_digest
 from alignxplore.engines import Completion, Sampling
-from alignxplore.engines.engine import Engine, directory_hash
+from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal, account
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
@@ -139,10 +140,10 @@ def test_a_model_is_known_by_its_content_wherever_it_lies_and_however_it_is_run(
     assert moved.generate(PROMPTS, SAMPLING) == found
     assert moved._backend is None
     (copy / "README.md").write_text("a card")
-    assert directory_hash(copy) == directory_hash(tiny_model)
+    assert directory_digest(copy) == directory_digest(tiny_model)
     config = copy / "generation_config.json"
     config.write_text(config.read_text() + " ")
-    assert directory_hash(copy) != directory_hash(tiny_model)
+    assert directory_digest(copy) != directory_digest(tiny_model)
 
 
 def test_a_served_model_can_be_known_by_a_name_of_its_own():

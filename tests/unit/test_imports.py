@@ -5,15 +5,28 @@ from pathlib import Path
 from alignxplore.imports import SCRIPTS, library_modules
 
 
-def names(script: str) -> set[str]:
-    return {str(path.relative_to(SCRIPTS / "alignxplore")) for path in library_modules(SCRIPTS / script)}
+def names(script: str, engines: frozenset[str] | None = None) -> set[str]:
+    return {str(path.relative_to(SCRIPTS / "alignxplore")) for path in library_modules(SCRIPTS / script, engines)}
 
 
 def test_closure_follows_imports_and_stops_there():
     refine = names("refine.py")
-    assert {"__init__.py", "cli.py", "errors.py", "records.py", "data/refine.py"} <= refine
+    assert {"__init__.py", "errors.py", "records.py", "data/refine.py"} <= refine
     assert not any(name.startswith("demo/") for name in refine)
     assert {"demo/world.py", "demo/raw.py", "data/wording.py"} <= names("demo_world.py")
+
+
+def test_how_jobs_are_started_and_recorded_is_no_part_of_what_they_make():
+    assert not {"cli.py", "provenance.py"} & names("refine.py")
+    assert "provenance.py" in names("provenance.py")
+
+
+def test_engines_that_no_model_uses_are_left_out():
+    backends = {"engines/hf.py", "engines/vllm.py", "engines/openai.py"}
+    assert backends <= names("judgements.py")
+    assert backends & names("judgements.py", frozenset({"openai"})) == {"engines/openai.py"}
+    assert not backends & names("sft.py", frozenset())
+    assert "engines/hf.py" in names("vpl.py", frozenset()), "it is imported by name"
 
 
 def test_light_scripts_never_import_torch():

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from alignxplore.engines.engine import directory_hash
+from alignxplore.digests import directory_digest
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.training import common, grpo
@@ -39,7 +39,7 @@ def train(model: Path, output: Path, reward=letters, **settings) -> None:
 
 
 def outcome(output: Path) -> tuple[str, bytes]:
-    return directory_hash(output), output.with_suffix(".parquet").read_bytes()
+    return directory_digest(output), output.with_suffix(".parquet").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def model(tiny_model, tmp_path_factory) -> Path:
 def undisturbed(model, tmp_path_factory) -> tuple[str, bytes]:
     output = tmp_path_factory.mktemp("undisturbed") / "policy"
     train(model, output)
-    assert directory_hash(output) != directory_hash(model)
+    assert directory_digest(output) != directory_digest(model)
     assert not list(output.parent.glob(".*"))
     assert not list(output.glob("checkpoint-*"))
     return outcome(output)
@@ -138,7 +138,7 @@ def test_the_model_card_tells_what_the_model_was_made_of(model, tmp_path):
     train(model, output, max_steps=2)
     card = (output / "README.md").read_text()
     assert card.startswith(f"---\nbase_model: {model}\n")
-    for text in ("# policy", "2 steps on `", "learning_rate: 0.01", "| reward | ", directory_hash(model)):
+    for text in ("# policy", "2 steps on `", "learning_rate: 0.01", "| reward | ", directory_digest(model)):
         assert text in card
 
 

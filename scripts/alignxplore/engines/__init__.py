@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alignxplore.digests import directory_digest
 from alignxplore.engines.base import Backend, Completion, Sampling
-from alignxplore.engines.engine import Engine, directory_hash
+from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
 from alignxplore.options import MODEL_OPTIONS, without
@@ -35,7 +36,7 @@ def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
     if entry["engine"] == "openai" and "revision" in entry:
         result.pop("base_url", None)
     if entry["engine"] != "openai" and Path(entry["path"]).is_dir():
-        result["path"] = directory_hash(entry["path"])
+        result["path"] = directory_digest(entry["path"])
     return result
 
 

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +151,7 @@ class Engine:
         if not hits and not new:
             return
         log.info("%s, %s: %d from the journal, %d new in %.1f s", self.name, kind, len(hits), len(new), seconds)
+        kinds = ("prompt_tokens", "completion_tokens")
         call = {
             "model": self.name,
             "kind": kind,
@@ -160,18 +160,8 @@ class Engine:
             "seconds": round(seconds, 3),
             "hit_tokens": tokens(hits, "prompt_tokens") + tokens(hits, "completion_tokens"),
             "new_tokens": tokens(new, "prompt_tokens") + tokens(new, "completion_tokens"),
+            **{f"new_{name}": tokens(new, name) for name in kinds},
             "saved_dollars": dollars(hits),
             "paid_dollars": dollars(new),
         }
         self._journal.add([(CALL, {"call": call})])
-
-
-def directory_hash(path: str | Path) -> str:
-    """What tells a model's directory from another: a digest of its files' names and bytes, model card aside."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(path).rglob("*")):
-        if file.is_file() and file.name != "README.md" and not file.name.startswith("."):
-            with file.open("rb") as opened:
-                content = hashlib.file_digest(opened, "sha256").hexdigest()
-            digest.update(f"{file.relative_to(path)}\n{content}\n".encode())
-    return digest.hexdigest()

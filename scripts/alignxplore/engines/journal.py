@@ -25,6 +25,9 @@ KEY_LENGTH = 32
 CALL = "0" * KEY_LENGTH
 """The key of lines that hold no answer, but the account of one call."""
 
+JOB_VARIABLE = "ALIGNXPLORE_JOB"
+"""Environment variable with a job's name: files that its processes write begin with it."""
+
 SQL = Path(__file__).parents[2] / "sql"
 
 _HEAD = '{"key":"'
@@ -58,12 +61,27 @@ class Journal:
         try:
             while self._file is None or os.fstat(self._file.fileno()).st_nlink == 0:  # `prune` may come in between
                 self.directory.mkdir(parents=True, exist_ok=True)
-                self._file = open(self.directory / f"{uuid.uuid4().hex}.jsonl", "ab", buffering=0)  # noqa: SIM115
+                self._file = open(self.directory / _file_name(), "ab", buffering=0)  # noqa: SIM115
                 fcntl.flock(self._file, fcntl.LOCK_EX)  # tells `prune` that the file is still written to
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
             raise UserError(f"journal {self.directory}: cannot be written: {error.strerror}") from error
+
+
+def calls_of_job(directory: str | Path, job: str) -> list[Record]:
+    """The accounts of all calls that the processes of a job made."""
+    calls = []
+    for path in sorted(Path(directory).glob(f"{job}-*.jsonl")):
+        with open(path, "rb") as file:
+            lines = (_parsed(line) for line in file if line.startswith(f"{_HEAD}{CALL}".encode()))
+            calls += [parsed[1]["call"] for parsed in lines if parsed]
+    return calls
+
+
+def _file_name() -> str:
+    job = os.environ.get(JOB_VARIABLE)
+    return f"{job}-{uuid.uuid4().hex}.jsonl" if job else f"{uuid.uuid4().hex}.jsonl"
 
 
 def account(directory: str | Path) -> pl.DataFrame:

@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from alignxplore import records
-from alignxplore.engines.engine import directory_hash
+from alignxplore.digests import digest, directory_digest
 from alignxplore.errors import UserError
 from alignxplore.options import TRAINING_OPTIONS, without
 from alignxplore.prompts import Templates
@@ -336,9 +336,9 @@ def run_facts(
     return {
         "stage": stage,
         "model": str(model),
-        "model_content": directory_hash(model) if Path(model).is_dir() else None,
+        "model_content": directory_digest(model) if Path(model).is_dir() else None,
         "data": str(data),
-        "data_content": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
+        "data_content": digest(data),
         "templates": {n: hashlib.sha256(text.encode()).hexdigest() for n, text in sorted(templates.texts.items())},
         "settings": without(TRAINING_OPTIONS, settings),
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},

@@ -1,0 +1,14 @@
+"""Gather the records of all jobs that the results came from."""
+
+from alignxplore import provenance
+from alignxplore.cli import script_main
+from alignxplore.records import replacing
+
+
+def main(snakemake):
+    found = provenance.gather(snakemake.input.results)
+    with replacing(snakemake.output.provenance) as path:
+        found.write_parquet(path)
+
+
+script_main(main, snakemake)  # noqa: F821
