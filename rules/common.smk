@@ -6,7 +6,9 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import yaml
+from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
+from snakemake.io import is_flagged
 from snakemake.settings.enums import RerunTrigger
 
 from alignxplore.cli import prefer_own_library, prefer_own_programs
@@ -15,6 +17,7 @@ from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError
 from alignxplore.imports import library_modules
 from alignxplore.options import MODEL_OPTIONS, TRAINING_OPTIONS, without
+from alignxplore.provenance import sidecar
 
 prefer_own_programs()
 prefer_own_library(SCRIPTS)
@@ -26,6 +29,21 @@ if workflow.dag_settings:  # there are none where no job is planned
     workflow.dag_settings.max_checksum_file_size = max(
         workflow.dag_settings.max_checksum_file_size, 100_000_000
     )
+
+
+async def check_incomplete(dag, original=DAG.check_incomplete):
+    """Snakemake removes a job's outputs before it makes them again, forgets the job if it fails, and would then take
+    what was made of the former outputs for up to date (its issue 1978). Their record remains, and tells.
+    """
+    await original(dag)
+    for job in dag.jobs:
+        if job.output and sidecar(job.output[0]).exists():
+            lost = [file for file in job.output if not Path(file).exists()]
+            dag.forcefiles.update(file for file in lost if not is_flagged(file, "temp"))
+
+
+if workflow.is_main_process:
+    DAG.check_incomplete = check_incomplete
 
 try:
     check_config(config, Path(workflow.basedir) / "config/schema.yaml")

@@ -1,7 +1,7 @@
 """Provenance: beside each job's first output, a JSON file that says what the job was made of, and checks of a tree.
 
-A job writes its record when all outputs are there, and takes away an earlier one before it begins: a job that failed
-or was killed has none.
+A job writes its record when all outputs are there. A record without its outputs is of a job that was to be made again
+and was not: it failed, was killed, or the outputs were removed by hand.
 """
 
 import json
@@ -64,8 +64,6 @@ def sidecar(output: str | Path) -> Path:
 
 def recorded(main: Callable[[Any], Any], snakemake: Any, temporary: bool) -> None:
     """Run a job's `main(snakemake)`, and record it; `temporary` outputs are removed when they have been read."""
-    path = sidecar(snakemake.output[0])
-    path.unlink(missing_ok=True)
     started, clock, job = datetime.now(UTC), time.monotonic(), uuid.uuid4().hex
     os.environ[JOB_VARIABLE] = job  # for the programs that the job starts, too
     params = {name: value for name, value in snakemake.params.items()}
@@ -90,7 +88,7 @@ def recorded(main: Callable[[Any], Any], snakemake: Any, temporary: bool) -> Non
         "gpus": snakemake.resources.get("gpu", 0),
         "account": _account(calls_of_job(snakemake.config["journal"], job)),
     }
-    with replacing(path) as partial:
+    with replacing(sidecar(snakemake.output[0])) as partial:
         partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

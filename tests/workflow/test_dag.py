@@ -187,6 +187,20 @@ def test_data_stage_runs_and_then_has_nothing_to_do(tree):
     assert jobs == {"split": 1, "benchmark_alignx": 1, "benchmark_reverse": 1}
 
 
+def test_what_a_failed_job_took_away_is_made_again(tree):
+    """A job that is to be made again loses its outputs first; what was made of them is stale even if it fails."""
+    targets = ["data/cases/alignx_test_reverse.parquet"]
+    assert snakemake(tree, "--cores", "2", *targets).returncode == 0
+    path = configured(tree, "unbalanced", lambda c: c["data"].update(balance=0.0))
+    failed = snakemake(tree, "--cores", "2", *targets, "--configfile", str(path))
+    assert failed.returncode != 0 and not (tree / "data/splits/test.parquet").exists()
+    assert (tree / targets[0]).exists()
+    again = snakemake(tree, "-n", *targets, "--configfile", str(path))
+    assert planned(again.stdout + again.stderr) == {"split": 1, "benchmark_alignx": 1, "benchmark_reverse": 1}
+    elsewhere = snakemake(tree, "-n", "data/splits/cold.parquet")
+    assert "Nothing to be done" in elsewhere.stdout + elsewhere.stderr
+
+
 def test_too_few_users_end_with_one_clear_line(tree):
     path = configured(tree, "greedy", lambda c: c["data"]["splits"]["rl"].update(size=5000))
     result = snakemake(tree, "--cores", "1", "data/splits/rl.parquet", "--configfile", str(path))
