@@ -1,4 +1,4 @@
-"""Records of jobs: what they hold, that a failed job has none, and what `verify` finds in a tree."""
+"""Records of jobs: what they hold, that a failed job leaves none, and what `verify` finds in a tree."""
 
 import json
 import os
@@ -89,26 +89,31 @@ def test_all_that_a_result_came_from_is_gathered_and_nothing_else(tree):
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
-def test_a_job_that_did_not_end_has_no_record(tree, error):
+def test_a_job_that_did_not_end_leaves_no_new_record(tree, error):
     def fail(job):
-        last(job)
+        Path("results/b.csv").write_text("another")
         raise error("no")
 
     job = Job("last", {"a": "data/a.parquet"}, {"b": "results/b.csv", "c": "results/c.csv"})
     with pytest.raises(error):
         provenance.recorded(fail, job, temporary=False)
-    assert Path("results/b.csv").exists() and not provenance.sidecar("results/b.csv").exists()
+    assert provenance.verify(tree) == ["results/b.csv: changed since rule last made it"]
+    provenance.sidecar("results/b.csv").unlink()
+    with pytest.raises(error):
+        provenance.recorded(fail, job, temporary=False)
+    assert not provenance.sidecar("results/b.csv").exists()
 
 
-def test_a_killed_job_has_no_record(tree):
+def test_a_killed_job_leaves_no_new_record(tree):
     code = (
         "import os, signal; from test_provenance import Job; from alignxplore import provenance\n"
         "job = Job('last', {'a': 'data/a.parquet'}, {'b': 'results/b.csv'})\n"
         "provenance.recorded(lambda job: os.kill(os.getpid(), signal.SIGKILL), job, temporary=False)"
     )
+    before = provenance.sidecar("results/b.csv").read_bytes()
     path = os.pathsep.join([str(ROOT / "tests/unit"), str(ROOT / "scripts")])
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}).returncode == -9
-    assert not provenance.sidecar("results/b.csv").exists()
+    assert provenance.sidecar("results/b.csv").read_bytes() == before
 
 
 def test_a_tree_as_it_was_made_has_no_faults(tree):
