@@ -38,4 +38,4 @@ rule all:
         expand("results/{figure}.svg", figure=config["figures"]),
         "results/data/splits.csv",
         "results/provenance.parquet",
-        "results/report/index.html",
+        "results/report",
