@@ -218,7 +218,7 @@ def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, An
         for metric in names:
             path = directory / "figures" / f"training-{place}-{metric}.svg"
             figure = figures.training_curves({member: loaded[member] for member in members}, metric)
-            figures.save(figure, path, path.with_suffix(".png"))
+            figures.save(figure, path)
             last = {member: loaded[member][metric].tail(LAST_STEPS).mean() for member in members}
             curves.append({"metric": metric, "image": f"figures/{path.name}", "last": last})
         steps = {member: loaded[member].height for member in members}
