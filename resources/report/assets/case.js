@@ -11,11 +11,11 @@
 
   const signals = (one) => {
     const items = [
-      ...one.pairs.map(([prompt, chosen, rejected]) => [
-        text("Post", prompt),
+      ...one.pairs.map(([prompt, chosen, rejected], place) => [
+        text(`Post ${place + 1}`, prompt),
         e("div", { class: "pair" }, text("Chosen", chosen, "chosen"), text("Rejected", rejected, "rejected")),
       ]),
-      ...one.ugc.map(([prompt, comment]) => [text("Post", prompt), text("The user's comment", comment, "chosen")]),
+      ...one.ugc.map(([prompt, comment], place) => [text(`Post ${one.pairs.length + place + 1}`, prompt), text("The user's comment", comment, "chosen")]),
     ];
     return e("ol", { class: "signals" }, ...items.map((parts) => e("li", null, ...parts)));
   };
@@ -23,14 +23,14 @@
   const judged = (one, method) => {
     const rows = one.judged.filter((row) => row[1] === method);
     if (!rows.length) return e("p", { class: "soft" }, "No judge was asked.");
-    const head = ["judge", "p, chosen first", "p, chosen second", "verdict"];
+    const head = [["judge"], ["verdict"], ["p, first", "probability of the chosen response where it is shown first"], ["p, second", "and where it is shown second"]];
     return e(
       "div",
       { class: "scroll", role: "region", tabindex: "0", "aria-label": `Judgements of ${label(method)}` },
       e(
         "table",
         { class: "plain" },
-        e("thead", null, e("tr", null, ...head.map((name) => e("th", { scope: "col" }, name)))),
+        e("thead", null, e("tr", null, ...head.map(([name, title]) => e("th", { scope: "col", title }, name)))),
         e(
           "tbody",
           null,
@@ -39,9 +39,9 @@
               "tr",
               null,
               e("th", { scope: "row" }, AX.told.judges[judge]),
+              e("td", null, verdict(correct), flip ? e("span", { class: "note" }, "orders disagree") : null, unparsed ? e("span", { class: "note" }, `${unparsed} unparsed`) : null),
               e("td", { class: "number" }, number(ab)),
               e("td", { class: "number" }, number(ba)),
-              e("td", null, verdict(correct), flip ? e("span", { class: "note" }, "orders disagree") : null, unparsed ? e("span", { class: "note" }, `${unparsed} unparsed`) : null),
             ),
           ),
         ),

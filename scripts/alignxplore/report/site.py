@@ -129,8 +129,11 @@ class _Pages:
             "anchor": anchor,
             "duration": duration,
             "count": count,
+            "moment": moment,
+            "commit": commit,
             "words": lambda name: name.replace("_", " "),
         }
+        self.environment.tests["endswith"] = str.endswith
         self.environment.globals |= {"provenance": provenance, "study": study}
 
     def write(self, name: str, **values: Any) -> None:
@@ -152,6 +155,19 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def moment(started: str | None) -> str:
+    """A time of provenance, to the second."""
+    return "at an unknown time" if started is None else started.replace("T", " ")[:19] + " UTC"
+
+
+def commit(code: str | None) -> str:
+    """A commit's short name, with "+" where the code was changed since."""
+    if code is None:
+        return "unknown"
+    name, changed, _ = code.partition("+")
+    return name[:9] + changed
 
 
 def count(number: float) -> str:
