@@ -131,6 +131,7 @@ class _Pages:
             "count": count,
             "moment": moment,
             "commit": commit,
+            "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
             "words": lambda name: name.replace("_", " "),
         }
         self.environment.tests["endswith"] = str.endswith
