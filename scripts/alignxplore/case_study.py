@@ -70,7 +70,7 @@ def markdown(
     by_key = {(row["case_id"], row["method"]): row for row in said.iter_rows(named=True)}
     lines = ["# Case study", ""]
     for case in cases:
-        lines += [f"## {case['benchmark']}, case {case['case_id']}", "", "### Signals", ""]
+        lines += [f"## {escape(case['benchmark'])}, case {escape(case['case_id'])}", "", "### Signals", ""]
         for number, pair in enumerate(case["pairs"], 1):
             told = (("Post", pair["prompt"]), ("Chosen", pair["chosen"]), ("Rejected", pair["rejected"]))
             lines += _quoted(f"Signal {number}", told)

@@ -76,7 +76,7 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
 def _numbers(cases: Sequence[str | Path]) -> pl.DataFrame:
     """number, benchmark, case_id and dimension of every case, in the files' order."""
     columns = [*KEY, "dimension"]
-    tables = [records.read(path, records.CASE).select(columns) for path in cases]
+    tables = [batch.select(columns) for path in cases for batch in records.batches(path, records.CASE)]
     table = pl.concat([pl.DataFrame(schema={name: pl.String for name in columns}), *tables])
     return table.with_row_index("number")
 

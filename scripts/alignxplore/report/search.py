@@ -1,12 +1,15 @@
 """A word index of all texts of all cases, in files of which a search loads those with its words alone."""
 
 import base64
-from collections import Counter
+import heapq
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from alignxplore.report.scripts import write_call
 
@@ -15,6 +18,8 @@ WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{N}\p{M}_]+"
 LONGEST = 40
 """Characters of a word that are kept; longer ones are mostly links."""
 SHARD_BYTES = 300_000
+ROWS = 2048
+"""Words of a block that are in memory while the blocks are merged."""
 DENSE = 16
 """A word of more than one case in this many is written as a bitmap."""
 
@@ -35,11 +40,10 @@ def posting(numbers: np.ndarray, count: int) -> str:
 
 
 class SearchIndex:
-    """Takes texts a block of cases at a time, and writes the index; memory is bounded by a block and a letter."""
+    """Takes texts a block of cases at a time, in the cases' order, and merges the blocks' words into the index."""
 
     def __init__(self, work: Path):
         self.work, self.blocks = work, 0
-        self.letters: Counter[str] = Counter()
         work.mkdir(parents=True)
 
     def add(self, texts: pl.DataFrame) -> None:
@@ -53,9 +57,7 @@ class SearchIndex:
             .agg(pl.col("number").sort())
             .sort("word")
         )
-        letters = found["word"].str.slice(0, 1).value_counts()
-        self.letters.update(dict(letters.iter_rows()))
-        found.write_parquet(self.work / f"{self.blocks:06}.parquet", row_group_size=4096)
+        found.write_parquet(self.work / f"{self.blocks:06}.parquet", row_group_size=ROWS)
         self.blocks += 1
 
     def write(self, directory: Path, count: int) -> list[list[str]]:
@@ -74,15 +76,15 @@ class SearchIndex:
         return shards
 
     def _words(self) -> Iterator[tuple[str, np.ndarray]]:
-        if not self.blocks:
-            return
-        parts = pl.scan_parquet(self.work / "*.parquet")
-        for letter in sorted(self.letters):
-            # A range, not a test of the first letter, so that only the row groups of the letter are read.
-            rows = parts.filter(pl.col("word") >= letter, pl.col("word") < chr(ord(letter) + 1)).collect()
-            merged = rows.explode("number").group_by("word").agg(pl.col("number").sort()).sort("word")
-            for word, numbers in merged.iter_rows():
-                yield word, np.asarray(numbers)
+        blocks = [_rows(path) for path in sorted(self.work.glob("*.parquet"))]
+        for word, rows in groupby(heapq.merge(*blocks, key=itemgetter(0)), key=itemgetter(0)):
+            yield word, np.concatenate([numbers for _, numbers in rows])
+
+
+def _rows(path: Path) -> Iterator[tuple[str, list[int]]]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=ROWS, columns=["word", "number"]):
+            yield from zip(batch["word"].to_pylist(), batch["number"].to_pylist(), strict=True)
 
 
 def _write(path: Path, number: int, held: list[tuple[str, str]]) -> list[str]:
