@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from playwright.sync_api import Browser, Page, sync_playwright
-
 from alignxplore import records
 from alignxplore.report.cases import Sources
 from alignxplore.report.site import Inputs, write_site
+from playwright.sync_api import Browser, Page, sync_playwright
 
 METHODS = [f"method_{number}" for number in range(13)]
 JUDGES = ["judge", "judge2", "gen"]
@@ -180,6 +179,10 @@ def step(page: Page, change: str) -> float:
     return measured(page, "filter")["duration"]
 
 
+def found(page: Page) -> str:
+    return page.locator("#status").inner_text().partition(" cases")[0]
+
+
 def measure(site: Path) -> None:
     with sync_playwright() as playwright:
         path = shutil.which("chromium")
@@ -197,12 +200,12 @@ def measure(site: Path) -> None:
             ("dimension", "dimension=dimension+7"),
             ("judge and method", "judge=gen&a=method_4&outcome=0"),
         ):
-            print(f"filter by {name}: {step(page, change):.0f} ms, {page.locator('#status').inner_text().split(' cases')[0]}")
+            print(f"filter by {name}: {step(page, change):.0f} ms, {found(page)}")
         for words in SEARCHES:
             first = step(page, f"q={words}")
-            found = page.locator("#status").inner_text().split(" cases")[0]
+            matches = found(page)
             step(page, "q=")
-            print(f"search {words!r}: {first:.0f} ms, again {step(page, f'q={words}'):.0f} ms, {found}")
+            print(f"search {words!r}: {first:.0f} ms, again {step(page, f'q={words}'):.0f} ms, {matches}")
         step(page, "page=300")
         start = time.perf_counter()
         page.locator("#list a").first.click()

@@ -360,6 +360,12 @@ def named_results():
     return [*config["tables"].items(), *config["figures"].items()]
 
 
+def result_labels(wildcards):
+    """How Snakemake's own report lists a table or figure."""
+    name = wildcards.get("table") or wildcards.get("figure")
+    return {"result": dict(named_results())[name]["title"], "file": name}
+
+
 def reported_entries():
     """What the report shows: tables, figures and the case study."""
     entries = [entry for _, entry in named_results()]
@@ -409,7 +415,9 @@ def reported_judgements():
 def preferences_of(methods):
     """Descriptions by those of the methods that write them."""
     writing = describing_methods()
-    return [f"results/preferences/{name}.parquet" for name in methods if name in writing]
+    return [
+        f"results/preferences/{name}.parquet" for name in methods if name in writing
+    ]
 
 
 def online_tables():

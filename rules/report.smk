@@ -10,6 +10,7 @@ rule figure_training:
             "results/{figure}.svg",
             caption="../resources/report/training.rst",
             category="Figures",
+            labels=result_labels,
         ),
         png="results/{figure}.png",
     log:
@@ -44,6 +45,7 @@ rule figure_words:
             "results/{figure}.svg",
             caption="../resources/report/words.rst",
             category="Figures",
+            labels=result_labels,
         ),
         png="results/{figure}.png",
     log:
@@ -83,6 +85,7 @@ rule figure_accuracy:
             "results/{figure}.svg",
             caption="../resources/report/accuracy_by.rst",
             category="Figures",
+            labels=result_labels,
         ),
         png="results/{figure}.png",
         csv="results/{figure}.csv",
@@ -124,7 +127,7 @@ if "case_study" in config:
                 "results/case_study.md",
                 caption="../resources/report/case_study.rst",
                 category="Cases",
-                labels={"result": "Case study"},
+                labels={"result": "Case study", "file": "case_study"},
             ),
             cases="results/case_study.json",
         log:
@@ -159,9 +162,7 @@ rule report:
         responses=reported_responses(),
         wins=reported_wins(),
         metrics=reported_metrics(),
-        study=(
-            rules.case_study.output.cases if "case_study" in config else []
-        ),
+        study=(rules.case_study.output.cases if "case_study" in config else []),
         funnel=rules.gather_refined.output.funnel,
         rejects=rules.gather_refined.output.rejects,
         splits=rules.check_splits.output.counts,
@@ -185,8 +186,7 @@ rule report:
         titles={name: entry["title"] for name, entry in named_results()},
         captions=captions(),
         labels={
-            method: config["methods"][method]["label"]
-            for method in reported_methods()
+            method: config["methods"][method]["label"] for method in reported_methods()
         },
         resources="resources/report",
     message:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import polars as pl
-
 from alignxplore.cli import script_main
 from alignxplore.report.cases import Sources
 from alignxplore.report.site import Inputs, results, write_site

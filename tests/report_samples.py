@@ -32,7 +32,11 @@ def case(benchmark: str, number: int) -> dict:
         "direction": [-1] if soups else [0, 1, -1] + [0] * 87,
         "pairs": [] if soups else [{**pair, "prompt": HOSTILE}] if hostile else [pair] * 4,
         "ugc": [ugc] * 3 if soups else [],
-        "prompt": f"Post number {number} about ünïcode Ｆｕｌｌ and 猫" if number == 4 else HOSTILE if hostile else f"Post {number}",
+        "prompt": f"Post number {number} about ünïcode Ｆｕｌｌ and 猫"
+        if number == 4
+        else HOSTILE
+        if hostile
+        else f"Post {number}",
         "chosen": HOSTILE if hostile else f"chosen response {number}",
         "rejected": f"rejected response {number}",
         "golden_preference": HOSTILE if hostile else "likes brevity",
@@ -67,7 +71,9 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
                     "case_id": f"case-{number}",
                     "benchmark": benchmark,
                     "method": method,
-                    "reasoning": HOSTILE if number == 5 else f"{method} reasons of {benchmark} {number}: unicorn{number}",
+                    "reasoning": HOSTILE
+                    if number == 5
+                    else f"{method} reasons of {benchmark} {number}: unicorn{number}",
                     "preference": HOSTILE if number == 5 else f"{method} describes {number}",
                     "format_ok": True,
                     "finish_reason": "length" if number == 2 else "stop",
@@ -106,9 +112,7 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
         rows_of(
             f"results/responses/{method}.parquet",
             records.RESPONSE,
-            [
-                {"case_id": "case-7", "benchmark": "alignx_test", "method": method, "response": f"written by {method}"}
-            ],
+            [{"case_id": "case-7", "benchmark": "alignx_test", "method": method, "response": f"written by {method}"}],
         )
         for method in ("backbone", "alignxplore")
     ]
@@ -204,7 +208,10 @@ def sample_inputs(directory: Path) -> Inputs:
             provenance_row("models/trained/alignxplore", "grpo", [], commit=None, started=None, seed=None),
         ],
     )
-    study = {"methods": ["backbone", "alignxplore"], "cases": [{"benchmark": "alignx_test", "case_id": one} for one in STUDY]}
+    study = {
+        "methods": ["backbone", "alignxplore"],
+        "cases": [{"benchmark": "alignx_test", "case_id": one} for one in STUDY],
+    }
     (results / "case_study.json").write_text(json.dumps(study))
     caption = Path("resources/report/accuracy.rst")
     return Inputs(

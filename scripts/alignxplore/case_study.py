@@ -78,7 +78,9 @@ def markdown(
             lines += _quoted(f"Signal {number}", (("Post", ugc["prompt"]), ("The user's comment", ugc["comment"])))
         lines += ["### The question", ""]
         asked = ("prompt", "chosen", "rejected", "golden_preference")
-        lines += _quoted("", zip(("Post", "Chosen", "Rejected", "Golden preference"), map(case.get, asked), strict=True))
+        lines += _quoted(
+            "", zip(("Post", "Chosen", "Rejected", "Golden preference"), map(case.get, asked), strict=True)
+        )
         for method, label in labels.items():
             row = by_key.get((case["case_id"], method))
             lines += [f"### {escape(label)}", ""]

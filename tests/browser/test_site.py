@@ -13,10 +13,15 @@ from alignxplore.report.site import write_site
 from report_samples import CASES, HOSTILE, LABELS, correct, sample_inputs
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 WITHOUT = "no Chromium: install Debian's package chromium, or name one in the environment variable CHROMIUM"
 if CHROMIUM is None:
     warnings.warn(f"the browser tests are skipped: {WITHOUT}", stacklevel=1)
@@ -264,7 +269,9 @@ def test_the_policy_stops_a_script_that_gets_in_all_the_same(visit):
     )
     page.wait_for_timeout(100)
     assert page.title() != "hit"
-    assert len(visit.faults) >= 2 and all("Content Security Policy" in fault for fault in visit.faults if "data:" not in fault)
+    assert len(visit.faults) >= 2 and all(
+        "Content Security Policy" in fault for fault in visit.faults if "data:" not in fault
+    )
     visit.faults.clear()
 
 

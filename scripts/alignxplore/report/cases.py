@@ -54,7 +54,9 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
         blocks.divide("response", sources.responses, records.RESPONSE)
         blocks.divide("win", sources.wins, records.WIN)
         if unknown := sorted(blocks.methods - set(sources.labels)):
-            raise UserError(f"report: there is no label for method {unknown[0]!r}, which {blocks.origin[unknown[0]]} has")
+            raise UserError(
+                f"report: there is no label for method {unknown[0]!r}, which {blocks.origin[unknown[0]]} has"
+            )
         methods = [name for name in sources.labels if name in blocks.methods]
         index = _Index(count, methods, judges, sources.dimensions)
         search = SearchIndex(Path(work) / "words")
@@ -167,8 +169,7 @@ def _details(
             ],
             "written": {of_method[row["method"]]: row["response"] for row in written[case["number"]]},
             "won": [
-                [of_method[row["method_a"]], of_method[row["method_b"]], row["outcome"]]
-                for row in won[case["number"]]
+                [of_method[row["method_a"]], of_method[row["method_b"]], row["outcome"]] for row in won[case["number"]]
             ],
         }
         for case in block["case"].iter_rows(named=True)
@@ -226,7 +227,9 @@ class _Index:
                 self.dimensions[name].append(row["number"])
         for (judge, method), rows in block["judgement"].partition_by("judge", "method", as_dict=True).items():
             outcome = self.outcomes.setdefault((judge, method), np.full(self.count, ord("-"), dtype=np.uint8))
-            outcome[rows["number"].to_numpy()] = rows["correct"].replace_strict(OUTCOMES, return_dtype=pl.UInt8).to_numpy()
+            outcome[rows["number"].to_numpy()] = (
+                rows["correct"].replace_strict(OUTCOMES, return_dtype=pl.UInt8).to_numpy()
+            )
 
     def told(self, numbers: pl.DataFrame, shards: list[list[str]]) -> dict[str, Any]:
         benchmarks = numbers.group_by("benchmark", maintain_order=True).len()

@@ -31,7 +31,7 @@ def words(texts: pl.Series) -> pl.Series:
 
 
 def posting(numbers: np.ndarray, count: int) -> str:
-    """Ascending case numbers below `count`, as search.js reads them: differences in decimal, or "!" and a bitmap in base64."""
+    """Ascending case numbers below `count` for search.js: differences in decimal, or "!" and a bitmap in base64."""
     if len(numbers) * DENSE < count:
         return ",".join(map(str, np.diff(numbers, prepend=0).tolist()))
     bits = np.zeros(count, dtype=np.uint8)

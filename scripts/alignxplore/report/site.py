@@ -201,14 +201,22 @@ def _write_cells(shown: Mapping[str, tables.Table], path: Path) -> None:
         for method, figures_ in (table.wide or {}).items()
         for column, figure in figures_.items()
     ]
-    schema = {name: pl.String for name in ("table", "method", "column")}
-    schema |= {name: pl.Float64 for name in ("percent", "low", "high")} | {"mark": pl.String, "paper": pl.Float64}
+    schema = pl.Schema(
+        {
+            **dict.fromkeys(("table", "method", "column"), pl.String()),
+            **dict.fromkeys(("percent", "low", "high"), pl.Float64()),
+            "mark": pl.String(),
+            "paper": pl.Float64(),
+        }
+    )
     pl.DataFrame(rows, schema=schema).write_parquet(path)
 
 
 def _write_study(study: Path, numbers: pl.DataFrame, data: Path) -> None:
     told = json.loads(study.read_text(encoding="utf-8"))
-    found = pl.DataFrame(told["cases"], schema=CHOSEN).join(numbers, on=["benchmark", "case_id"], how="left", maintain_order="left")
+    found = pl.DataFrame(told["cases"], schema=CHOSEN).join(
+        numbers, on=["benchmark", "case_id"], how="left", maintain_order="left"
+    )
     if missing := found.filter(pl.col("number").is_null())["case_id"].to_list():
         raise UserError(f"{study}: the report has no case {missing[0]!r}; take its benchmark into a table")
     write_call(data / "study.js", "AX.study", found["number"].to_list(), told["methods"])
@@ -247,4 +255,6 @@ def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, An
 def results(paths: Iterable[str], titles: Mapping[str, str], captions: Mapping[str, str]) -> list[Result]:
     """Results by their files, with the title and the caption's file that their name has."""
     named = ((Path(path).stem, Path(path)) for path in paths)
-    return [Result(name, titles[name], path, Path(captions[name]) if name in captions else None) for name, path in named]
+    return [
+        Result(name, titles[name], path, Path(captions[name]) if name in captions else None) for name, path in named
+    ]

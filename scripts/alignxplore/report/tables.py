@@ -9,8 +9,6 @@ from alignxplore.errors import UserError
 
 CELL = ("method", "column", "percent", "low", "high")
 """Columns of a file that is shown wide."""
-BAR = 100.0
-"""Units across a cell's interval bar, one a percent."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,11 @@ def read_table(path: str | Path) -> Table:
     wide: dict[str, dict[str, Figure]] = {}
     columns: dict[str, None] = {}
     for number, values in enumerate(rows, 2):
-        row = dict(zip(header, values, strict=True))
-        percent, low, high = (_number(row[name], path, number, name) for name in CELL[2:])
-        paper = _number(row["paper"], path, number, "paper") if row.get("paper") else None
-        columns[row["column"]] = None
-        wide.setdefault(row["method"], {})[row["column"]] = Figure(percent, low, high, row.get("mark", ""), paper)
+        cell = dict(zip(header, values, strict=True))
+        percent, low, high = (_number(cell[name], path, number, name) for name in CELL[2:])
+        paper = _number(cell["paper"], path, number, "paper") if cell.get("paper") else None
+        columns[cell["column"]] = None
+        wide.setdefault(cell["method"], {})[cell["column"]] = Figure(percent, low, high, cell.get("mark", ""), paper)
     return Table(header, rows, tuple(columns), wide)
 
 
