@@ -188,7 +188,6 @@ rule report:
         labels={
             method: config["methods"][method]["label"] for method in reported_methods()
         },
-        resources="resources/report",
     message:
         "Writing the site {output.site}/index.html"
     script:

@@ -32,7 +32,8 @@ def main(snakemake):
         sources=sources,
         study=Path(inputs.study) if inputs.get("study") else None,
     )
-    write_site(Path(params.resources), Path(snakemake.output.site), site)
+    resources = Path(inputs.site[0]).parents[1]
+    write_site(resources, Path(snakemake.output.site), site)
 
 
 script_main(main, snakemake)  # noqa: F821
