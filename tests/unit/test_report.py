@@ -22,7 +22,7 @@ from alignxplore.report.cases import write_cases
 from alignxplore.report.provenance import Provenance
 from alignxplore.report.scripts import write_call
 from alignxplore.report.search import SearchIndex, posting, words
-from alignxplore.report.site import write_site
+from alignxplore.report.site import Inputs, write_site
 from alignxplore.training.metrics import GRPO_METRICS
 from PIL import Image
 from report_samples import CASES, HOSTILE, JUDGES, LABELS, metrics, provenance_row, sample_inputs, write_records
@@ -57,10 +57,14 @@ def called(path: Path) -> list:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("run")
-    write_site(RESOURCES, directory / "results/report", sample_inputs(directory))
-    return directory / "results/report"
+def inputs(tmp_path_factory) -> Inputs:
+    return sample_inputs(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def site(inputs) -> Path:
+    write_site(RESOURCES, inputs.splits.parent / "report", inputs)
+    return inputs.splits.parent / "report"
 
 
 def test_no_text_can_leave_a_script(tmp_path):
@@ -99,14 +103,12 @@ class Tags(HTMLParser):
         assert tag != "script" or dict(attrs).get("src", "").endswith(".js")
 
 
-def test_equal_records_give_equal_sites(site, tmp_path):
-    inputs = sample_inputs(tmp_path)
-    for name in ("a", "b"):
-        write_site(RESOURCES, tmp_path / name, inputs)
-    first = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(first) > 30
-    for path in first:
-        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
+def test_equal_records_give_equal_sites(site, inputs, tmp_path):
+    write_site(RESOURCES, tmp_path / "again", inputs)
+    paths = sorted(path.relative_to(site) for path in site.rglob("*") if path.is_file())
+    assert len(paths) > 30
+    for path in paths:
+        assert (site / path).read_bytes() == (tmp_path / "again" / path).read_bytes(), path
 
 
 def test_details_hold_what_the_records_say_whatever_their_order(site):
