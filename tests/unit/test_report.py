@@ -213,7 +213,11 @@ def test_a_wide_table_keeps_the_order_and_every_field(tmp_path):
     table = tables.read_table(path)
     assert table.columns == ("y", "x") and list(table.wide) == ["b", "a"] and len(table.rows) == 3
     assert table.wide["b"]["y"] == tables.Figure(50, 40, 60.5, "*", 51.25)
+    assert table.wide["b"]["y"].change is None
     assert table.wide["b"]["y"].difference == -1.25 and table.wide["a"]["x"].difference is None
+    path.write_text("method,column,percent,low,high,change,change_low,change_high\na,x,1,0,2,-3,-4,-2\na,y,1,0,2,,,\n")
+    changes = [figure.change for figure in tables.read_table(path).wide["a"].values()]
+    assert changes == [(-3, -4, -2), None]
     path.write_text("method,n\na,1\n")
     assert tables.read_table(path).wide is None
 

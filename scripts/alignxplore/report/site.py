@@ -129,6 +129,7 @@ class _Pages:
             "anchor": anchor,
             "duration": duration,
             "count": count,
+            "signed": lambda number: f"{number:+.1f}".replace("-", "\u2212"),
             "moment": moment,
             "commit": commit,
             "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
@@ -196,7 +197,7 @@ def _html(caption: Path | None) -> Markup:
 def _write_cells(shown: Mapping[str, tables.Table], path: Path) -> None:
     """The figures of all wide tables in one file."""
     rows = [
-        {"table": name, "method": method, "column": column, **vars(figure)}
+        {"table": name, "method": method, "column": column, **vars(figure), "change": (figure.change or (None,))[0]}
         for name, table in shown.items()
         for method, figures_ in (table.wide or {}).items()
         for column, figure in figures_.items()
@@ -206,7 +207,7 @@ def _write_cells(shown: Mapping[str, tables.Table], path: Path) -> None:
             **dict.fromkeys(("table", "method", "column"), pl.String()),
             **dict.fromkeys(("percent", "low", "high"), pl.Float64()),
             "mark": pl.String(),
-            "paper": pl.Float64(),
+            **dict.fromkeys(("paper", "change"), pl.Float64()),
         }
     )
     pl.DataFrame(rows, schema=schema).write_parquet(path)

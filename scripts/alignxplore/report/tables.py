@@ -9,17 +9,22 @@ from alignxplore.errors import UserError
 
 CELL = ("method", "column", "percent", "low", "high")
 """Columns of a file that is shown wide."""
+CHANGE = ("change", "change_low", "change_high")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One cell of a wide table, in percent: ours with its interval and mark, the paper's, and their difference."""
+    """One cell of a wide table, in percent: ours with its interval and mark, the paper's, and the difference to it.
+
+    `change` is from another column, with its interval, where the file has one.
+    """
 
     percent: float
     low: float
     high: float
     mark: str
     paper: float | None
+    change: tuple[float, float, float] | None = None
 
     @property
     def difference(self) -> float | None:
@@ -54,8 +59,13 @@ def read_table(path: str | Path) -> Table:
         cell = dict(zip(header, values, strict=True))
         percent, low, high = (_number(cell[name], path, number, name) for name in CELL[2:])
         paper = _number(cell["paper"], path, number, "paper") if cell.get("paper") else None
+        change = None
+        if cell.get("change"):
+            points, down, up = (_number(cell[name], path, number, name) for name in CHANGE)
+            change = (points, down, up)
         columns[cell["column"]] = None
-        wide.setdefault(cell["method"], {})[cell["column"]] = Figure(percent, low, high, cell.get("mark", ""), paper)
+        figure = Figure(percent, low, high, cell.get("mark", ""), paper, change)
+        wide.setdefault(cell["method"], {})[cell["column"]] = figure
     return Table(header, rows, tuple(columns), wide)
 
 
