@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from alignxplore import records
+from alignxplore import provenance, records
 from alignxplore.report.cases import Sources
 from alignxplore.report.site import Inputs, write_site
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -124,9 +124,7 @@ def write_records(directory: Path, count: int) -> None:
     pl.DataFrame(schema=records.REJECT).write_parquet(directory / "rejects.parquet")
     (directory / "funnel.csv").write_text("step,rows,lost\nraw records,1,0\n")
     (directory / "splits.csv").write_text("set,examples\ntest,1\n")
-    names = ("output", "rule", "sha256", "commit", "started", "wildcards", "config", "inputs", "models", "versions")
-    schema = {name: pl.String for name in (*names, "account")} | {"seed": pl.Int64, "rows": pl.Int64}
-    pl.DataFrame(schema=schema | {"seconds": pl.Float64}).write_parquet(directory / "provenance.parquet")
+    pl.DataFrame(schema=provenance.SCHEMA).write_parquet(directory / "provenance.parquet")
     (directory / "done").touch()
 
 

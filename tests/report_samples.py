@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 from alignxplore import records
+from alignxplore.provenance import SCHEMA
 from alignxplore.report.cases import Sources
 from alignxplore.report.site import Inputs, Result
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
@@ -149,16 +150,9 @@ def provenance_row(output: str, rule: str, inputs: list[str], **more) -> dict:
     }
 
 
-PROVENANCE = {
-    **dict.fromkeys(("output", "rule", "sha256", "commit", "started"), pl.String),
-    **dict.fromkeys(("wildcards", "config", "inputs", "models", "versions", "account"), pl.String),
-    **{"seed": pl.Int64, "rows": pl.Int64, "seconds": pl.Float64},
-}
-
-
 def write_provenance(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pl.DataFrame(rows, schema=PROVENANCE).write_parquet(path)
+    pl.DataFrame(rows, schema=SCHEMA).write_parquet(path)
     return path
 
 

@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
+from alignxplore.report.cases import Sources
 from alignxplore.report.site import write_site
 from report_samples import CASES, HOSTILE, LABELS, correct, sample_inputs
 
@@ -342,6 +344,21 @@ def test_a_site_that_lost_its_data_says_so(browser, site, tmp_path):
     visit = Visit(browser, copy)
     page = visit.open("cases", "#case=alignx_test/case-1")
     expect(status(page)).to_contain_text("data/details/0.js cannot be read: was the whole directory copied?")
+    visit.context.close()
+
+
+def test_a_run_without_methods_shows_its_cases(browser, tmp_path):
+    inputs = sample_inputs(tmp_path)
+    sources = Sources(inputs.sources.cases, [], [], {}, inputs.sources.dimensions)
+    inputs = replace(inputs, sources=sources, study=None, metrics={})
+    write_site(Path("resources/report"), tmp_path / "site", inputs)
+    visit = Visit(browser, tmp_path / "site")
+    page = visit.open("cases", "#case=psoups_style/case-1")
+    expect(status(page)).to_have_text(f"{ALL} of {ALL} cases")
+    expect(page.locator("#case")).to_contain_text("my own comment 1")
+    assert visit.open("training").locator("figure").count() == 0
+    assert page.get_by_role("link", name="Case study").count() == 0
+    assert visit.faults == []
     visit.context.close()
 
 

@@ -105,8 +105,9 @@
     const open = state.get("case");
     const count = Math.max(1, Math.ceil(shown.length / PAGE));
     const page = Math.min(count, Math.max(1, Number(state.get("page")) || 1));
-    const [a, b] = ["a", "b"].map((name) => told.methods[methods.indexOf(of(state, name))]?.[1]);
-    status.textContent = `${spaced.format(shown.length)} of ${spaced.format(told.count)} cases; ✓ and ✗ are verdicts of ${of(state, "judge")} on ${a} and ${b}`;
+    const compared = ["a", "b"].flatMap((name) => told.methods[methods.indexOf(of(state, name))]?.[1] ?? []);
+    const signs = compared.length ? `; ✓ and ✗ are verdicts of ${of(state, "judge")} on ${compared.join(" and ")}` : "";
+    status.textContent = `${spaced.format(shown.length)} of ${spaced.format(told.count)} cases${signs}`;
     list.start = (page - 1) * PAGE + 1;
     list.replaceChildren(...shown.slice((page - 1) * PAGE, page * PAGE).map((number) => row(state, number, open)));
     const turn = (to, name) => (to < 1 || to > count ? e("span", { class: "soft" }, name) : e("a", { href: link(state, { page: to === 1 ? "" : to }) }, name));

@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 
 from alignxplore.errors import UserError
+from alignxplore.provenance import SCHEMA
 
 JSON_FIELDS = ("wildcards", "config", "inputs", "models", "versions", "account")
-FIELDS = ("output", "rule", "seed", "sha256", "rows", "commit", "started", "seconds", *JSON_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Provenance:
             table = pl.read_parquet(path, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-        if missing := [name for name in FIELDS if name not in table.columns]:
+        if missing := [name for name in SCHEMA if name not in table.columns]:
             raise UserError(f"{path}: field {missing[0]!r} is missing")
         rows = table.to_dicts()
         for row in rows:
