@@ -57,7 +57,8 @@ def test_default_plan(tree):
     own = {(judge, method) for judge, method in wanted if config["methods"][method]["kind"] == "vpl"}
     assert own == {("judge", "vpl")}
     assert (jobs["judgements"], jobs["vpl_judgements"]) == (len(wanted - own), len(own))
-    assert sum(jobs[f"table_{kind}"] for kind in ("benchmarks", "accuracy", "win_rates")) == len(config["tables"])
+    tables = sum(count for name, count in jobs.items() if name.startswith("table_"))
+    assert (tables, jobs["case_study"], jobs["report"]) == (len(config["tables"]), 1, 1)
     assert jobs["demo_model"] == len(config["demo"]["models"])
 
 
