@@ -8,6 +8,9 @@ if not workflow.config_settings.configfiles:
     configfile: "config/config.yaml"
 
 
+report: "resources/report/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/cold_start.smk"
@@ -38,4 +41,4 @@ rule all:
         expand("results/{figure}.svg", figure=config["figures"]),
         "results/data/splits.csv",
         "results/provenance.parquet",
-        "results/report/index.html",
+        "results/report",

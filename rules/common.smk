@@ -331,7 +331,12 @@ def table_judgements(wildcards):
 
 
 def table_wins(wildcards):
-    methods = config["tables"][wildcards.table]["methods"]
+    return wins_of(wildcards.table)
+
+
+def wins_of(table):
+    """Comparisons of every two methods of a table of win rates."""
+    methods = config["tables"][table]["methods"]
     return [
         f"results/wins/{first}/{second}.parquet"
         for place, first in enumerate(methods)
@@ -366,3 +371,126 @@ def figure_inputs(wildcards):
             f"results/preferences/{method}.parquet" for method in entry["methods"]
         ]
     return inputs
+
+
+def named_results():
+    """Tables and figures by name."""
+    return [*config["tables"].items(), *config["figures"].items()]
+
+
+def result_labels(wildcards):
+    """How Snakemake's own report lists a table or figure."""
+    name = wildcards.get("table") or wildcards.get("figure")
+    return {"result": dict(named_results())[name]["title"], "file": name}
+
+
+def reported_entries():
+    """What the report shows: tables, figures and the case study."""
+    entries = [entry for _, entry in named_results()]
+    if "case_study" in config:
+        study = config["case_study"]
+        entries.append(
+            {
+                "methods": study["methods"],
+                "judges": [study["judge"]],
+                "benchmarks": [study["benchmark"]],
+            }
+        )
+    return entries
+
+
+def reported_methods():
+    """Methods of the report, in the order of the config's methods."""
+    wanted = {
+        method for entry in reported_entries() for method in entry.get("methods", ())
+    }
+    return [name for name in config["methods"] if name in wanted]
+
+
+def reported_benchmarks():
+    """Benchmarks of the report, in the order of the config's benchmarks."""
+    wanted = set()
+    for entry in reported_entries():
+        wanted.update(entry.get("benchmarks", ()))
+        wanted.update({entry["benchmark"]} if "benchmark" in entry else ())
+        for column in entry.get("columns", ()):
+            wanted.update(column["benchmarks"])
+    if online_tables():
+        wanted.update(*config["online"]["groups"].values())
+    return [name for name in config["benchmarks"] if name in wanted]
+
+
+def reported_judgements():
+    """Judgements of every judge and method that the report compares."""
+    files = []
+    for entry in reported_entries():
+        columns = entry.get("columns", ())
+        judges = entry.get("judges") or [column["judge"] for column in columns]
+        files += judgement_files(dict.fromkeys(judges), entry.get("methods", ()))
+    return list(dict.fromkeys(files))
+
+
+def preferences_of(methods):
+    """Descriptions by those of the methods that write them."""
+    writing = describing_methods()
+    return [
+        f"results/preferences/{name}.parquet" for name in methods if name in writing
+    ]
+
+
+def online_tables():
+    return tables_of("win_rates") + tables_of("strengths")
+
+
+def reported_responses():
+    methods = [
+        method
+        for table in online_tables()
+        for method in config["tables"][table]["methods"]
+    ]
+    return [f"results/responses/{name}.parquet" for name in dict.fromkeys(methods)]
+
+
+def reported_wins():
+    return list(
+        dict.fromkeys(path for table in online_tables() for path in wins_of(table))
+    )
+
+
+def reported_metrics():
+    """Metrics of the checkpoints that a figure draws or a method of the report uses."""
+    methods = {name: config["methods"][name] for name in reported_methods()}
+    used = {
+        model_entry(entry["model"])["path"]
+        for entry in methods.values()
+        if "model" in entry
+    }
+    used.update(
+        f"models/trained/{variant}"
+        for figure in figures_of("training")
+        for variant in config["figures"][figure]["variants"]
+    )
+    trained = [
+        variant
+        for variant in config["training"]["variants"]
+        if f"models/trained/{variant}" in used
+    ]
+    trained += [name for name in methods if name in methods_of("vpl")]
+    return [f"results/training/{name}.parquet" for name in trained]
+
+
+def resource_files(pattern):
+    """Files of the workflow's resources, so that an edited one reruns the rules that read them."""
+    resources = Path(workflow.basedir) / "resources"
+    return sorted(
+        f"resources/{path.relative_to(resources)}" for path in resources.glob(pattern)
+    )
+
+
+def captions():
+    """What explains each table and figure: the caption of its kind, where there is one."""
+    files = {Path(path).stem: path for path in resource_files("report/*.rst")}
+    kinds = {name: entry["kind"] for name, entry in config["tables"].items()}
+    for name, entry in config["figures"].items():
+        kinds[name] = "accuracy_by" if "by" in entry else entry["kind"]
+    return {name: files[kind] for name, kind in kinds.items() if kind in files}

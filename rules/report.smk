@@ -1,4 +1,4 @@
-# Figures, and a page that shows every result.
+# Figures, and a site that shows every result.
 
 
 rule figure_training:
@@ -10,6 +10,7 @@ rule figure_training:
             "results/{figure}.svg",
             caption="../resources/report/training.rst",
             category="Figures",
+            labels=result_labels,
         ),
         png="results/{figure}.png",
     log:
@@ -44,6 +45,7 @@ rule figure_words:
             "results/{figure}.svg",
             caption="../resources/report/words.rst",
             category="Figures",
+            labels=result_labels,
         ),
         png="results/{figure}.png",
     log:
@@ -83,6 +85,7 @@ rule figure_accuracy:
             "results/{figure}.svg",
             caption="../resources/report/accuracy_by.rst",
             category="Figures",
+            labels=result_labels,
         ),
         png="results/{figure}.png",
         csv="results/{figure}.csv",
@@ -109,16 +112,67 @@ rule figure_accuracy:
         "../scripts/figure_accuracy.py"
 
 
+if "case_study" in config:
+
+    rule case_study:
+        input:
+            cases=f"data/cases/{config['case_study']['benchmark']}.parquet",
+            preferences=preferences_of(config["case_study"]["methods"]),
+            judgements=judgement_files(
+                [config["case_study"]["judge"]], config["case_study"]["methods"]
+            ),
+            library=library("case_study.py"),
+        output:
+            markdown=report(
+                "results/case_study.md",
+                caption="../resources/report/case_study.rst",
+                category="Cases",
+                labels={"result": "Case study", "file": "case_study"},
+            ),
+            cases="results/case_study.json",
+        log:
+            "logs/case_study.log",
+        benchmark:
+            "benchmarks/case_study.tsv"
+        conda:
+            "../envs/cpu.yaml"
+        resources:
+            mem_mb=1000,
+            runtime=30,
+        params:
+            wanted=config["case_study"]["cases"],
+            labels={
+                method: config["methods"][method]["label"]
+                for method in config["case_study"]["methods"]
+            },
+        message:
+            "Case study: methods side by side"
+        script:
+            "../scripts/case_study.py"
+
+
 rule report:
     input:
-        funnel=rules.gather_refined.output.funnel,
-        rejects=rules.gather_refined.output.rejects,
         tables=expand("results/{table}.csv", table=config["tables"]),
         figures=expand("results/{figure}.svg", figure=config["figures"]),
-        template="resources/report/index.html.jinja",
+        points=expand("results/{figure}.csv", figure=figures_of("accuracy")),
+        cases=cases_of(reported_benchmarks()),
+        preferences=preferences_of(reported_methods()),
+        judgements=reported_judgements(),
+        responses=reported_responses(),
+        wins=reported_wins(),
+        metrics=reported_metrics(),
+        study=(rules.case_study.output.cases if "case_study" in config else []),
+        funnel=rules.gather_refined.output.funnel,
+        rejects=rules.gather_refined.output.rejects,
+        splits=rules.check_splits.output.counts,
+        provenance="results/provenance.parquet",
+        dimensions="resources/dimensions.csv",
+        captions=list(dict.fromkeys(captions().values())),
+        site=resource_files("report/*/*"),
         library=library("report.py"),
     output:
-        page="results/report/index.html",
+        site=directory("results/report"),
     log:
         "logs/report.log",
     benchmark:
@@ -126,14 +180,15 @@ rule report:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=4000,
+        runtime=120,
     params:
-        titles={
-            name: entry["title"]
-            for name, entry in {**config["tables"], **config["figures"]}.items()
+        titles={name: entry["title"] for name, entry in named_results()},
+        captions=captions(),
+        labels={
+            method: config["methods"][method]["label"] for method in reported_methods()
         },
     message:
-        "Writing {output.page}"
+        "Writing the site {output.site}/index.html"
     script:
         "../scripts/report.py"

@@ -13,6 +13,7 @@ rule table_benchmarks:
             "results/{table}.csv",
             caption="../resources/report/benchmarks.rst",
             category="Tables",
+            labels=result_labels,
         ),
         markdown="results/{table}.md",
     log:
@@ -47,6 +48,7 @@ rule table_accuracy:
             "results/{table}.csv",
             caption="../resources/report/accuracy.rst",
             category="Tables",
+            labels=result_labels,
         ),
         markdown="results/{table}.md",
     log:
@@ -86,6 +88,7 @@ rule table_win_rates:
             "results/{table}.csv",
             caption="../resources/report/win_rates.rst",
             category="Tables",
+            labels=result_labels,
         ),
         markdown="results/{table}.md",
     log:
@@ -125,6 +128,7 @@ rule table_strengths:
             "results/{table}.csv",
             caption="../resources/report/strengths.rst",
             category="Tables",
+            labels=result_labels,
         ),
         markdown="results/{table}.md",
     log:
@@ -164,6 +168,7 @@ rule table_judges:
             "results/{table}.csv",
             caption="../resources/report/judges.rst",
             category="Tables",
+            labels=result_labels,
         ),
         markdown="results/{table}.md",
     log:

@@ -1,22 +1,39 @@
-"""Write the page that shows every result."""
+"""Write the site that shows every result."""
 
 from pathlib import Path
 
-from alignxplore import records
+import polars as pl
 from alignxplore.cli import script_main
-from alignxplore.report import render
+from alignxplore.report.cases import Sources
+from alignxplore.report.site import Inputs, results, write_site
 
 
 def main(snakemake):
-    inputs, titles = snakemake.input, snakemake.params.titles
-    page = render(
-        inputs.template,
-        {titles[Path(path).stem]: path for path in inputs.tables},
-        {titles[Path(path).stem]: path for path in inputs.figures},
-        inputs.funnel,
-        records.read(inputs.rejects, records.REJECT),
+    inputs, params = snakemake.input, snakemake.params
+    names = pl.read_csv(inputs.dimensions)
+    sources = Sources(
+        cases=inputs.cases,
+        preferences=inputs.preferences,
+        judgements=inputs.judgements,
+        responses=inputs.responses,
+        wins=inputs.wins,
+        labels=params.labels,
+        dimensions=dict(names.select("index", "name").iter_rows()),
     )
-    Path(snakemake.output.page).write_text(page, encoding="utf-8")
+    site = Inputs(
+        tables=results(inputs.tables, params.titles, params.captions),
+        figures=results(inputs.figures, params.titles, params.captions),
+        points={Path(path).stem: Path(path) for path in inputs.points},
+        metrics={Path(path).stem: Path(path) for path in inputs.metrics},
+        funnel=Path(inputs.funnel),
+        splits=Path(inputs.splits),
+        rejects=Path(inputs.rejects),
+        provenance=Path(inputs.provenance),
+        sources=sources,
+        study=Path(inputs.study) if inputs.get("study") else None,
+    )
+    resources = Path(inputs.site[0]).parents[1]
+    write_site(resources, Path(snakemake.output.site), site)
 
 
 script_main(main, snakemake)  # noqa: F821

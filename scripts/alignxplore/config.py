@@ -129,6 +129,9 @@ def _check_results(config: Mapping[str, Any]) -> None:
             _check_methods(key, entry["methods"], [entry["benchmarks"]], config)
         for benchmark in entry.get("benchmarks", ()):
             _known(f"{key}.benchmarks", benchmark, config["benchmarks"])
+    if study := config.get("case_study"):
+        _check_judged("case_study", study["judge"], [study["benchmark"]], config)
+        _check_methods("case_study", study["methods"], [[study["benchmark"]]], config, describing=True)
     for name, entry in config["figures"].items():
         key = f"figures.{name}"
         if entry["kind"] == "training":

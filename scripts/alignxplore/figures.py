@@ -62,7 +62,7 @@ def training_curves(metrics: Mapping[str, pl.DataFrame], metric: str) -> Figure:
             axes.plot(table["step"], table[metric], color=color, alpha=0.25, linewidth=0.8)
             axes.plot(table["step"], smooth, line, color=color, linewidth=1.8, label=variant)
         axes.set_xlabel(f"optimiser step (bold: mean of {WINDOW})")
-        axes.set_ylabel(LABELS[metric])
+        axes.set_ylabel(LABELS.get(metric, metric.replace("_", " ")))
         axes.legend()
     return figure
 
@@ -159,9 +159,10 @@ def _look(index: int) -> dict[str, Any]:
     return {**look, "markersize": 4, "elinewidth": 0.8, "capsize": 1.5}
 
 
-def save(figure: Figure, svg: str | Path, png: str | Path) -> None:
-    """Write a figure twice; equal figures give equal bytes."""
+def save(figure: Figure, svg: str | Path, png: str | Path | None = None) -> None:
+    """Write a figure, as PNG too where that is asked for; equal figures give equal bytes."""
     with matplotlib.rc_context(STYLE):
         figure.savefig(svg, metadata={"Date": None})
-        figure.savefig(png, dpi=160, metadata={"Software": None})
+        if png is not None:
+            figure.savefig(png, dpi=160, metadata={"Software": None})
     pyplot.close(figure)

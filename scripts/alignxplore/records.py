@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow
 import pyarrow.parquet as pq
 
 from alignxplore.errors import UserError
@@ -133,8 +134,12 @@ def read(path: str | Path, schema: pl.Schema) -> pl.DataFrame:
 
 
 def batches(path: str | Path, schema: pl.Schema, rows: int = 5_000) -> Iterator[pl.DataFrame]:
-    """The rows of a Parquet file that keeps to `schema`, some at a time."""
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=rows):
+    """The rows of a Parquet file that keeps to `schema`, some at a time; raises UserError as `read` does."""
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {_first_line(error)}") from error
+    for batch in file.iter_batches(batch_size=rows):
         yield _checked(pl.DataFrame(pl.from_arrow(batch)), path, schema)
 
 

@@ -57,7 +57,8 @@ def test_default_plan(tree):
     own = {(judge, method) for judge, method in wanted if config["methods"][method]["kind"] == "vpl"}
     assert own == {("judge", "vpl")}
     assert (jobs["judgements"], jobs["vpl_judgements"]) == (len(wanted - own), len(own))
-    assert sum(jobs[f"table_{kind}"] for kind in ("benchmarks", "accuracy", "win_rates")) == len(config["tables"])
+    tables = sum(count for name, count in jobs.items() if name.startswith("table_"))
+    assert (tables, jobs["case_study"], jobs["report"]) == (len(config["tables"]), 1, 1)
     assert jobs["demo_model"] == len(config["demo"]["models"])
 
 
@@ -105,6 +106,20 @@ def test_one_target_asks_for_what_it_needs_alone(tree):
     assert planned(result.stdout + result.stderr) == {"demo_world": 1, "benchmark_psoups": 1, "benchmark_reverse": 1}
 
 
+def test_the_report_asks_for_what_it_shows_and_no_more(tree):
+    def small(config):
+        config["figures"] = {}
+        config["tables"] = {"table1": config["tables"]["table1"]}
+        config["case_study"].update(methods=["signals", "golden"], cases=1)
+
+    path = configured(tree, "small", small)
+    result = snakemake(tree, "-n", "results/report", "--configfile", str(path))
+    jobs = planned(result.stdout + result.stderr)
+    assert (jobs["case_study"], jobs["judgements"], jobs["table_benchmarks"]) == (1, 2, 1)
+    assert not {"sft", "grpo", "vpl", "teacher", "responses", "wins"} & set(jobs)
+    assert jobs["demo_model"] == 1  # the judge
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -139,6 +154,16 @@ def test_one_target_asks_for_what_it_needs_alone(tree):
         (
             lambda c: c["models"]["backbone"].update(chat_template={"enable_thinking": False}),
             "training.variants.no_rl.from: training applies no chat_template options",
+        ),
+        (lambda c: c["case_study"].update(cases=0), "case_study.cases"),
+        (
+            lambda c: c["case_study"].update(benchmark="alignx_test_ugc"),
+            "methods.no_rl.benchmarks, which case_study needs: no such name 'alignx_test_ugc'",
+        ),
+        (lambda c: c["case_study"]["methods"].append("vpl"), "case_study.methods: 'vpl' describes no preferences"),
+        (
+            lambda c: c["case_study"].update(judge="judge2", benchmark="psoups_style"),
+            "case_study.benchmarks: no such name 'psoups_style'",
         ),
         (lambda c: c.pop("vpl"), "methods.vpl: kind 'vpl' needs the key 'vpl'"),
         (lambda c: c["vpl"].update(betta=1), "vpl.betta: unknown key; did you mean 'beta'?"),

@@ -1,0 +1,103 @@
+// One case on the page: signals, golden preference, both responses, and what methods said of it and judges of them.
+"use strict";
+(() => {
+  const e = (...all) => AX.element(...all);
+  const REASONING = 0, PREFERENCE = 1, FORMAT = 2, FINISH = 3, PROMPT_TOKENS = 4, COMPLETION_TOKENS = 5;
+  const label = (method) => AX.told.methods[method][1];
+  const number = (value) => (value === null ? "–" : value.toFixed(3));
+  const verdict = (right) => e("span", { class: right ? "right" : "wrong" }, right ? "✓ right" : "✗ wrong");
+  const text = (name, value, className) =>
+    e("div", { class: `text ${className || ""}` }, e("h4", null, name), e("div", { class: "said", dir: "auto" }, value));
+
+  const signals = (one) => {
+    const items = [
+      ...one.pairs.map(([prompt, chosen, rejected], place) => [
+        text(`Post ${place + 1}`, prompt),
+        e("div", { class: "pair" }, text("Chosen", chosen, "chosen"), text("Rejected", rejected, "rejected")),
+      ]),
+      ...one.ugc.map(([prompt, comment], place) => [text(`Post ${one.pairs.length + place + 1}`, prompt), text("The user's comment", comment, "chosen")]),
+    ];
+    return e("ol", { class: "signals" }, ...items.map((parts) => e("li", null, ...parts)));
+  };
+
+  const judged = (one, method) => {
+    const rows = one.judged.filter((row) => row[1] === method);
+    if (!rows.length) return e("p", { class: "soft" }, "No judge was asked.");
+    const head = [["judge"], ["verdict"], ["p, first", "probability of the chosen response where it is shown first"], ["p, second", "and where it is shown second"]];
+    return e(
+      "div",
+      { class: "scroll", role: "region", tabindex: "0", "aria-label": `Judgements of ${label(method)}` },
+      e(
+        "table",
+        { class: "plain" },
+        e("thead", null, e("tr", null, ...head.map(([name, title]) => e("th", { scope: "col", title }, name)))),
+        e(
+          "tbody",
+          null,
+          ...rows.map(([judge, , ab, ba, correct, flip, unparsed]) =>
+            e(
+              "tr",
+              null,
+              e("th", { scope: "row" }, AX.told.judges[judge]),
+              e("td", null, verdict(correct), flip ? e("span", { class: "note" }, "orders disagree") : null, unparsed ? e("span", { class: "note" }, `${unparsed} unparsed`) : null),
+              e("td", { class: "number" }, number(ab)),
+              e("td", { class: "number" }, number(ba)),
+            ),
+          ),
+        ),
+      ),
+    );
+  };
+
+  const won = (one, method) =>
+    one.won
+      .filter((row) => row[0] === method || row[1] === method)
+      .map(([a, b, outcome]) => {
+        const mine = a === method ? "a" : "b";
+        const result = outcome === mine ? "wins" : outcome === "a" || outcome === "b" ? "loses" : "ties";
+        return `${result} against ${label(a === method ? b : a)}`;
+      })
+      .join("; ");
+
+  const method = (one, place) => {
+    const said = one.said[place];
+    const parts = [e("h3", null, label(place)), judged(one, place)];
+    if (said) {
+      const facts = [
+        ["ended", said[FINISH] || "–"],
+        ["format", said[FORMAT] ? "right" : "wrong"],
+        ["tokens", said[COMPLETION_TOKENS] ? `${said[PROMPT_TOKENS]} in, ${said[COMPLETION_TOKENS]} out` : null],
+      ];
+      parts.push(text("Preference description", said[PREFERENCE] || "(empty)", "description"));
+      if (said[REASONING]) parts.push(text("Reasoning", said[REASONING], "reasoning"));
+      parts.push(
+        e("dl", { class: "facts" }, ...facts.filter(([, value]) => value !== null).map(([name, value]) => e("div", null, e("dt", null, name), e("dd", null, value)))),
+      );
+    } else {
+      parts.push(e("p", { class: "soft" }, "It describes no preference of this case in words."));
+    }
+    if (one.written[place] !== undefined) {
+      parts.push(text("Response written under this description", one.written[place]));
+      const against = won(one, place);
+      if (against) parts.push(e("p", { class: "soft" }, `The response ${against}.`));
+    }
+    return e("section", { class: "method" }, ...parts);
+  };
+
+  // `methods`: places in the index. `heading`: the level of the case's heading.
+  AX.show = (one, methods, heading) =>
+    e(
+      "div",
+      { class: "onecase" },
+      e(heading, { class: "id" }, e("span", null, one.benchmark), " ", e("code", null, one.id)),
+      e(
+        "ul",
+        { class: "directions", "aria-label": "Dimensions of the preference" },
+        ...one.directions.map(([name, sign]) => e("li", null, `${sign < 0 ? "−" : "+"} ${name}`)),
+      ),
+      text("Golden preference", one.golden, "golden"),
+      e("section", { class: "target" }, text("Post", one.prompt), e("div", { class: "pair" }, text("Chosen", one.chosen, "chosen"), text("Rejected", one.rejected, "rejected"))),
+      e("details", { class: "history" }, e("summary", null, `The user's signals: ${one.pairs.length + one.ugc.length}`), signals(one)),
+      e("div", { class: "methods" }, ...methods.map((place) => method(one, place))),
+    );
+})();

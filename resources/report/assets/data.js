@@ -1,0 +1,92 @@
+// The site's data come as scripts, because a page that is opened from disk may fetch nothing.
+"use strict";
+window.AX = (() => {
+  const KEPT = 24; // chunks of details in memory
+  const chunks = new Map();
+  const shards = new Map();
+  const waiting = new Map();
+
+  const script = (source) => {
+    if (!waiting.has(source)) {
+      waiting.set(
+        source,
+        new Promise((resolve, reject) => {
+          const element = document.createElement("script");
+          element.src = source;
+          element.onload = () => {
+            element.remove();
+            resolve();
+          };
+          element.onerror = () => {
+            waiting.delete(source);
+            reject(new Error(`${source} cannot be read`));
+          };
+          document.head.append(element);
+        }),
+      );
+    }
+    return waiting.get(source);
+  };
+
+  const AX = {
+    index(told) {
+      AX.told = told;
+    },
+    study(numbers, methods) {
+      AX.studied = { numbers, methods };
+    },
+    chunk(number, cases) {
+      chunks.set(number, cases);
+    },
+    shard(number, words, postings) {
+      shards.set(number, { words: words.split(" "), postings: postings.split(" ") });
+    },
+
+    // The details of a case by its number.
+    async details(number) {
+      const place = Math.floor(number / AX.told.chunk);
+      const source = `data/details/${place}.js`;
+      await script(source);
+      const cases = chunks.get(place);
+      chunks.delete(place); // and last again, so that the first is what was not wanted for longest
+      chunks.set(place, cases);
+      if (chunks.size > KEPT) {
+        const oldest = chunks.keys().next().value;
+        chunks.delete(oldest);
+        waiting.delete(`data/details/${oldest}.js`);
+      }
+      return cases[number - place * AX.told.chunk];
+    },
+
+    // Words and postings of a part of the word index.
+    async words(place) {
+      await script(`data/words/${place}.js`);
+      return shards.get(place);
+    },
+
+    // Calls visit(case number) for each of a posting: differences in decimal, or "!" and a bitmap in base64.
+    posting(text, visit) {
+      if (text[0] === "!") {
+        const bytes = atob(text.slice(1));
+        for (let place = 0; place < bytes.length; place++) {
+          const byte = bytes.charCodeAt(place);
+          for (let bit = 0; byte >> bit; bit++) if ((byte >> bit) & 1) visit(place * 8 + bit);
+        }
+      } else if (text) {
+        let number = 0;
+        for (const step of text.split(",")) visit((number += Number(step)));
+      }
+    },
+
+    // An element; text among its children stays text.
+    element(tag, attributes, ...children) {
+      const element = document.createElement(tag);
+      for (const [name, value] of Object.entries(attributes || {})) {
+        if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+      }
+      element.append(...children.filter((child) => child !== null && child !== undefined));
+      return element;
+    },
+  };
+  return AX;
+})();
