@@ -4,6 +4,7 @@ RESULTS = [
     *expand("results/{table}.csv", table=config["tables"]),
     *expand("results/{figure}.svg", figure=config["figures"]),
     "results/data/splits.csv",
+    *(["results/case_study.md"] if "case_study" in config else []),
 ]
 
 
