@@ -1,5 +1,7 @@
 """The import closure that rules declare as inputs."""
 
+import ast
+import importlib.util
 from pathlib import Path
 
 from alignxplore.imports import SCRIPTS, library_modules
@@ -37,3 +39,13 @@ def test_light_scripts_never_import_torch():
                 line.split()[1] for line in Path(path).read_text().splitlines() if line.startswith(("import ", "from "))
             ]
             assert not [name for name in top_level if name.split(".")[0] in heavy], path
+
+
+def test_every_name_that_a_script_imports_from_the_library_is_there():
+    for script in sorted(SCRIPTS.glob("*.py")):
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("alignxplore"):
+                for alias in node.names:
+                    module = importlib.import_module(node.module)
+                    found = hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}")
+                    assert found, f"{script.name}: {node.module}.{alias.name}"
