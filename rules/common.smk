@@ -1,3 +1,4 @@
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ import yaml
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
-from snakemake.settings.enums import RerunTrigger
 
 from alignxplore.cli import prefer_own_library, prefer_own_programs
 from alignxplore.config import benchmark_origin, check_config
@@ -21,14 +21,6 @@ from alignxplore.provenance import sidecar
 
 prefer_own_programs()
 prefer_own_library(SCRIPTS)
-
-if workflow.dag_settings:  # there are none where no job is planned
-    # Scripts are inputs (see `library`), known by their content; Snakemake looks at their time alone.
-    workflow.dag_settings.rerun_triggers -= {RerunTrigger.CODE}
-    # Files up to this size (bytes) that are newer, but the same as before, rerun nothing.
-    workflow.dag_settings.max_checksum_file_size = max(
-        workflow.dag_settings.max_checksum_file_size, 100_000_000
-    )
 
 
 async def check_incomplete(dag, original=DAG.check_incomplete):
@@ -61,7 +53,8 @@ def library(*scripts, models=None):
         engines = frozenset(config["models"][name]["engine"] for name in models)
     paths = [SCRIPTS / script for script in scripts]
     found = frozenset().union(*(library_modules(path, engines) for path in paths))
-    return sorted(map(str, found.union(paths)))
+    # Relative, so that a tree can be moved.
+    return sorted(map(os.path.relpath, found.union(paths)))
 
 
 def prompt_files(*names):

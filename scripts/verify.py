@@ -2,10 +2,10 @@
 
 from alignxplore import options, records
 from alignxplore.cli import script_main
-from alignxplore.cold_start import verify
 from alignxplore.judging import load_judge
 from alignxplore.prompts import Templates
 from alignxplore.rewards import Reward
+from alignxplore.verification import verify
 
 
 def main(snakemake):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore.errors import UserError
-from alignxplore.provenance import recorded
 
 
 def configure_logging(log_file: str | None = None) -> None:
@@ -41,6 +40,9 @@ def script_main(main: Callable[[Any], Any], snakemake: Any, *, temporary: bool =
 
     `temporary` says that Snakemake removes the outputs when they have been read.
     """
+    # Not above: the workflow imports this module, and is to be read fast.
+    from alignxplore.provenance import recorded
+
     log_file = snakemake.log[0] if snakemake.log else None
     if log_file:
         Path(log_file).write_text("", encoding="utf-8")

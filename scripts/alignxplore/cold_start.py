@@ -1,15 +1,12 @@
-"""Cold-start data (paper 3.2): teacher generations, and those of them that a judge finds right (Eq. 7)."""
+"""The teacher's generations, of which cold-start data are made (paper 3.2)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import polars as pl
 
 from alignxplore.engines import Engine, Sampling
-from alignxplore.formats import Parsed, render_completion
 from alignxplore.inference import describe
 from alignxplore.prompts import Templates
-from alignxplore.rewards import Reward
 
 
 def generate(
@@ -39,21 +36,3 @@ def generate(
             }
         )
     return pl.DataFrame(results)
-
-
-def verify(reward: Reward, generations: pl.DataFrame, examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The generations with their `reward`, and D_cold: the examples whose generation earned 1, with `completion`.
-
-    The completion is the canonical form of the teacher's r and d; D_cold's prompts will not mention the key
-    dimensions (Eq. 8 conditions on the signals alone).
-    """
-    cases: dict[str, dict[str, Any]] = {row["example_id"]: row for row in examples.iter_rows(named=True)}
-    rows = list(generations.iter_rows(named=True))
-    parsed = [Parsed(row["reasoning"], row["preference"], row["format_ok"]) for row in rows]
-    rewards = reward(parsed, [cases[row["example_id"]] for row in rows])
-    scored = generations.with_columns(reward=pl.Series(rewards, dtype=pl.Float64))
-    completion = pl.struct("reasoning", "preference").map_elements(
-        lambda row: render_completion(row["reasoning"], row["preference"]), return_dtype=pl.String
-    )
-    kept = scored.filter(pl.col("reward") == 1).select("example_id", "generation", completion=completion)
-    return scored, kept.join(examples, on="example_id", how="inner", maintain_order="left")

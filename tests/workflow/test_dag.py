@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def tree(tmp_path_factory) -> Path:
     """A copy of the workflow without anything that a run has written."""
     path = tmp_path_factory.mktemp("tree")
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "requirements", "resources"):
+    for name in ("Snakefile", "rules", "scripts", "config", "envs", "requirements", "resources", "profiles"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, path / name)

@@ -1,0 +1,75 @@
+"""Answers what a tree would run after each of many changes: `python planner.py` in the tree.
+
+A request is a line of JSON on standard input: `config` (the configuration) or `file` (one that is changed for the time
+of the answer), and `touched`, files that are only touched. Each is answered by a fork of a process that has made its
+imports.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "scripts")
+
+import jsonschema  # noqa: F401
+import pandas  # noqa: F401
+import plan_jobs
+import yaml
+from alignxplore.imports import library_modules
+
+
+def answer(request):
+    """Planned jobs' reasons by name; all jobs' inputs, and the names of the jobs that use their outputs."""
+    if "config" in request:
+        Path("changed.yaml").write_text(yaml.safe_dump(request["config"], sort_keys=False))
+    jobs = plan_jobs.jobs(["changed.yaml" if "config" in request else "base.yaml"])
+    makers = {output: name(job) for job in jobs for output in job["output"]}
+    users = {name(job): [] for job in jobs}
+    for job in jobs:
+        for file in job["input"]:
+            if file in makers:
+                users[makers[file]].append(name(job))
+    return {
+        "reasons": {name(job): job["reason"] for job in jobs if job["reason"]},
+        "users": users,
+        "inputs": {name(job): job["input"] for job in jobs},
+    }
+
+
+def name(job):
+    return " ".join([job["rule"], *job["wildcards"].values()])
+
+
+def forked(request):
+    receive, send = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(receive)
+        try:
+            reply = answer(request)
+        except BaseException as error:
+            reply = {"error": repr(error)}
+        with open(send, "w") as pipe:
+            json.dump(reply, pipe)
+        os._exit(0)
+    os.close(send)
+    with open(receive) as pipe:
+        reply = pipe.read()
+    os.waitpid(child, 0)
+    return reply
+
+
+for script in sorted(Path("scripts").resolve().glob("*.py")):
+    library_modules(script)
+for line in sys.stdin:
+    request = json.loads(line)
+    file = Path(request.get("file", "changed.yaml"))
+    before = file.read_bytes() if "file" in request else b""
+    if "file" in request:
+        file.write_bytes(before + b"\n")
+    for touched in request.get("touched", ()):
+        os.utime(touched)
+    print(forked(request), flush=True)
+    if "file" in request:
+        file.write_bytes(before)
