@@ -3,6 +3,7 @@
 # make test-slow the paper's findings over three seeds of the default run: half an hour
 # make test-vllm the vLLM backend, in an environment of its own with vLLM's CPU build: 4 GB
 # make smollm2   the same experiment, cut short, with a real language model of 135 million parameters
+# make plan      what a run would do and why, and its expected time, tokens and money; CONFIG=FILE for another configuration
 # make journal-stats   what the journal holds and has saved
 # On machines whose default index has no CPU build of torch, name one that has:
 #   make tables TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -14,12 +15,15 @@ TORCH_INDEX ?=
 CORES ?= all
 SMOLLM2 ?= smollm2
 
-.PHONY: tables test test-slow test-vllm smollm2 journal-stats lint clean
+.PHONY: tables plan test test-slow test-vllm smollm2 journal-stats lint clean
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
 	@echo "Running the default experiment; results/ will hold what it makes."
 	$(BIN)/snakemake --cores $(CORES)
+
+plan: $(VENV)/run.done
+	@$(BIN)/python -m alignxplore plan $(if $(CONFIG),--configfile $(CONFIG))
 
 test: $(VENV)/test.done
 	@echo "Running the tests."

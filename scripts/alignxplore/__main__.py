@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore import cli, engines, product, provenance
+from alignxplore import cli, engines, plan, product, provenance
 from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
 
@@ -42,6 +42,12 @@ def verify(arguments: argparse.Namespace) -> None:
     records = [provenance.read(path) for path in provenance.sidecars(arguments.tree)]
     outputs = sum(len(record["outputs"]) for record in records)
     print(f"{len(records)} jobs, {outputs} outputs: all as they were recorded")
+
+
+def plan_run(arguments: argparse.Namespace) -> None:
+    """Print what a run would do and why, and what it would cost as far as earlier runs tell; nothing is run."""
+    jobs = plan.workflow_jobs(arguments.configfile, arguments.targets)
+    print(plan.describe(plan.estimate(jobs, arguments.journal), len(jobs)))
 
 
 def infer(arguments: argparse.Namespace) -> None:
@@ -119,6 +125,11 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", help=verify.__doc__, description=verify.__doc__)
     command.add_argument("tree", nargs="?", type=Path, default=Path(), metavar="TREE", help="default: where you are")
     command.set_defaults(run=verify)
+    command = commands.add_parser("plan", help=plan_run.__doc__, description=plan_run.__doc__)
+    command.add_argument("--configfile", metavar="FILE", help="the configuration; config/config.yaml without")
+    command.add_argument("--journal", default="journal", help="the config's `journal` (default: %(default)s)")
+    command.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules to make; everything without")
+    command.set_defaults(run=plan_run)
     return result
 
 
