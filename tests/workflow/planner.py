@@ -34,6 +34,7 @@ def answer(request):
         "reasons": {name(job): job["reason"] for job in jobs if job["reason"]},
         "users": users,
         "inputs": {name(job): job["input"] for job in jobs},
+        "temporary": [name(job) for job in jobs if job["temporary"]],
     }
 
 
