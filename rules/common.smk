@@ -52,10 +52,15 @@ if workflow.is_main_process:
 
 try:
     check_config(config, Path(workflow.basedir) / "config/schema.yaml")
-    if workflow.is_main_process and not workflow.dryrun:
-        check_writable("data", "results", "models", "logs", config["journal"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+
+onstart:
+    try:
+        check_writable("data", "results", "models", "logs", config["journal"])
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def library(*scripts, models=None):

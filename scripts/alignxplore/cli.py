@@ -20,10 +20,10 @@ def configure_logging(log_file: str | None = None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     logging.raiseExceptions = False  # a full disk ends no job that could go on
     if log_file:
-        file = logging.FileHandler(log_file, encoding="utf-8")
-        if hold(file.stream):
-            file.stream.truncate(0)
-        handlers.append(file)
+        file = open(log_file, "a", encoding="utf-8")  # noqa: SIM115 - open, and so held, until the process ends
+        if hold(file):
+            file.truncate(0)
+        handlers.append(logging.StreamHandler(file))
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
     )
