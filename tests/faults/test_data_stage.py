@@ -12,6 +12,9 @@ from faulty_server import Server
 from workshop import DATA, copied, demonstration, flip, outcome, script, snakemake, started, wait_for
 
 
+SLOW = pytest.mark.slow
+
+
 def assert_completes(work: Path, expected: Path, *targets: str) -> str:
     """Run the same command again; what it says."""
     result = snakemake(work, *(targets or DATA))
@@ -60,7 +63,7 @@ def test_two_users_start_the_same_tree(empty, data_stage, tmp_path):
     assert outcome(work) == outcome(data_stage)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=SLOW)])
 def test_a_job_killed(empty, data_stage, tmp_path, signum):
     """By the kernel, out of memory, or by a scheduler: Snakemake names the rule and its log."""
     work = copied(empty, tmp_path / "work")
@@ -74,6 +77,7 @@ def test_a_job_killed(empty, data_stage, tmp_path, signum):
     assert_completes(work, data_stage)
 
 
+@SLOW
 def test_everything_killed(empty, data_stage, tmp_path):
     work = copied(empty, tmp_path / "work")
     with started(work, *DATA) as process:
@@ -119,7 +123,7 @@ def test_a_full_disk(data_stage, tmp_path):
     assert_completes(work, data_stage)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "torn", "empty"])
+@pytest.mark.parametrize("damage", ["flipped", pytest.param("torn", marks=SLOW), pytest.param("empty", marks=SLOW)])
 def test_a_damaged_file(data_stage, tmp_path, damage):
     """A job that reads it names it and says what to do; nothing is computed from it."""
     work = copied(data_stage, tmp_path / "work", "data/cold/dimensions.parquet")
@@ -155,6 +159,7 @@ def test_a_file_from_the_future(data_stage, tmp_path):
     assert_completes(work, data_stage)
 
 
+@SLOW
 def test_outputs_from_the_future_are_not_made_again(data_stage, tmp_path):
     work = copied(data_stage, tmp_path / "work")
     ahead = time.time() + 7200
@@ -196,6 +201,7 @@ def test_a_teacher_that_dies_in_between(data_stage, tmp_path, teacher):
         assert len(server.requests) == 60 - answered
 
 
+@SLOW
 def test_two_trees_share_a_journal(data_stage, tmp_path):
     target = "data/cold/generations.parquet"
     works = [copied(data_stage, tmp_path / name) for name in ("first", "second")]

@@ -15,7 +15,7 @@ from workshop import TABLE, copied, flip, outcome, processes, script, snakemake,
 pytestmark = pytest.mark.slow
 
 MODEL = "models/trained/alignxplore"
-AFTER_TRAINING = ("results", MODEL)
+AFTER_TRAINING = ("results/[pj]*", "results/table2.*", "results/training/alignxplore.parquet", MODEL)
 PREFERENCES = "results/preferences/alignxplore.parquet"
 
 
