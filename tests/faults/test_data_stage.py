@@ -11,7 +11,6 @@ import pytest
 from faulty_server import Server
 from workshop import DATA, copied, demonstration, flip, outcome, script, snakemake, started, wait_for
 
-
 SLOW = pytest.mark.slow
 
 
