@@ -82,7 +82,7 @@ def small_config(url: str) -> dict[str, Any]:
         "tiny": {"engine": "transformers", "path": "./tiny", "batch_tokens": 4096},
         "teacher": {"engine": "openai", "path": "teacher", "base_url": url, "revision": "by rule", "retries": 1},
         "no_rl": {"engine": "transformers", "path": "models/trained/no_rl"},
-        "alignxplore": {"engine": "transformers", "path": "models/trained/alignxplore", "batch_tokens": 1500},
+        "alignxplore": {"engine": "transformers", "path": "models/trained/alignxplore", "batch_tokens": 100},
     }
     sampling = {"temperature": 0.9, "top_p": 0.95, "top_k": 10, "max_new_tokens": 40}
     config["cold_start"] = {"teacher": "teacher", "judge": "judge", "generations": 2, "sampling": sampling}
