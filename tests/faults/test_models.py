@@ -15,8 +15,8 @@ from workshop import TABLE, copied, flip, outcome, processes, script, snakemake,
 pytestmark = pytest.mark.slow
 
 MODEL = "models/trained/alignxplore"
-AFTER_TRAINING = ("results/[pj]*", "results/table2.*", "results/training/alignxplore.parquet", MODEL)
 PREFERENCES = "results/preferences/alignxplore.parquet"
+AFTER_TRAINING = (PREFERENCES, "results/judgements", "results/table2.*", "results/training/alignxplore.parquet", MODEL)
 
 
 def training(work: Path, process) -> int:
@@ -100,7 +100,7 @@ def answers(work: Path) -> list[str]:
 @pytest.mark.parametrize("damage", [None, "torn", "flipped"])
 def test_a_generation_killed(undisturbed, tmp_path, damage):
     """What was answered is asked no more; a record that is torn or changed is."""
-    work = copied(undisturbed, tmp_path / "work", "results/preferences", "results/judgements", TABLE, "journal")
+    work = copied(undisturbed, tmp_path / "work", PREFERENCES, "results/judgements", TABLE, "journal")
     with started(work, TABLE) as process:
         job = script(process, "preferences")
         wait_for(lambda: len(answers(work)) >= 3)
@@ -122,7 +122,7 @@ def test_a_generation_killed(undisturbed, tmp_path, damage):
 
 def test_a_damaged_model(undisturbed, tmp_path):
     """Weights that cannot be read are named, with what to do."""
-    work = copied(undisturbed, tmp_path / "work", "results/preferences", "results/judgements", TABLE, "journal")
+    work = copied(undisturbed, tmp_path / "work", PREFERENCES, "results/judgements", TABLE, "journal")
     os.truncate(work / MODEL / "model.safetensors", 5000)
     result = snakemake(work, TABLE)
     assert result.returncode != 0
