@@ -370,14 +370,14 @@ def _seal(checkpoint: Path) -> None:
     state = PartialState()
     state.wait_for_everyone()
     if state.is_main_process:
-        (checkpoint / SEAL).write_text(directory_digest(checkpoint), encoding="utf-8")
+        (checkpoint / SEAL).write_text(directory_digest(checkpoint, remembered=False), encoding="utf-8")
 
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint, of as many processes as there are, has the bytes that were written."""
     try:
         seal = (checkpoint / SEAL).read_text(encoding="utf-8")
-        if seal == directory_digest(checkpoint):
+        if seal == directory_digest(checkpoint, remembered=False):
             return len(list(checkpoint.glob("rng_state*.pth"))) == int(os.environ.get("WORLD_SIZE", "1"))
     except OSError:
         pass
