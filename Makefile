@@ -1,6 +1,7 @@
 # make tables   the whole experiment on the embedded default
 # make test     the same environment with the test tools; runs the tests
 # make test-slow the paper's findings over three seeds of the default run: half an hour
+# make test-faults kills and damages small runs: some minutes
 # make test-vllm the vLLM backend, in an environment of its own with vLLM's CPU build: 4 GB
 # make smollm2   the same experiment, cut short, with a real language model of 135 million parameters
 # make plan      what a run would do and why, and its expected time, tokens and money; CONFIG=FILE for another configuration
@@ -15,7 +16,7 @@ TORCH_INDEX ?=
 CORES ?= all
 SMOLLM2 ?= smollm2
 
-.PHONY: tables plan test test-slow test-vllm smollm2 journal-stats lint clean
+.PHONY: tables plan test test-slow test-faults test-vllm smollm2 journal-stats lint clean
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -32,6 +33,10 @@ test: $(VENV)/test.done
 test-slow: $(VENV)/test.done
 	@echo "Running the default experiment with three seeds."
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-faults: $(VENV)/test.done
+	@echo "Disturbing small runs."
+	$(BIN)/python -m pytest -m "slow or not slow" tests/faults $(PYTEST_ARGS)
 
 test-vllm: $(VENV)-vllm/run.done
 	@echo "Running the tests of the vLLM backend."

@@ -14,10 +14,15 @@ from snakemake.io import is_flagged
 from alignxplore.cli import prefer_own_library, prefer_own_programs
 from alignxplore.config import benchmark_origin, check_config
 from alignxplore.data.locations import HubFile, is_hub, local_files
-from alignxplore.errors import UserError
+from alignxplore.errors import UserError, check_writable
 from alignxplore.imports import library_modules
+from alignxplore.locks import hold_workflow
 from alignxplore.options import MODEL_OPTIONS, TRAINING_OPTIONS, without
 from alignxplore.provenance import sidecar
+
+# Held until this process ends; jobs are processes of their own, and Snakemake locks nothing for them.
+if workflow.is_main_process:
+    RUNNING = hold_workflow(Path(".snakemake"))
 
 prefer_own_programs()
 prefer_own_library(SCRIPTS)
@@ -41,6 +46,13 @@ try:
     check_config(config, Path(workflow.basedir) / "config/schema.yaml")
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+
+onstart:
+    try:
+        check_writable("data", "results", "models", "logs", config["journal"])
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def library(*scripts, models=None):

@@ -7,14 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignxplore.errors import UserError
+from alignxplore.errors import UserError, explained
+from alignxplore.locks import hold
 
 
 def configure_logging(log_file: str | None = None) -> None:
-    """Log to stderr, and to the end of `log_file` as well where there is one."""
+    """Log to stderr, and to `log_file` as well where there is one.
+
+    The file is this process's alone: one that a killed Snakemake has left running the same job is waited for.
+    """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    logging.raiseExceptions = False  # a full disk ends no job that could go on
     if log_file:
-        handlers.append(logging.FileHandler(log_file, mode="a", encoding="utf-8"))
+        file = open(log_file, "a", encoding="utf-8")  # noqa: SIM115 - open, and so held, until the process ends
+        if hold(file):
+            file.truncate(0)
+        handlers.append(logging.StreamHandler(file))
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
     )
@@ -23,15 +31,18 @@ def configure_logging(log_file: str | None = None) -> None:
 
 
 def run(main: Callable[[], Any], log_file: str | None = None) -> None:
-    """Call `main`; a UserError ends the process with status 1 and its message alone."""
-    configure_logging(log_file)
+    """Call `main`; a UserError, or a full disk and its like, ends the process with status 1 and one line."""
     try:
+        configure_logging(log_file)
         main()
     except UserError as error:
         logging.error("%s", error)
         sys.exit(1)
-    except Exception:
-        logging.exception("unexpected error")
+    except Exception as error:
+        if line := explained(error):
+            logging.error("%s", line)
+        else:
+            logging.exception("unexpected error")
         sys.exit(1)
 
 
@@ -44,8 +55,6 @@ def script_main(main: Callable[[Any], Any], snakemake: Any, *, temporary: bool =
     from alignxplore.provenance import recorded
 
     log_file = snakemake.log[0] if snakemake.log else None
-    if log_file:
-        Path(log_file).write_text("", encoding="utf-8")
     run(lambda: recorded(main, snakemake, temporary), log_file)
 
 

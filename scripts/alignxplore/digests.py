@@ -15,11 +15,15 @@ def digest(path: str | Path) -> str:
     return directory_digest(path) if Path(path).is_dir() else _remembered(Path(path), [Path(path)], _file)
 
 
-def directory_digest(path: str | Path) -> str:
-    """What tells a model's directory from another: a digest of its files' names and bytes, model card aside."""
+def directory_digest(path: str | Path, *, remembered: bool = True) -> str:
+    """What tells a model's directory from another: a digest of its files' names and bytes, model card aside.
+
+    Not `remembered`, it is computed from the bytes as they are, which damage may have changed without a trace.
+    """
     path = Path(path)
     files = sorted(path.rglob("*"))
-    return _remembered(path, [f for f in files if f.is_file() and f.name != "README.md" and f.name[0] != "."], _tree)
+    chosen = [f for f in files if f.is_file() and f.name != "README.md" and f.name[0] != "."]
+    return _remembered(path, chosen, _tree) if remembered else _tree(path, chosen)
 
 
 def _file(path: Path, files: list[Path]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import kendalltau
 
+from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.stats import (
     bootstrap_interval,
@@ -99,6 +100,8 @@ def query(sql: str | Path, parquet: Mapping[str, Sequence[str]], relations: Mapp
     """The result of the query in file `sql` over views of Parquet files and over given relations."""
     with duckdb.connect(config={"threads": 1}) as connection:
         for name, paths in parquet.items():
+            for path in paths:
+                records.verify(path)
             connection.read_parquet(list(paths)).create_view(name)
         for name, relation in relations.items():
             connection.register(name, relation.to_arrow())

@@ -41,8 +41,10 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, share: float = 0.0, faults: tuple[str, ...] = FAULTS, reply=answer, key: str = "canary"):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(
+        self, share: float = 0.0, faults: tuple[str, ...] = FAULTS, reply=answer, key: str = "canary", port: int = 0
+    ):
+        super().__init__(("127.0.0.1", port), Handler)
         self.share, self.faults, self.reply, self.key = share, faults, reply, key
         self.lock, self.random = threading.Lock(), random.Random(3)
         self.requests: list[dict] = []

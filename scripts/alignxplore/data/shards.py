@@ -114,7 +114,7 @@ def gather(
     counts = pl.concat(tables["funnel"]).group_by("step", maintain_order=True).agg(pl.col("rows").sum())
     _check_reject_share(dict(counts.rows()).get("raw records", 0), bad, max_reject_share, kept_rejects)
 
-    keys = _numbered([pl.read_parquet(shard["candidates"], columns=CANDIDATE_KEYS) for shard in shards], begins)
+    keys = _numbered([records.read(s["candidates"], records.CANDIDATE, CANDIDATE_KEYS) for s in shards], begins)
     unique = keys.join(duplicates, on=["source", "line"], how="anti").filter(
         pl.struct("form", "target").is_first_distinct()
     )

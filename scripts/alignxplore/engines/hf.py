@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList, StopStringCriteria
 
 from alignxplore.engines import shared_prompts
 from alignxplore.engines.base import Completion, Sampling
 from alignxplore.engines.tokens import encode, encode_text, opens_thinking
-from alignxplore.errors import UserError
+from alignxplore.errors import UserError, unloadable
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
@@ -32,8 +33,11 @@ class TransformersBackend:
     ):
         local = Path(path).is_dir()
         options = {"revision": revision, "local_files_only": local, "trust_remote_code": False}
-        self.tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options).eval()
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(path, **options)
+            self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options).eval()
+        except (OSError, ValueError, SafetensorError) as error:
+            raise UserError(unloadable(path, error)) from error
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
         self.batch_tokens = batch_tokens

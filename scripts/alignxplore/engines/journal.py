@@ -19,7 +19,8 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from alignxplore.errors import UserError
+from alignxplore import records
+from alignxplore.errors import UserError, explained
 
 KEY_LENGTH = 32
 CALL = "0" * KEY_LENGTH
@@ -66,7 +67,8 @@ class Journal:
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
-            raise UserError(f"journal {self.directory}: cannot be written: {error.strerror}") from error
+            reason = explained(error) or error.strerror
+            raise UserError(f"journal {self.directory}: cannot be written: {reason}") from error
 
 
 def calls_of_job(directory: str | Path, job: str) -> list[Record]:
@@ -104,8 +106,7 @@ def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: 
     kept = dropped = 0
     seen: set[str] = set()
     target = directory / f"{uuid.uuid4().hex}.jsonl"
-    partial = target.with_suffix(".partial")
-    with open(partial, "wb") as output:
+    with records.replacing(target) as partial, open(partial, "wb") as output:
         for path in sorted(directory.glob("*.jsonl")):
             file = open(path, "r+b")  # noqa: SIM115 - NFS locks only what may be written
             try:
@@ -125,10 +126,8 @@ def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: 
                     seen.add(key)
                 kept += 1
                 output.write(line)
-    if kept:
-        os.replace(partial, target)
-    else:
-        partial.unlink()
+    if not kept:
+        target.unlink()
     for done in old:
         os.unlink(done.name)
         done.close()

@@ -25,6 +25,7 @@ import polars as pl
 import torch
 import yaml
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -40,7 +41,7 @@ from transformers import (
 
 from alignxplore import records
 from alignxplore.digests import digest, directory_digest
-from alignxplore.errors import UserError
+from alignxplore.errors import UserError, unloadable
 from alignxplore.options import TRAINING_OPTIONS, without
 from alignxplore.prompts import Templates
 from alignxplore.training.metrics import from_history
@@ -52,6 +53,9 @@ Arguments = TypeVar("Arguments", bound=TrainingArguments)
 OWN_SETTINGS = ("attn_implementation", "dtype", "max_prompt_length", "revision", "synthesis_phrases")
 """Settings that are not TRL's: how and at which revision the model is loaded, the longest prompt in tokens that is
 trained on, and phrases by which reasoning that draws its observations together is known (section 4.5)."""
+
+SEAL = ".digest"
+"""A checkpoint's file that holds the digest of the others."""
 
 MOST_LOGITS = 2**26
 """Logits are kept in memory up to this many, 256 MiB in float32."""
@@ -149,7 +153,7 @@ def load_tokenizer(model: Path, settings: Settings) -> PreTrainedTokenizerBase:
             str(model), revision=settings.revision, local_files_only=model.is_dir(), trust_remote_code=False
         )
     except (OSError, ValueError, ImportError) as error:
-        raise _unloadable(model, error) from error
+        raise UserError(unloadable(model, error)) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"model {model}: its tokenizer has no end-of-text token")
     return tokenizer
@@ -168,12 +172,8 @@ def load_model(model: Path, settings: Settings) -> PreTrainedModel:
             trust_remote_code=False,
             **load,
         )
-    except (OSError, ValueError, ImportError, AttributeError) as error:
-        raise _unloadable(model, error) from error
-
-
-def _unloadable(model: Path, error: Exception) -> UserError:
-    return UserError(f"model {model} cannot be loaded: {str(error).strip().splitlines()[0]}")
+    except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
+        raise UserError(unloadable(model, error)) from error
 
 
 def score(
@@ -234,9 +234,9 @@ class Progress(TrainerCallback):
 class _Interruptions(TrainerCallback):
     """What it takes to stop at any moment and lose nothing.
 
-    Remembers the states of random generators at the end of each step, and saves behind the step in which SIGTERM
-    came, as clusters send it before they kill. (transformers' own `enable_jit_checkpoint` saves within a step, whose
-    rollouts are then drawn twice.)
+    Seals each checkpoint, remembers the states of random generators at the end of each step, and saves behind the step
+    in which SIGTERM came, as clusters send it before they kill. (transformers' own `enable_jit_checkpoint` saves within
+    a step, whose rollouts are then drawn twice.)
     """
 
     def __init__(self) -> None:
@@ -257,6 +257,9 @@ class _Interruptions(TrainerCallback):
         self.states = random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
         if self.is_stopping and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        _seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -290,6 +293,7 @@ def run(trainer: Trainer, checkpoint: Path | None = None) -> None:
         if trainer.accelerator.num_processes == 1 and interruptions.states is not None:
             interruptions.restore()
             trainer._save_checkpoint(trainer.model, trial=None)
+            _seal(Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}")
             log.error("stopped behind step %d, which is saved: run again to go on", trainer.state.global_step)
         raise
     if trainer.state.global_step < trainer.state.max_steps:
@@ -357,17 +361,28 @@ def _resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
         partial.mkdir(parents=True)
         run_file.write_text(text, encoding="utf-8")
         return None
-    found = [path for path in partial.glob("checkpoint-*") if _is_whole(path)]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    found = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next(filter(_is_whole, found), None)
+
+
+def _seal(checkpoint: Path) -> None:
+    """Write the digest of a checkpoint, when every process has written its part."""
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        (checkpoint / SEAL).write_text(directory_digest(checkpoint, remembered=False), encoding="utf-8")
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: the trainer's state is the last of its files."""
+    """Whether a checkpoint, of as many processes as there are, has the bytes that were written."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return len(list(checkpoint.glob("rng_state*.pth"))) == int(os.environ.get("WORLD_SIZE", "1"))
+        seal = (checkpoint / SEAL).read_text(encoding="utf-8")
+        if seal == directory_digest(checkpoint, remembered=False):
+            return len(list(checkpoint.glob("rng_state*.pth"))) == int(os.environ.get("WORLD_SIZE", "1"))
+    except OSError:
+        pass
+    log.warning("%s is torn or damaged, and is not used", checkpoint)
+    return False
 
 
 def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:

@@ -1,0 +1,44 @@
+"""Small runs that nobody disturbs, to disturb copies of them and to compare with."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
+
+from faulty_server import Server
+from workshop import DATA, TABLE, copied, demonstration, prepare, random_model, snakemake
+
+
+@pytest.fixture(scope="session")
+def teacher():
+    """The served teacher."""
+    with Server(reply=demonstration, key="none") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty(teacher, tmp_path_factory) -> Path:
+    """The directory of a run that has not begun."""
+    base = tmp_path_factory.mktemp("faults")
+    random_model(base / "tiny")
+    return prepare(base / "empty", base / "tiny", teacher.url)
+
+
+@pytest.fixture(scope="session")
+def data_stage(empty) -> Path:
+    """The directory of a run that has made its data."""
+    work = copied(empty, empty.with_name("data_stage"))
+    result = snakemake(work, *DATA)
+    assert result.returncode == 0, result.stderr
+    return work
+
+
+@pytest.fixture(scope="session")
+def undisturbed(data_stage) -> Path:
+    """The directory of a run that went well to its end."""
+    work = copied(data_stage, data_stage.with_name("undisturbed"))
+    result = snakemake(work, TABLE)
+    assert result.returncode == 0, result.stderr
+    return work

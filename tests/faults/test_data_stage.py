@@ -1,0 +1,234 @@
+"""Faults while data is made: what the user sees, and that the same command then ends in the same bytes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from faulty_server import Server
+from workshop import DATA, copied, demonstration, flip, outcome, script, snakemake, started, wait_for
+
+SLOW = pytest.mark.slow
+
+
+def assert_completes(work: Path, expected: Path, *targets: str) -> str:
+    """Run the same command again; what it says."""
+    result = snakemake(work, *(targets or DATA))
+    assert result.returncode == 0, result.stderr
+    assert outcome(work) == outcome(expected)
+    assert not [path for path in work.rglob(".*.partial") if ".snakemake" not in path.parts]
+    return result.stderr
+
+
+def assert_no_traceback(text: str, work: Path) -> None:
+    logs = "".join(path.read_text() for path in (work / "logs").rglob("*.log"))
+    assert "Traceback" not in text + logs
+
+
+def test_snakemake_killed_alone(empty, data_stage, tmp_path):
+    """Its lock stays and its jobs live on: the lock is removed, and a job still running is waited for."""
+    work = copied(empty, tmp_path / "work")
+    with started(work, *DATA) as process:
+        wait_for((work / "logs/gather_refined.log").exists)
+        os.kill(script(process, "gather_refined"), signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        assert list((work / ".snakemake/locks").glob("*.lock"))
+        with started(work, *DATA) as again:
+            log = work / "snakemake.log"
+            wait_for(lambda: "another process still runs this job" in log.read_text() or again.poll() is not None)
+            os.killpg(process.pid, signal.SIGCONT)
+            assert again.wait(timeout=300) == 0, log.read_text()
+        assert "has left its lock on this directory: it is removed" in log.read_text()
+        assert_no_traceback(log.read_text(), work)
+    assert outcome(work) == outcome(data_stage)
+
+
+def test_two_users_start_the_same_tree(empty, data_stage, tmp_path):
+    """The second is told so, and does not break the lock of the first."""
+    work = copied(empty, tmp_path / "work")
+    with started(work, *DATA) as process:
+        os.kill(job := script(process, "demo_world"), signal.SIGSTOP)
+        for _ in range(2):
+            second = snakemake(work, *DATA)
+            assert second.returncode != 0
+            assert "Directory cannot be locked" in second.stderr and "no other Snakemake process" in second.stderr
+            assert "Traceback" not in second.stderr and "removed\n" not in second.stderr
+        os.kill(job, signal.SIGCONT)
+        assert process.wait(timeout=300) == 0
+    assert outcome(work) == outcome(data_stage)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=SLOW)])
+def test_a_job_killed(empty, data_stage, tmp_path, signum):
+    """By the kernel, out of memory, or by a scheduler: Snakemake names the rule and its log."""
+    work = copied(empty, tmp_path / "work")
+    with started(work, *DATA) as process:
+        os.kill(script(process, "gather_refined"), signum)
+        assert process.wait(timeout=300) != 0
+    said = (work / "snakemake.log").read_text()
+    assert "Error in rule gather_refined" in said and "logs/gather_refined.log" in said
+    assert f"{signum.name}: {signum.value}" in said
+    assert not (work / "data/refined.parquet").exists()
+    assert_completes(work, data_stage)
+
+
+@SLOW
+def test_everything_killed(empty, data_stage, tmp_path):
+    work = copied(empty, tmp_path / "work")
+    with started(work, *DATA) as process:
+        script(process, "split")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert "left its lock" in assert_completes(work, data_stage)
+
+
+def namespaced(*mounts: str) -> list[str]:
+    """A command that starts another among mounts of its own; skips where that is not allowed."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounts of one's own are not allowed here")
+    return ["unshare", "-rm", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh"]
+
+
+def test_a_directory_that_cannot_be_written(data_stage, tmp_path):
+    """One line, before any job; what can be looked at still can."""
+    target = "data/cold/dimensions.parquet"
+    work = copied(data_stage, tmp_path / "work", target)
+    data = work / "data"
+    inside = namespaced(f"mount --bind {data} {data}", f"mount -o remount,ro,bind {data}")
+    result = snakemake(work, target, inside=inside)
+    assert result.returncode != 0
+    assert "data/ cannot be written to: give this user the right to it and run again" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert snakemake(work, "-n", target, inside=inside).returncode == 0
+    assert_completes(work, data_stage)
+
+
+def test_a_full_disk(data_stage, tmp_path):
+    work = copied(data_stage, tmp_path / "work", "data/splits", "data/cases", "data/cold")
+    (work / "data/splits").mkdir()
+    result = snakemake(
+        work,
+        "data/splits/rl.parquet",
+        inside=namespaced(f"mount -t tmpfs -o size=4k tmpfs {work}/data/splits"),
+    )
+    assert result.returncode != 0
+    said = (work / "logs/split/rl.log").read_text()
+    assert "data/splits/rl.parquet: cannot be written: " in said and "No space left on device" in said
+    assert "make room and run again" in said and "Traceback" not in said
+    assert_completes(work, data_stage)
+
+
+@pytest.mark.parametrize("damage", ["flipped", pytest.param("torn", marks=SLOW), pytest.param("empty", marks=SLOW)])
+def test_a_damaged_file(data_stage, tmp_path, damage):
+    """A job that reads it names it and says what to do; nothing is computed from it."""
+    work = copied(data_stage, tmp_path / "work", "data/cold/dimensions.parquet")
+    file = work / "data/splits/cold.parquet"
+    if damage == "flipped":
+        flip(file)
+    else:
+        os.truncate(file, file.stat().st_size // 2 if damage == "torn" else 0)
+    result = snakemake(work, DATA[0])
+    assert result.returncode != 0
+    said = (work / "logs/dimensions.log").read_text()
+    assert "data/splits/cold.parquet: cannot be read as Parquet" in said
+    assert "remove it and run again" in said and "Traceback" not in said
+    file.unlink()
+    assert_completes(work, data_stage)
+
+
+def test_a_file_from_the_future(data_stage, tmp_path):
+    """The clock went back: what was made before has a time to come. Snakemake says so, and `touch` mends it."""
+    work = copied(data_stage, tmp_path / "work", "data/splits/cold.parquet", "data/cold")
+    ahead = time.time() + 7200
+    os.utime(work / "data/refined.parquet", (ahead, ahead))
+    result = snakemake(work, DATA[0])
+    assert result.returncode != 0
+    assert "older modification time" in result.stderr and "data/refined.parquet" in result.stderr
+    assert "Traceback" not in result.stderr
+    touch = "find data results models -newermt now -exec touch {} +"
+    (work / "results").mkdir(exist_ok=True)
+    (work / "models").mkdir()
+    assert touch in (Path(__file__).parents[2] / "docs/faults.md").read_text()
+    subprocess.run(touch, shell=True, cwd=work, check=True)
+    (work / "models").rmdir()
+    assert_completes(work, data_stage)
+
+
+@SLOW
+def test_outputs_from_the_future_are_not_made_again(data_stage, tmp_path):
+    work = copied(data_stage, tmp_path / "work")
+    ahead = time.time() + 7200
+    for name in DATA:
+        os.utime(work / name, (ahead, ahead))
+    assert "Nothing to be done" in snakemake(work, "-n", *DATA).stdout
+    shutil.rmtree(work / "data/cold")
+    assert_completes(work, data_stage)
+
+
+def test_a_teacher_that_dies_in_between(data_stage, tmp_path, teacher):
+    """What it has answered is kept; the message names it; when it is back, the rest alone is asked."""
+    target = "data/cold/generations.parquet"
+    quiet = copied(data_stage, tmp_path / "quiet")
+    assert snakemake(quiet, target).returncode == 0
+    work = copied(data_stage, tmp_path / "work")
+    config = (work / "small.yaml").read_text()
+    with Server(reply=demonstration, key="none") as server:
+        port = server.server_port
+        (work / "small.yaml").write_text(config.replace(teacher.url, server.url))
+
+        def dying(body):
+            if len(server.requests) > 25:
+                raise ConnectionAbortedError
+            return demonstration(body)
+
+        server.reply = dying
+        result = snakemake(work, target)
+        assert result.returncode != 0
+        answered = sum(path.read_bytes().count(b"finish_reason") for path in (work / "journal").iterdir())
+        assert answered == 25
+    said = (work / "logs/teacher.log").read_text()
+    assert f"model teacher at http://127.0.0.1:{port}/v1/: Connection error" in said
+    assert said.count(" ERROR ") == 1 and "Traceback" not in said
+    gone = snakemake(work, target)
+    assert gone.returncode != 0 and "Connection error" in (work / "logs/teacher.log").read_text()
+    with Server(reply=demonstration, key="none", port=port) as server:
+        assert_completes(work, quiet, target)
+        assert len(server.requests) == 60 - answered
+
+
+@SLOW
+def test_two_trees_share_a_journal(data_stage, tmp_path):
+    target = "data/cold/generations.parquet"
+    works = [copied(data_stage, tmp_path / name) for name in ("first", "second")]
+    for work in works:
+        config = (work / "small.yaml").read_text()
+        assert "\njournal: journal\n" in config
+        (work / "small.yaml").write_text(config.replace("\njournal: journal\n", f"\njournal: {tmp_path}/journal\n"))
+    with started(works[0], target) as first, started(works[1], target) as second:
+        assert (first.wait(timeout=300), second.wait(timeout=300)) == (0, 0)
+    assert outcome(works[0]) == outcome(works[1])
+    assert len(list((tmp_path / "journal").glob("*.jsonl"))) == 2
+    again = copied(works[0], tmp_path / "third", target)
+    assert snakemake(again, target).returncode == 0
+    assert "60 from the journal, 0 new" in (again / "logs/teacher.log").read_text()
+    assert outcome(again) == outcome(works[0])
+
+
+def test_a_disk_that_fills_while_answers_are_kept(data_stage, tmp_path):
+    """What fitted is kept, the torn record is not believed, and the rest is asked again."""
+    target = "data/cold/generations.parquet"
+    quiet = copied(data_stage, tmp_path / "quiet")
+    assert snakemake(quiet, target).returncode == 0
+    work = copied(data_stage, tmp_path / "work")
+    result = snakemake(work, target, inside=["prlimit", "--fsize=12000"])
+    assert result.returncode != 0
+    said = (work / "logs/teacher.log").read_text()
+    assert "journal journal: cannot be written: File too large" in said and "Traceback" not in said
+    kept = sum(path.read_bytes().count(b"}}\n") for path in (work / "journal").iterdir())
+    assert 10 < kept < 60
+    assert_completes(work, quiet, target)
+    assert f"{kept - 1} from the journal, {61 - kept} new" in (work / "logs/teacher.log").read_text()  # one is the plan

@@ -1,0 +1,203 @@
+"""A small run of the whole road, from raw records to a table, and what it takes to disturb it.
+
+The data stage, training, inference, judging and tables are those of the default, only smaller; the models are a random
+one of two layers and a served teacher that answers by rule, so that no scale model need be trained first.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from faulty_server import answer
+
+ROOT = Path(__file__).parents[2]
+TABLE = "results/table2.csv"
+DATA = ("data/cold/dimensions.parquet", "data/cases/alignx_test.parquet", "data/splits/rl.parquet")
+VOLATILE = (".tsv", ".log", ".provenance.json")
+"""Ends of names of files that hold times."""
+WORDS = ("humor", "travel", "a joke", "a passport", "a quick answer", "a post")
+PREFERENCE_PROMPT = "Infer preferences. Post: {{ pairs[0].prompt | user }}\n"
+"""Short, so that two layers learn in seconds to answer it in format."""
+
+
+def random_model(path: Path) -> None:
+    """A Hugging Face directory with a random Qwen2 model that knows the teacher's words."""
+    import torch
+    from alignxplore.demo.pretrain import save, train_tokenizer
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    text = "Infer preferences. Post: likes, dislikes. Response A Response B " + ", ".join(WORDS)
+    train_tokenizer([text] * 4, 400, path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.1,
+    )
+    save(Qwen2ForCausalLM(config), tokenizer, path)
+
+
+def demonstration(body: dict) -> dict:
+    """The teacher: a description in format, which depends on the prompt and the seed."""
+    reply = answer(body)
+    digest = hashlib.sha256(reply["choices"][0]["message"]["content"].encode()).digest()
+    likes, dislikes = (WORDS[byte % len(WORDS)] for byte in digest[:2])
+    text = f"<think>\nlikes {likes}\n</think>\n<answer>\nlikes {likes}, dislikes {dislikes}.\n</answer>"
+    reply["choices"][0]["message"]["content"] = text
+    return reply
+
+
+def small_config(url: str) -> dict[str, Any]:
+    """The default configuration, cut down to one table of three methods; `url` is the teacher's address."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["prompts"]["preference"] = "preference.jinja"
+    config["demo"] |= {
+        "population": {"pairs": 150, "ugc": 40, "sparse": 8, "inconsistent": 8, "broken": 2},
+        "psoups_cases": 6,
+        "models": {},
+    }
+    sizes = {"cold": (30, 40), "rl": (24, 30), "test": (16, 20), "test_ugc": (8, 12)}
+    config["data"]["splits"] = {name: {"size": size, "share": share} for name, (size, share) in sizes.items()}
+    config["data"]["balance"] = 0.4
+    config["benchmarks"] = {"alignx_test": config["benchmarks"]["alignx_test"]}
+    config["models"] = {
+        "tiny": {"engine": "transformers", "path": "./tiny", "batch_tokens": 4096},
+        "teacher": {"engine": "openai", "path": "teacher", "base_url": url, "revision": "by rule", "retries": 1},
+        "no_rl": {"engine": "transformers", "path": "models/trained/no_rl"},
+        "alignxplore": {"engine": "transformers", "path": "models/trained/alignxplore", "batch_tokens": 100},
+    }
+    sampling = {"temperature": 0.9, "top_p": 0.95, "top_k": 10, "max_new_tokens": 40}
+    config["cold_start"] = {"teacher": "teacher", "judge": "judge", "generations": 2, "sampling": sampling}
+    config["evaluation"] = sampling
+    config["judges"] = {"judge": {"kind": "jud", "model": "tiny"}}
+    training = config["training"]
+    training["variants"] = {
+        "no_rl": {"stage": "sft", "from": "tiny"},
+        "alignxplore": {"stage": "grpo", "from": "no_rl", "judge": "judge"},
+    }
+    training["sft"] |= {
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 6,
+        "learning_rate": 0.005,
+        "save_steps": 5,
+    }
+    training["grpo"] |= {
+        "max_steps": 6, "per_device_train_batch_size": 12, "num_generations": 4, "max_completion_length": 40,
+        "learning_rate": 0.001, "save_steps": 2, "warmup_steps": 1,
+    }  # fmt: skip
+    config["methods"] = {
+        "golden": config["methods"]["golden"],
+        "alignxplore": config["methods"]["alignxplore"],
+    }
+    del config["online"], config["vpl"]
+    table = config["tables"]["table2"]
+    config["tables"] = {"table2": table | {"methods": list(config["methods"]), "columns": table["columns"][:1]}}
+    config["figures"] = {}
+    config["resamples"] = 200
+    return config
+
+
+def prepare(work: Path, model: Path, url: str) -> Path:
+    """Make `work` the directory of a run that has not begun."""
+    work.mkdir()
+    (work / "tiny").symlink_to(model)
+    for name in ("config", "resources", "scripts"):
+        (work / name).symlink_to(ROOT / name)
+    (work / "preference.jinja").write_text(PREFERENCE_PROMPT)
+    (work / "small.yaml").write_text(yaml.safe_dump(small_config(url), sort_keys=False))
+    return work
+
+
+def snakemake(work: Path, *arguments: str, inside: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """Snakemake in the directory `work`, to its end; `inside` is a command that starts it."""
+    command = [*inside, *_command(work, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+
+
+@contextmanager
+def started(work: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """Snakemake in the directory `work`, in a process group of its own; none of it outlives the context."""
+    with (work / "snakemake.log").open("w") as log:
+        process = subprocess.Popen(
+            _command(work, arguments), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _command(work: Path, arguments: Sequence[str]) -> list[str]:
+    where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(work), "--configfile", str(work / "small.yaml")]
+    return [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", *where]
+
+
+def copied(work: Path, target: Path, *without: str) -> Path:
+    """A copy of the directory of a run, with times of files, without what matches these patterns."""
+    shutil.copytree(work, target, symlinks=True)
+    for pattern in without:
+        for path in target.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return target
+
+
+def outcome(work: Path, *under: str) -> dict[str, str]:
+    """Digests of what a run has made, by name: data, results and models, or what lies under the paths given."""
+    files = (file for name in under or ("data", "results", "models") for file in sorted((work / name).rglob("*")))
+    return {
+        str(file.relative_to(work)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if file.is_file() and not file.name.endswith(VOLATILE)
+    }
+
+
+def processes(group: int, *words: str) -> list[int]:
+    """Ids of the processes of a group whose command line holds all of the words, the youngest last."""
+    found = []
+    for entry in filter(lambda path: path.name.isdigit(), Path("/proc").iterdir()):
+        with suppress(OSError):
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if os.getpgid(int(entry.name)) == group and all(word in command for word in words):
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
+    """What `condition` returns once that is true."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.005)
+    return value
+
+
+def script(process: subprocess.Popen, name: str) -> int:
+    """Waits for the Python process that runs the script of a rule, under a Snakemake, and returns its id."""
+    return wait_for(lambda: processes(process.pid, "python", f".{name}.py"))[-1]
+
+
+def flip(path: Path, place: float = 0.2) -> None:
+    """Flip one bit of a file, at that share of its length."""
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
