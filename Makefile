@@ -1,6 +1,7 @@
 # make tables   the whole experiment on the embedded default
 # make test     the same environment with the test tools; runs the tests
 # make test-slow the paper's findings over three seeds of the default run: half an hour
+# make test-slurm the data stage through a Slurm of one node; as root, with the packages of docs/cluster.md
 # make test-vllm the vLLM backend, in an environment of its own with vLLM's CPU build: 4 GB
 # make smollm2   the same experiment, cut short, with a real language model of 135 million parameters
 # make journal-stats   what the journal holds and has saved
@@ -14,7 +15,7 @@ TORCH_INDEX ?=
 CORES ?= all
 SMOLLM2 ?= smollm2
 
-.PHONY: tables test test-slow test-vllm smollm2 journal-stats lint clean
+.PHONY: tables test test-slow test-slurm test-vllm smollm2 journal-stats lint clean
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -28,6 +29,10 @@ test: $(VENV)/test.done
 test-slow: $(VENV)/test.done
 	@echo "Running the default experiment with three seeds."
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-slurm: $(VENV)/slurm.done $(VENV)/test.done
+	@echo "Running the tests through Slurm; -rs says what is missing where they are skipped."
+	timeout -k 120 14400 $(BIN)/python -m pytest -m "slurm and not slow" -rs tests/slurm $(PYTEST_ARGS)
 
 test-vllm: $(VENV)-vllm/run.done
 	@echo "Running the tests of the vLLM backend."
@@ -60,6 +65,10 @@ $(VENV)/run.done: requirements/run.txt pyproject.toml
 $(VENV)/test.done: requirements/test.txt $(VENV)/run.done
 	@echo "Adding the test tools."
 	$(PIP) -r requirements/test.txt
+	@touch $@
+
+$(VENV)/slurm.done: requirements/slurm.txt $(VENV)/run.done
+	$(PIP) -r requirements/slurm.txt
 	@touch $@
 
 # The package's own code, a plug-in of another program, is not used: its dependencies are left out.
