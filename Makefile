@@ -28,7 +28,7 @@ test: $(VENV)/test.done
 
 test-slow: $(VENV)/test.done
 	@echo "Running the default experiment with three seeds."
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not slurm" $(PYTEST_ARGS)
 
 test-slurm: $(VENV)/slurm.done $(VENV)/test.done
 	@echo "Running the tests through Slurm; -rs says what is missing where they are skipped."

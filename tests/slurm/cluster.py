@@ -129,16 +129,20 @@ def run(*command: str, check: bool = True) -> str:
     return subprocess.run(full, capture_output=True, text=True, check=check).stdout.strip()
 
 
-def jobs() -> list[dict[str, str]]:
-    """Every job that Slurm has seen, by scontrol's names; a task of an array is a job."""
+def jobs(tree: Path) -> list[dict[str, str]]:
+    """Jobs that were started in this tree, oldest first, by scontrol's names; a task of an array is a job."""
     lines = run("scontrol", "show", "jobs", "--oneliner").splitlines()
-    return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines if "JobId=" in line]
+    found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+    return sorted((job for job in found if job.get("WorkDir") == str(tree)), key=lambda job: int(job["JobId"]))
 
 
-def jobs_of(rule: str) -> list[dict[str, str]]:
-    """The jobs of a rule or group, oldest first; what follows the name are its wildcards."""
-    found = [job for job in jobs() if re.fullmatch(rf"rule_{rule}(_wildcards_.*)?", job.get("Comment", ""))]
-    return sorted(found, key=lambda job: int(job["JobId"]))
+def jobs_of(tree: Path, rule: str) -> list[dict[str, str]]:
+    """Those of a rule; what follows its name are wildcards."""
+    return [job for job in jobs(tree) if re.fullmatch(rf"rule_{rule}(_wildcards_.*)?", job.get("Comment", ""))]
+
+
+def jobs_of_group(tree: Path, group: str) -> list[dict[str, str]]:
+    return [job for job in jobs(tree) if f"/group_{group}" in job.get("StdOut", "")]
 
 
 def _which(name: str) -> str | None:

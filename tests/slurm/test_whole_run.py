@@ -21,14 +21,14 @@ def test_a_cancelled_training_goes_on_and_the_tables_are_those_of_a_local_run(sl
     log = tree / f"logs/training/{VARIANT}.log"
     while process.poll() is None and not (log.exists() and re.search(r"step [3-9] of", log.read_text())):
         time.sleep(1)
-    (job,) = slurm.jobs_of(f"grpo_wildcards_{VARIANT}")
+    (job,) = slurm.jobs_of(tree, f"grpo_wildcards_{VARIANT}")
     assert job["JobState"] == "RUNNING", (tree / "snakemake.log").read_text()
     slurm.run("scancel", job["JobId"])
     assert process.wait() == 0, (tree / "snakemake.log").read_text()
 
-    first, second = slurm.jobs_of(f"grpo_wildcards_{VARIANT}")
+    first, second = slurm.jobs_of(tree, f"grpo_wildcards_{VARIANT}")
     assert (first["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
-    assert {other["JobState"] for other in slurm.jobs() if other != first} == {"COMPLETED"}
+    assert {other["JobState"] for other in slurm.jobs(tree) if other != first} == {"COMPLETED"}
 
     local = Path(os.environ["LOCAL_RUN"]) if "LOCAL_RUN" in os.environ else new_tree("local")
     if "LOCAL_RUN" not in os.environ:

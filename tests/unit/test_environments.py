@@ -114,7 +114,13 @@ def tree(tmp_path_factory) -> Path:
         copy(ROOT / name, path / name)
     conda = path / "bin/conda"
     conda.parent.mkdir()
-    facts = {"conda_version": "25.9.1", "conda_prefix": "/", "root_prefix": "/", "get": {"channel_priority": "strict"}}
+    facts = {
+        "conda_version": "25.9.1",
+        "conda_prefix": "/",
+        "root_prefix": "/",
+        "platform": "linux-64",
+        "get": {"channel_priority": "strict"},
+    }
     conda.write_text(f"#!/bin/sh\nif [ $1 = --version ]; then echo conda 25.9.1; else echo '{json.dumps(facts)}'; fi\n")
     conda.chmod(0o755)
     return path
