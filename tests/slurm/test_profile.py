@@ -26,6 +26,7 @@ def test_every_rule_asks_for_memory_that_grows():
     assert len(re.findall(r"mem_mb=memory\(\d+", RULES)) == len(NAMES) == len(re.findall(r"mem_mb=", RULES))
 
 
-def test_all_shards_of_the_papers_data_fit_into_the_queue():
+def test_all_shards_of_the_papers_data_fit_into_the_queue_beside_others():
+    """The executor would wait for ever for those that do not."""
     config = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
-    assert PROFILE["jobs"] > config["data"]["alignx"]["shards"]
+    assert PROFILE["jobs"] >= 2 * config["data"]["alignx"]["shards"]
