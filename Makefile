@@ -2,6 +2,7 @@
 # make test     the same environment with the test tools; runs the tests
 # make test-slow the paper's findings over three seeds of the default run: half an hour
 # make test-faults kills and damages small runs: some minutes
+# make test-slurm the data stage through a Slurm of one node; as root, with the packages of docs/cluster.md
 # make test-vllm the vLLM backend, in an environment of its own with vLLM's CPU build: 4 GB
 # make smollm2   the same experiment, cut short, with a real language model of 135 million parameters
 # make plan      what a run would do and why, and its expected time, tokens and money; CONFIG=FILE for another configuration
@@ -16,7 +17,7 @@ TORCH_INDEX ?=
 CORES ?= all
 SMOLLM2 ?= smollm2
 
-.PHONY: tables plan test test-slow test-faults test-vllm smollm2 journal-stats lint clean
+.PHONY: tables plan test test-slow test-faults test-slurm test-vllm smollm2 journal-stats lint clean
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -32,7 +33,11 @@ test: $(VENV)/test.done
 
 test-slow: $(VENV)/test.done
 	@echo "Running the default experiment with three seeds."
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not slurm" $(PYTEST_ARGS)
+
+test-slurm: $(VENV)/slurm.done $(VENV)/test.done
+	@echo "Running the tests through Slurm; -rs says what is missing where they are skipped."
+	timeout -k 120 14400 $(BIN)/python -m pytest -m "slurm and not slow" -rs tests/slurm $(PYTEST_ARGS)
 
 test-faults: $(VENV)/test.done
 	@echo "Disturbing small runs."
@@ -69,6 +74,10 @@ $(VENV)/run.done: requirements/run.txt pyproject.toml
 $(VENV)/test.done: requirements/test.txt $(VENV)/run.done
 	@echo "Adding the test tools."
 	$(PIP) -r requirements/test.txt
+	@touch $@
+
+$(VENV)/slurm.done: requirements/slurm.txt $(VENV)/run.done
+	$(PIP) -r requirements/slurm.txt
 	@touch $@
 
 # The package's own code, a plug-in of another program, is not used: its dependencies are left out.

@@ -19,10 +19,10 @@ rule preferences_lminductreason:
     wildcard_constraints:
         method=one_of(methods_of("lminductreason")),
     conda:
-        "../envs/cpu.yaml"
+        method_environment
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000, method_gpus),
         runtime=240,
         gpu=method_gpus,
         model=method_model_name,
@@ -56,10 +56,10 @@ rule preferences_pba:
     wildcard_constraints:
         method=one_of(methods_of("pba")),
     conda:
-        "../envs/cpu.yaml"
+        method_environment
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000, method_gpus),
         runtime=240,
         gpu=method_gpus,
         model=method_model_name,
@@ -88,10 +88,10 @@ rule vpl:
     wildcard_constraints:
         method=one_of(methods_of("vpl")),
     conda:
-        "../envs/cpu.yaml"
+        method_environment
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000, method_gpus),
         runtime=480,
         gpu=method_gpus,
         model=method_model_name,
@@ -121,13 +121,12 @@ rule vpl_judgements:
         judge=one_of(config["judges"]),
         method=one_of(methods_of("vpl")),
     conda:
-        "../envs/cpu.yaml"
+        method_environment
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000, method_gpus),
         runtime=240,
         gpu=method_gpus,
-        model=method_model_name,
     params:
         name="{judge}",
         method="{method}",

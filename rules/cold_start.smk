@@ -18,10 +18,10 @@ rule teacher:
         "benchmarks/teacher.tsv"
     priority: 3
     conda:
-        "../envs/cpu.yaml"
+        environment(COLD["teacher"])
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000, gpus_of(COLD["teacher"])),
         runtime=240,
         gpu=gpus_of(COLD["teacher"]),
         model=COLD["teacher"],
@@ -52,10 +52,10 @@ rule verify:
         "benchmarks/verify.tsv"
     priority: 3
     conda:
-        "../envs/cpu.yaml"
+        environment(judge_model(COLD["judge"]))
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000, judge_gpus(COLD["judge"])),
         runtime=120,
         gpu=judge_gpus(COLD["judge"]),
         model=judge_model(COLD["judge"]),

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
+MEM_MB_PER_GPU = 64000
 sys.path.insert(0, str(SCRIPTS))
 
 import yaml
@@ -65,8 +66,8 @@ def library(*scripts, models=None):
         engines = frozenset(config["models"][name]["engine"] for name in models)
     paths = [SCRIPTS / script for script in scripts]
     found = frozenset().union(*(library_modules(path, engines) for path in paths))
-    # Relative, so that a tree can be moved.
-    return sorted(map(os.path.relpath, found.union(paths)))
+    # Relative, so that a tree can be moved; local, since they come with the workflow wherever its files are kept.
+    return [local(os.path.relpath(path)) for path in sorted(found.union(paths))]
 
 
 def prompt_files(*names):
@@ -162,6 +163,27 @@ def judge_gpus(name):
     return gpus_of(judge_model(name))
 
 
+def memory(mem_mb, gpus=0):
+    """Main memory of a job, with room for what passes to its GPUs; each attempt has half as much again."""
+
+    def of_attempt(wildcards, attempt):
+        count = gpus(wildcards) if callable(gpus) else gpus
+        return (mem_mb + MEM_MB_PER_GPU * count) * (attempt + 1) // 2
+
+    return of_attempt
+
+
+def environment(*models):
+    """The environment of a job with the models of these names: vLLM has one of its own, and torch a build for GPUs."""
+    if any(config["models"][name]["engine"] == "vllm" for name in models):
+        return "../envs/vllm.yaml"
+    return torch_environment(max(map(gpus_of, models)))
+
+
+def torch_environment(gpus):
+    return "../envs/gpu.yaml" if gpus else "../envs/cpu.yaml"
+
+
 def cases_of(names):
     """Files of these benchmarks' cases, in the names' order however the config lists them."""
     return [f"data/cases/{name}.parquet" for name in sorted(names)]
@@ -194,11 +216,20 @@ def method_judge_name(wildcards):
     return config["methods"][wildcards.method]["judge"]
 
 
-def method_library(wildcards, script):
-    """The library of a method's script, with the engines of its model and judge."""
+def method_models(wildcards):
+    """The names of its model and its judge's, if it has one."""
     entry = config["methods"][wildcards.method]
     judges = [judge_model(entry["judge"])] if "judge" in entry else []
-    return library(script, models=[entry["model"], *judges])
+    return [entry["model"], *judges]
+
+
+def method_library(wildcards, script):
+    """The library of a method's script, with the engines of its models."""
+    return library(script, models=method_models(wildcards))
+
+
+def method_environment(wildcards):
+    return environment(*method_models(wildcards))
 
 
 def methods_of(*kinds):

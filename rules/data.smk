@@ -17,7 +17,7 @@ rule download:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=240,
     params:
         source=lambda wildcards: HUB_FILES[wildcards.raw],
@@ -50,7 +50,7 @@ rule refine:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=240,
     params:
         shard="{scatteritem}",
@@ -81,7 +81,7 @@ rule gather_refined:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=120,
     params:
         max_reject_share=config["data"]["alignx"]["max_reject_share"],
@@ -106,7 +106,7 @@ rule split:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         name="{split}",
@@ -134,7 +134,7 @@ rule check_splits:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         names=list(config["data"]["splits"]),
@@ -158,7 +158,7 @@ rule dimensions:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     message:
         "Naming the key dimensions that the teacher is told of (paper 3.2)"
@@ -182,7 +182,7 @@ rule benchmark_alignx:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         benchmark="{benchmark}",
@@ -207,7 +207,7 @@ rule benchmark_psoups:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         benchmark="{benchmark}",
@@ -239,7 +239,7 @@ rule benchmark_reverse:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         benchmark="{benchmark}",
@@ -264,7 +264,7 @@ rule benchmark_truncate:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         benchmark="{benchmark}",

@@ -22,7 +22,7 @@ rule demo_world:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
     params:
         dimensions=DEMO["dimensions"],
@@ -52,7 +52,7 @@ rule demo_tokenizer:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         dimensions=DEMO["dimensions"],
@@ -85,7 +85,7 @@ rule demo_model:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
         runtime=30,
     params:
         name="{model}",

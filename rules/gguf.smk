@@ -20,7 +20,7 @@ rule gguf_model:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         file=lambda wildcards: GGUF[wildcards.model]["file"],

@@ -17,7 +17,7 @@ rule preferences_given:
         "../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         method="{method}",
@@ -43,10 +43,10 @@ rule preferences_model:
     wildcard_constraints:
         method=one_of(methods_of("model")),
     conda:
-        "../envs/cpu.yaml"
+        method_environment
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000, method_gpus),
         runtime=240,
         gpu=method_gpus,
         model=method_model_name,

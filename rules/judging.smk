@@ -1,4 +1,5 @@
-# Offline judgements: one job a judge and method, for the cases of all the judge's benchmarks.
+# Offline judgements: one job a judge and method, for the cases of all the judge's benchmarks. They may be grouped, so no
+# resource of theirs is a word: jobs of a group have to agree on those.
 
 
 rule judgements:
@@ -20,13 +21,12 @@ rule judgements:
         judge=one_of(config["judges"]),
         method=one_of(describing_methods()),
     conda:
-        "../envs/cpu.yaml"
+        lambda wildcards: environment(judge_model(wildcards.judge))
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000, lambda wildcards: judge_gpus(wildcards.judge)),
         runtime=240,
         gpu=lambda wildcards: judge_gpus(wildcards.judge),
-        model=lambda wildcards: judge_model(wildcards.judge),
     params:
         name="{judge}",
         judge=lambda wildcards: judge_entry(wildcards.judge),

@@ -22,10 +22,10 @@ if "online" in config:
         wildcard_constraints:
             method=one_of(describing_methods()),
         conda:
-            "../envs/cpu.yaml"
+            environment(ONLINE["generator"])
         threads: 1
         resources:
-            mem_mb=2000,
+            mem_mb=memory(2000, gpus_of(ONLINE["generator"])),
             runtime=240,
             gpu=gpus_of(ONLINE["generator"]),
             model=ONLINE["generator"],
@@ -58,13 +58,12 @@ if "online" in config:
             method_a=one_of(describing_methods()),
             method_b=one_of(describing_methods()),
         conda:
-            "../envs/cpu.yaml"
+            environment(judge_model(ONLINE["judge"]))
         threads: 1
         resources:
-            mem_mb=2000,
+            mem_mb=memory(2000, judge_gpus(ONLINE["judge"])),
             runtime=120,
             gpu=judge_gpus(ONLINE["judge"]),
-            model=judge_model(ONLINE["judge"]),
         params:
             name=ONLINE["judge"],
             judge=judge_entry(ONLINE["judge"]),

@@ -21,7 +21,7 @@ rule provenance:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     message:
         "Gathering what every result was made of"

@@ -22,7 +22,7 @@ rule figure_training:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         metric=lambda wildcards: config["figures"][wildcards.figure]["metric"],
@@ -57,7 +57,7 @@ rule figure_words:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         benchmark=lambda wildcards: config["figures"][wildcards.figure]["benchmark"],
@@ -98,7 +98,7 @@ rule figure_accuracy:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         by=lambda wildcards: config["figures"][wildcards.figure]["by"],
@@ -137,7 +137,7 @@ if "case_study" in config:
         conda:
             "../envs/cpu.yaml"
         resources:
-            mem_mb=1000,
+            mem_mb=memory(1000),
             runtime=30,
         params:
             wanted=config["case_study"]["cases"],
@@ -180,7 +180,7 @@ rule report:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=120,
     params:
         titles={name: entry["title"] for name, entry in named_results()},

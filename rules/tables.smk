@@ -25,7 +25,7 @@ rule table_benchmarks:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         title=table_title,
@@ -60,7 +60,7 @@ rule table_accuracy:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         table="{table}",
@@ -100,7 +100,7 @@ rule table_win_rates:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         table="{table}",
@@ -140,7 +140,7 @@ rule table_strengths:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         table="{table}",
@@ -180,7 +180,7 @@ rule table_judges:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=30,
     params:
         table="{table}",

@@ -22,10 +22,10 @@ rule sft:
         variant=one_of(variants_of("sft")),
     priority: 3
     conda:
-        "../envs/cpu.yaml"
+        torch_environment(TRAINING["gpus"])
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000, TRAINING["gpus"]),
         runtime=1440,
         gpu=TRAINING["gpus"],
     params:
@@ -64,10 +64,10 @@ rule grpo:
         variant=one_of(variants_of("grpo")),
     priority: 3
     conda:
-        "../envs/cpu.yaml"
+        torch_environment(TRAINING["gpus"])
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000, TRAINING["gpus"]),
         runtime=2880,
         gpu=TRAINING["gpus"],
         judge_model=lambda wildcards: judge_model(variant_judge(wildcards.variant)),

@@ -10,7 +10,7 @@ from alignxplore.prompts import Templates
 
 def main(snakemake):
     inputs, params, config = snakemake.input, snakemake.params, snakemake.config
-    entry = options.of_judge(params.judge, config, snakemake.resources.model)
+    entry = options.of_judge(params.judge, config, config["judges"][params.name]["model"])
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     preferences = records.read(inputs.preferences, records.PREFERENCE)
     judge = load_judge(entry, Templates.of_rule(inputs), config["journal"])

@@ -6,8 +6,8 @@ from alignxplore.cli import script_main
 
 
 def main(snakemake):
-    inputs, params = snakemake.input, snakemake.params
-    entry = options.of_model(params.model, snakemake.config, snakemake.resources.model)
+    inputs, params, config = snakemake.input, snakemake.params, snakemake.config
+    entry = options.of_model(params.model, config, config["methods"][params.method]["model"])
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     pairs = vpl.featured_pairs(entry, cases)
     judgements = vpl.judge(vpl.load(inputs.heads), cases, pairs, params.method, params.name)

