@@ -17,6 +17,7 @@ from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError
 from alignxplore.imports import library_modules
 from alignxplore.options import MODEL_OPTIONS, TRAINING_OPTIONS, without
+from alignxplore.preferences import GIVEN
 from alignxplore.provenance import sidecar
 
 prefer_own_programs()
@@ -69,10 +70,13 @@ def prompt_files(*names):
     return {f"{name}_prompt": config["prompts"][name] for name in names}
 
 
+# The template by which a judge of each kind asks its model.
+JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
+
+
 def judge_prompts(name):
-    """Those that a judge of its kind is asked by."""
-    kind = config["judges"][name]["kind"]
-    return prompt_files({"jud": "judge", "gen": "respond"}[kind])
+    """The one that a judge of its kind is asked by."""
+    return prompt_files(JUDGE_PROMPTS[config["judges"][name]["kind"]])
 
 
 def method_prompts(wildcards):
