@@ -1,4 +1,5 @@
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -240,7 +241,8 @@ def training_settings(stage):
 
 def launch_files(command):
     """The configuration files that a launcher is told of, and those that they name in turn."""
-    files = [word for word in command.split() if Path(word).is_file()]
+    words = [word for word in shlex.split(command) if word.endswith((".yaml", ".json"))]
+    files = [word for word in words if Path(word).is_file()]
     for file in files:
         named = yaml.safe_load(Path(file).read_text()).get("deepspeed_config", {})
         files += filter(None, [named.get("deepspeed_config_file")])
