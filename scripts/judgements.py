@@ -3,7 +3,7 @@
 import polars as pl
 from alignxplore import options, records
 from alignxplore.cli import script_main
-from alignxplore.inference import judge_preferences
+from alignxplore.judgements import judge_preferences
 from alignxplore.judging import load_judge
 from alignxplore.prompts import Templates
 
