@@ -126,9 +126,12 @@ def run(sweep: Sweep, directory: Path, finished: Sequence[Path], options: Sequen
             count = _take_over(other, tree, targets)
             log.info("%s: %d outputs are those of %s", variant, count, other)
         log.info("%s: running in %s", variant, tree)
-        status = subprocess.run(_snakemake(tree, tree, targets, options), check=False).returncode
-        if status:
-            raise UserError(f"{variant}: Snakemake ended with status {status}; its logs are in {tree / 'logs'}")
+        # What jobs print must not mix with the table.
+        ended = subprocess.run(_snakemake(tree, tree, targets, options), stdout=sys.stderr, check=False)
+        if ended.returncode:
+            raise UserError(
+                f"{variant}: Snakemake ended with status {ended.returncode}; its logs are in {tree / 'logs'}"
+            )
         trees.append(tree)
     return trees
 
