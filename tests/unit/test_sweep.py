@@ -177,7 +177,11 @@ def test_what_is_finished_is_left_alone_when_a_variant_changes(swept):
 
 def test_a_variant_that_fails_is_named(swept):
     path, _, _ = swept
-    entry = {"base": "base.yaml", "table": "served", "variants": {"first": {}, "greedy": {"data.splits.rl.size": 9000}}}
+    entry = {
+        "base": "base.yaml",
+        "table": "served",
+        "variants": {"first": {}, "greedy": {"data.splits.test.size": 9000}},
+    }
     write_config(path / "greedy.yaml", entry)
     finished = ("--finished", "sweeps/small/first")
     result = python("-m", "alignxplore", "sweep", *finished, "greedy.yaml", "--cores", "2", cwd=path)
