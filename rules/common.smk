@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from alignxplore.errors import UserError, check_writable
 from alignxplore.imports import library_modules
 from alignxplore.locks import hold_workflow
 from alignxplore.options import MODEL_OPTIONS, TRAINING_OPTIONS, without
-from alignxplore.provenance import sidecar
+from alignxplore.preferences import GIVEN
+from alignxplore.sidecars import sidecar
 
 # Held until this process ends; jobs are processes of their own, and Snakemake locks nothing for them.
 if workflow.is_main_process:
@@ -75,10 +77,13 @@ def prompt_files(*names):
     return {f"{name}_prompt": config["prompts"][name] for name in names}
 
 
+# The template by which a judge of each kind asks its model.
+JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
+
+
 def judge_prompts(name):
-    """Those that a judge of its kind is asked by."""
-    kind = config["judges"][name]["kind"]
-    return prompt_files({"jud": "judge", "gen": "respond"}[kind])
+    """The one that a judge of its kind is asked by."""
+    return prompt_files(JUDGE_PROMPTS[config["judges"][name]["kind"]])
 
 
 def method_prompts(wildcards):
@@ -272,7 +277,8 @@ def training_settings(stage):
 
 def launch_files(command):
     """The configuration files that a launcher is told of, and those that they name in turn."""
-    files = [word for word in command.split() if Path(word).is_file()]
+    words = [word for word in shlex.split(command) if word.endswith((".yaml", ".json"))]
+    files = [word for word in words if Path(word).is_file()]
     for file in files:
         named = yaml.safe_load(Path(file).read_text()).get("deepspeed_config", {})
         files += filter(None, [named.get("deepspeed_config_file")])

@@ -1,6 +1,7 @@
 # From raw files to disjoint sets and benchmark cases; nothing here needs torch.
 
 HUB_FILES = hub_files()
+DATA_SEED = config["data"].get("seed", config["seed"])
 
 
 rule download:
@@ -113,7 +114,7 @@ rule split:
         size=lambda wildcards: config["data"]["splits"][wildcards.split]["size"],
         shares={name: s["share"] for name, s in config["data"]["splits"].items()},
         balance=config["data"]["balance"],
-        seed=config["seed"],
+        seed=DATA_SEED,
     message:
         "Choosing the set {wildcards.split}"
     script:
@@ -216,7 +217,7 @@ rule benchmark_psoups:
         ],
         positive=lambda wildcards: psoups_entry(wildcards)["positive"],
         signals=config["data"]["refine"]["history"],
-        seed=config["seed"],
+        seed=DATA_SEED,
     message:
         "Writing the cases of {wildcards.benchmark}"
     script:

@@ -1,6 +1,7 @@
 # The embedded default makes its own raw data and models; other configurations have none of these rules.
 
 DEMO = config["demo"]
+DEMO_SEED = DEMO.get("seed", config["seed"])
 DEMO_PROMPTS = ("preference", "concise", "judge", "respond")
 
 
@@ -30,7 +31,7 @@ rule demo_world:
         psoups_reveal=DEMO["psoups_reveal"],
         population=DEMO["population"],
         psoups_cases=DEMO["psoups_cases"],
-        seed=config["seed"],
+        seed=DEMO_SEED,
     message:
         "Populating the demo world: raw AlignX and P-SOUPS files"
     script:
@@ -57,7 +58,7 @@ rule demo_tokenizer:
     params:
         dimensions=DEMO["dimensions"],
         vocabulary=DEMO["vocabulary"],
-        seed=config["seed"],
+        seed=DEMO_SEED,
     message:
         "Training the scale models' tokenizer"
     script:
@@ -91,7 +92,7 @@ rule demo_model:
         name="{model}",
         dimensions=DEMO["dimensions"],
         entry=lambda wildcards: DEMO["models"][wildcards.model],
-        seed=config["seed"],
+        seed=DEMO_SEED,
     message:
         "Training the scale model {wildcards.model} from scratch"
     script:

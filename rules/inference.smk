@@ -12,7 +12,7 @@ rule preferences_given:
     benchmark:
         "benchmarks/preferences/{method}.tsv"
     wildcard_constraints:
-        method=one_of(methods_of("none", "signals", "golden")),
+        method=one_of(methods_of(*GIVEN)),
     conda:
         "../envs/cpu.yaml"
     threads: 1

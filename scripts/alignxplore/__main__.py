@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore import cli, engines, plan, product, provenance
+from alignxplore import cli, engines, plan, product, provenance, sweep
 from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
 
@@ -73,6 +73,18 @@ def judge(arguments: argparse.Namespace) -> None:
         print(f"{'first' if p_first > 0.5 else 'second'} ({max(p_first, 1 - p_first):.1%})")
 
 
+def sweep_variants(arguments: argparse.Namespace) -> None:
+    """Run the variants of a sweep, and compare them in one table."""
+    variants = sweep.load(arguments.file)
+    directory = arguments.directory / variants.name
+    sweep.run(variants, directory, [Path("."), *arguments.finished], arguments.options)
+    cells = sweep.compare(variants, directory)
+    cells.write_csv(directory / "comparison.csv")
+    table = sweep.markdown(variants, cells)
+    (directory / "comparison.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
 def _engine(arguments: argparse.Namespace) -> engines.Engine:
     """A local directory or hub model by transformers, or what the JSON of a `models` entry says."""
     if not arguments.model.startswith("{"):
@@ -113,6 +125,14 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("post")
             command.add_argument("first", help="a response")
             command.add_argument("second", help="another")
+    command = commands.add_parser("sweep", help=sweep_variants.__doc__, description=sweep_variants.__doc__)
+    command.add_argument("--directory", type=Path, default=Path("sweeps"), help="where sweeps lie (default: sweeps)")
+    command.add_argument(
+        "--finished", type=Path, action="append", default=[], metavar="DIR", help="take what is equal from here, too"
+    )
+    command.add_argument("file", help="the sweep: docs/sweeps.md")
+    command.add_argument("options", nargs=argparse.REMAINDER, help="what follows goes to Snakemake")
+    command.set_defaults(run=sweep_variants)
     journal = commands.add_parser("journal", help="the record of every answer of a model")
     actions = journal.add_subparsers(required=True, metavar="ACTION")
     for name, action in (("stats", journal_stats), ("prune", journal_prune)):

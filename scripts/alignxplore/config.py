@@ -25,11 +25,7 @@ def benchmark_origin(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     """Raise a UserError that names the first offending key, if there is one."""
-    schema = yaml.safe_load(schema_file.read_text(encoding="utf-8"))
-    validator = jsonschema.Draft202012Validator(schema)
-    error = jsonschema.exceptions.best_match(validator.iter_errors(dict(config)))
-    if error is not None:
-        raise UserError(f"config: {_describe(error)}")
+    check_document(dict(config), schema_file, "config")
     for name, entry in config["benchmarks"].items():
         for key in DERIVED:
             if key in entry:
@@ -79,6 +75,24 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     for name, entry in config.get("demo", {}).get("models", {}).items():
         if "base" in entry:
             _known(f"demo.models.{name}.base", entry["base"], config["demo"]["models"])
+
+
+def check_document(document: Any, schema_file: Path, name: str) -> None:
+    """Raise a UserError that names the first key of `document` that is not as the schema says, if there is one."""
+    schema = yaml.safe_load(schema_file.read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
+    if error is not None:
+        raise UserError(f"{name}: {_describe(error)}")
+
+
+def known(key: str, value: str, names: Iterable[str]) -> None:
+    """Raise a UserError that says which name may be meant, if `value` is none of `names`."""
+    names = list(names)
+    if value not in names:
+        close = difflib.get_close_matches(value, names, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+        raise UserError(f"{key}: no such name {value!r}{hint}")
 
 
 def _check_vpl(config: Mapping[str, Any]) -> None:
@@ -183,11 +197,7 @@ def _selecting(judges: Mapping[str, Any]) -> list[str]:
 
 
 def _known(key: str, value: str, names: Iterable[str]) -> None:
-    names = list(names)
-    if value not in names:
-        close = difflib.get_close_matches(value, names, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
-        raise UserError(f"config: {key}: no such name {value!r}{hint}")
+    known(f"config: {key}", value, names)
 
 
 def _describe(error: jsonschema.ValidationError) -> str:

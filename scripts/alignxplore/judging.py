@@ -1,7 +1,7 @@
 """Judges: offline rewards: how well a preference description guides a judge (Eq. 6) or a generator (Eq. 5)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from alignxplore import engines
 from alignxplore.engines import Engine, Sampling
 from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 
-Kind = Literal["jud", "gen"]
+Cases = Sequence[Mapping[str, Any]]
 
 _SELECTION = re.compile(r"""["']?selection["']?\s*:\s*["']?\s*(?:response\s*)?([AB])\b""", re.IGNORECASE)
 _MENTION = re.compile(r"\bresponse ([AB])\b", re.IGNORECASE)
@@ -19,38 +19,25 @@ _MENTION = re.compile(r"\bresponse ([AB])\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Judge:
-    """R_jud ("jud", Eq. 6) or R_gen ("gen", Eq. 5) by one model.
+    """A reward by one model: of `kind` "jud" (R_jud, Eq. 6), "gen" (R_gen, Eq. 5), or another of KINDS.
 
     With `sampling`, the model of R_jud writes its answer, having thought if it can, and the selection is parsed;
     without, its probabilities at the selection are read. `length_normalised` divides log-likelihoods of R_gen by the
     tokens of the response.
     """
 
-    kind: Kind
+    kind: str
     engine: Engine
     templates: Templates
     sampling: Sampling | None = None
     length_normalised: bool = False
 
-    def p_chosen(self, cases: Sequence[Mapping[str, Any]], preferences: Sequence[str]) -> np.ndarray:
+    def p_chosen(self, cases: Cases, preferences: Sequence[str]) -> np.ndarray:
         """Probability of the chosen response, with the chosen one shown first and second: (cases, 2).
 
-        A case has `prompt`, `chosen` and `rejected`. For kind "gen" the order of presentation does not exist and both
-        columns hold the logistic function of Eq. 5's margin. NaN stands for a selection that could not be parsed.
+        A case has `prompt`, `chosen` and `rejected`. NaN stands for a selection that could not be parsed.
         """
-        if self.kind == "gen":
-            margin = self._gain_margin(cases, preferences)
-            return np.repeat(1 / (1 + np.exp(-margin))[:, None], 2, axis=1)
-        prompts = []
-        for case, preference in zip(cases, preferences, strict=True):
-            for first, second in (("chosen", "rejected"), ("rejected", "chosen")):
-                prompts.append(
-                    self.templates.judge(
-                        case["prompt"], preference, case[first], case[second], written=self.sampling is not None
-                    )
-                )
-        p_first = self._p_first(prompts)
-        return np.stack([p_first[0::2], 1 - p_first[1::2]], axis=1)
+        return KINDS[self.kind](self, cases, preferences)
 
     def _p_first(self, prompts: Sequence[Prompt]) -> np.ndarray:
         """Probability of the response shown first: (prompts,)."""
@@ -67,20 +54,47 @@ class Judge:
                     selected[index] = parse_selection(completion.text)
         return np.array([{"A": 1.0, "B": 0.0, None: np.nan}[choice] for choice in selected])
 
-    def _gain_margin(self, cases: Sequence[Mapping[str, Any]], preferences: Sequence[str]) -> np.ndarray:
-        """Eq. 5's difference of log-probability gains, in nats."""
-        posts, descriptions, texts = [], [], []
-        for case, preference in zip(cases, preferences, strict=True):
-            for side in ("chosen", "rejected"):
-                for description in (preference, ""):
-                    posts.append(case["prompt"])
-                    descriptions.append(description)
-                    texts.append(case[side])
-        prompts = [self.templates.respond(post, d) for post, d in zip(posts, descriptions, strict=True)]
-        scores = self.engine.loglikelihood(prompts, texts)
-        values = np.array([total / max(tokens, 1) if self.length_normalised else total for total, tokens in scores])
-        chosen_with, chosen_without, rejected_with, rejected_without = values.reshape(-1, 4).T
-        return (chosen_with - chosen_without) - (rejected_with - rejected_without)
+
+def _selects(judge: Judge, cases: Cases, preferences: Sequence[str]) -> np.ndarray:
+    """R_jud: the probability that the judge selects the chosen response."""
+    prompts = []
+    for case, preference in zip(cases, preferences, strict=True):
+        for first, second in (("chosen", "rejected"), ("rejected", "chosen")):
+            prompts.append(
+                judge.templates.judge(
+                    case["prompt"], preference, case[first], case[second], written=judge.sampling is not None
+                )
+            )
+    p_first = judge._p_first(prompts)
+    return np.stack([p_first[0::2], 1 - p_first[1::2]], axis=1)
+
+
+def _gains(judge: Judge, cases: Cases, preferences: Sequence[str]) -> np.ndarray:
+    """R_gen: the logistic function of Eq. 5's difference of log-probability gains, in nats."""
+    posts, descriptions, texts = [], [], []
+    for case, preference in zip(cases, preferences, strict=True):
+        for side in ("chosen", "rejected"):
+            for description in (preference, ""):
+                posts.append(case["prompt"])
+                descriptions.append(description)
+                texts.append(case[side])
+    prompts = [judge.templates.respond(post, d) for post, d in zip(posts, descriptions, strict=True)]
+    scores = judge.engine.loglikelihood(prompts, texts)
+    values = np.array([total / max(tokens, 1) if judge.length_normalised else total for total, tokens in scores])
+    chosen_with, chosen_without, rejected_with, rejected_without = values.reshape(-1, 4).T
+    return both_orders((chosen_with - chosen_without) - (rejected_with - rejected_without))
+
+
+def both_orders(margin: np.ndarray) -> np.ndarray:
+    """Probabilities of a kind to which the order of presentation is nothing, from log-odds of the chosen response."""
+    return np.repeat(1 / (1 + np.exp(-margin))[:, None], 2, axis=1)
+
+
+KINDS: dict[str, Callable[[Judge, Cases, Sequence[str]], np.ndarray]] = {
+    "jud": _selects,
+    "gen": _gains,
+}
+"""What a judge's `kind` computes: probabilities as `Judge.p_chosen` returns them."""
 
 
 def load_judge(entry: Mapping[str, Any], templates: Templates, journal: str) -> Judge:

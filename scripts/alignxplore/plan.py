@@ -17,7 +17,8 @@ from typing import Any
 from alignxplore.digests import digest
 from alignxplore.engines.journal import account
 from alignxplore.errors import UserError
-from alignxplore.provenance import Record, portable, read, sidecar, sidecars
+from alignxplore.provenance import Record, portable, read, sidecars
+from alignxplore.sidecars import sidecar
 
 GROWTH = ("size", "generations", "cases")
 """Parameters of which a higher value adds rows, and changes none of those that were there."""

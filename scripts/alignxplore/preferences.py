@@ -1,6 +1,6 @@
 """PREFERENCE rows, and the methods that ask no model for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -12,15 +12,18 @@ Result = tuple[Parsed, str, int, int]
 """What a method says of a case, its finish reason, and the tokens of prompt and completion."""
 
 
+GIVEN: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "none": lambda case: "",
+    "signals": signals_text,
+    "golden": lambda case: case["golden_preference"],
+}
+"""How a method that asks no model describes the user of a case, by the method's kind."""
+
+
 def given_preferences(kind: str, cases: pl.DataFrame, method: str) -> pl.DataFrame:
-    """PREFERENCE rows of a method that asks no model: nothing, the raw signals, or the golden preference."""
-    describe = {
-        "none": lambda case: "",
-        "signals": signals_text,
-        "golden": lambda case: case["golden_preference"],
-    }[kind]
+    """PREFERENCE rows of a method that asks no model, of a kind in GIVEN."""
     rows = list(cases.iter_rows(named=True))
-    return preference_rows(rows, method, [(Parsed("", describe(case), True), "stop", 0, 0) for case in rows])
+    return preference_rows(rows, method, [(Parsed("", GIVEN[kind](case), True), "stop", 0, 0) for case in rows])
 
 
 def preference_rows(cases: Sequence[Mapping[str, Any]], method: str, results: Sequence[Result]) -> pl.DataFrame:

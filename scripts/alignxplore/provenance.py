@@ -21,8 +21,8 @@ from alignxplore.digests import digest
 from alignxplore.engines.journal import JOB_VARIABLE, calls_of_job
 from alignxplore.errors import UserError
 from alignxplore.records import replacing
+from alignxplore.sidecars import SUFFIX, sidecar
 
-SUFFIX = ".provenance.json"
 DIRECTORIES = ("data", "models", "results")
 """Those in which jobs write outputs."""
 
@@ -55,11 +55,6 @@ SCHEMA = pl.Schema(
 (of what is not Parquet) and commit may be null; seconds are the job's."""
 
 Record = dict[str, Any]
-
-
-def sidecar(output: str | Path) -> Path:
-    """Where the record of the job with this first output is."""
-    return Path(f"{output}{SUFFIX}")
 
 
 def recorded(main: Callable[[Any], Any], snakemake: Any, temporary: bool) -> None:

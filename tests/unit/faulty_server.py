@@ -81,6 +81,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.failed.append(fault)
         if self.headers["Authorization"] != f"Bearer {self.server.key}":
             return self.send(401, {"error": {"message": "Incorrect API key provided"}})
+        if body["model"] == "refused":  # some endpoints tell the key that they refuse
+            return self.send(401, {"error": {"message": f"Incorrect API key: {self.headers['Authorization']}"}})
         if body["model"] == "missing":
             return self.send(404, {"error": {"message": "The model `missing` does not exist"}})
         if fault:

@@ -1,6 +1,6 @@
 """Engines: one small interface to every way of running a language model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +42,43 @@ def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def start(entry: Mapping[str, Any]) -> Backend:
     """The backend of an entry, without a journal; keys that it does not know are a UserError."""
+    if entry["engine"] not in ENGINES:
+        raise UserError(f"models: no such engine {entry['engine']!r}")
     options = {key: value for key, value in entry.items() if key not in ("engine", "price")}
     try:
-        if entry["engine"] == "transformers":
-            from alignxplore.engines.hf import TransformersBackend
-
-            options.pop("gpu", None)
-            return TransformersBackend(**options)
-        if entry["engine"] == "vllm":
-            from alignxplore.engines.vllm import VLLMBackend
-
-            return VLLMBackend(**options)
-        if entry["engine"] == "openai":
-            from alignxplore.engines.openai import OpenAIBackend
-
-            options.pop("revision", None)
-            return OpenAIBackend(**options)
+        return ENGINES[entry["engine"]](options)
     except ModuleNotFoundError as error:
         raise UserError(f"engine {entry['engine']!r} of model {entry['path']} needs {error.name}; see envs/") from error
     except TypeError as error:
         raise UserError(f"engine {entry['engine']!r} of model {entry['path']}: {error}") from error
-    raise UserError(f"models: no such engine {entry['engine']!r}")
+
+
+# Imported when asked for, because no job needs the libraries of all.
+
+
+def _transformers(options: dict[str, Any]) -> Backend:
+    from alignxplore.engines.hf import TransformersBackend
+
+    options.pop("gpu", None)
+    return TransformersBackend(**options)
+
+
+def _vllm(options: dict[str, Any]) -> Backend:
+    from alignxplore.engines.vllm import VLLMBackend
+
+    return VLLMBackend(**options)
+
+
+def _openai(options: dict[str, Any]) -> Backend:
+    from alignxplore.engines.openai import OpenAIBackend
+
+    options.pop("revision", None)
+    return OpenAIBackend(**options)
+
+
+ENGINES: dict[str, Callable[[dict[str, Any]], Backend]] = {
+    "transformers": _transformers,
+    "vllm": _vllm,
+    "openai": _openai,
+}
+"""What makes a backend of the options in a `models` entry."""

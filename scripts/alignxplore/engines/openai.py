@@ -68,6 +68,7 @@ class OpenAIBackend:
             raise UserError(f"model {path}: the environment variable {key_env} with its key is not set")
         self.client = openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0)
         self.path = path
+        self.key_env = key_env
         self.concurrency = concurrency
         self.retries = retries
         self.request = dict(request or {})
@@ -161,7 +162,9 @@ class OpenAIBackend:
         try:
             return attempts(self._once, prompt, settings, read)
         except (openai.OpenAIError, BadReply) as error:
-            raise UserError(f"model {self.path} at {self.client.base_url}: {error}") from error
+            # Some endpoints tell the key that they refuse.
+            told = str(error).replace(self.client.api_key, f"<{self.key_env}>") if self.key_env else str(error)
+            raise UserError(f"model {self.path} at {self.client.base_url}: {told}") from None
 
     def _once(self, prompt: Prompt, settings: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         message: Any = {"role": "user", "content": disarmed(prompt.user)}

@@ -1,0 +1,89 @@
+"""The workflow itself on a small world, judged by the tests' server: real rules, no model to train."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL
+from faulty_server import Server, answer
+
+ROOT = Path(__file__).parents[2]
+KEY = "SERVED_KEY"
+METHODS = ("golden",)
+COLUMNS = {"pairs": ["alignx_test"], "style and expertise": ["psoups_style", "psoups_expertise"]}
+
+
+def verdict(body: dict[str, Any]) -> dict[str, Any]:
+    """A judge that tosses a coin of the prompt and the seed, whether it is read or writes."""
+    reply = answer(body)
+    coin = hashlib.sha256(f"{body['messages'][0]['content']} {body.get('seed')}".encode()).digest()[0]
+    selected, other = (JUDGE_CHOICES, JUDGE_CHOICES[::-1])[coin % 2]
+    reply["choices"][0]["message"]["content"] = f'{JUDGE_PREFILL}{selected}"}}'
+    texts = (JUDGE_PREFILL, selected)
+    reply["choices"][0]["logprobs"]["content"] = [
+        {
+            "token": text,
+            "logprob": -0.2,
+            "bytes": None,
+            "top_logprobs": [
+                {"token": selected, "logprob": -0.2, "bytes": None},
+                {"token": other, "logprob": -1.7, "bytes": None},
+            ],
+        }
+        for text in texts
+    ]
+    return reply
+
+
+def served_config(server: Server) -> dict[str, Any]:
+    """The default's configuration with a small world, a method that asks no model, and a served judge."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config["demo"]["population"] = {"pairs": 300, "ugc": 100, "sparse": 10, "inconsistent": 10, "broken": 0}
+    config["demo"]["psoups_cases"] = 6
+    config["data"]["alignx"]["shards"] = 1
+    for split in config["data"]["splits"].values():
+        split["size"] = 20
+    config["data"]["splits"]["test"]["share"] = 60
+    config["models"]["served"] = {"engine": "openai", "path": "gpt", "base_url": server.url, "key_env": KEY}
+    benchmarks = sum(COLUMNS.values(), [])
+    config["judges"]["judge"] = {"kind": "jud", "model": "served", "benchmarks": benchmarks}
+    for method in METHODS:
+        config["methods"][method]["benchmarks"] = benchmarks
+    columns = [{"name": name, "judge": "judge", "benchmarks": pooled} for name, pooled in COLUMNS.items()]
+    title = "Judged by a server"
+    table = {"kind": "accuracy", "title": title, "methods": list(METHODS), "columns": columns}
+    config.update(tables={"served": table}, figures={}, resamples=200)
+    for judge in ("judge2", "gen"):
+        config["judges"].pop(judge)
+    for name in ("lminductreason", "pba", "vpl"):
+        config["methods"].pop(name)
+    config["training"]["variants"]["r_gen"]["judge"] = "judge"
+    return config
+
+
+def copy_workflow(tree: Path) -> Path:
+    """The workflow's own files, as a clone has them."""
+    tree.mkdir(parents=True)
+    for name in ("Snakefile", "rules", "scripts", "config", "envs", "requirements", "resources"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, tree / name)
+    return tree
+
+
+def write_config(path: Path, config: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(config), encoding="utf-8")  # which is YAML, too
+    return path
+
+
+def python(*arguments: str, cwd: Path, scripts: Path = ROOT / "scripts", **environment: str):
+    """Run Python with these arguments; Snakemake's jobs find the key of the server in the environment."""
+    variables = {**os.environ, "PYTHONPATH": str(scripts), KEY: "canary", **environment}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
