@@ -59,6 +59,7 @@ def served_config(server: Server) -> dict[str, Any]:
     title = "Judged by a server"
     table = {"kind": "accuracy", "title": title, "methods": list(METHODS), "columns": columns}
     config.update(tables={"served": table}, figures={}, resamples=200)
+    config.pop("case_study", None)
     for judge in ("judge2", "gen"):
         config["judges"].pop(judge)
     for name in ("lminductreason", "pba", "vpl"):
