@@ -66,10 +66,9 @@ class _Rate:
 
 @dataclass
 class _State:
-    """What is known of files: expected and recorded rows, and those whose content is expected to be all new."""
+    """What is known of files: expected rows, and those whose content is expected to be all new."""
 
     now: dict[str, float] = field(default_factory=dict)
-    before: dict[str, float] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
 
 
@@ -92,10 +91,10 @@ def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
     for output, maker in makers.items():
         rows = maker["outputs"][output]["rows"]
         if rows is not None:
-            state.before[output] = state.now[output] = rows
+            state.now[output] = rows
     found = []
     for job in jobs:
-        if not job["reason"]:
+        if not job["reason"] or not job["output"]:  # rules that name targets have none
             continue
         path = sidecar(job["output"][0])
         record = read(path) if path.is_file() else None
@@ -136,8 +135,9 @@ def _expect(
 ) -> Estimate:
     """One job's estimate; `state` is told of its outputs."""
     makes_model = any(not Path(output).suffix for output in job["output"])
-    known = [file for file in job["input"] if state.before.get(file) and file in state.now]
-    scale = sum(state.now[file] for file in known) / sum(state.before[file] for file in known) if known else 1.0
+    read_before = {file: rows for file, rows in record["read"].items() if file in state.now} if record else {}
+    before = sum(read_before.values())
+    scale = sum(state.now[file] for file in read_before) / before if before else 1.0
     fresh = answers or any(file in state.fresh for file in job["input"]) or (makes_model and not math.isclose(scale, 1))
     if record is not None:
         for name in ("generations", "cases"):
@@ -146,8 +146,8 @@ def _expect(
     for output in job["output"]:
         if fresh:
             state.fresh.add(output)
-        if output in state.before:
-            state.now[output] = state.before[output] * scale
+        if record and (rows := record["outputs"].get(output, {}).get("rows")) is not None:
+            state.now[output] = rows * scale
         if job["rule"] == "split":
             state.now[output] = job["params"]["size"]
     if record is None:

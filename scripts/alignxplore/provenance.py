@@ -68,6 +68,7 @@ def recorded(main: Callable[[Any], Any], snakemake: Any, temporary: bool) -> Non
         "params": params,
         "seed": _seed(params),
         "inputs": {portable(file): digest(file) for file in snakemake.input},
+        "read": {portable(file): rows for file in snakemake.input if (rows := _rows(file)) is not None},
         "models": _models(params),
     }
     main(snakemake)

@@ -45,6 +45,7 @@ def jobs(tmp_path, monkeypatch) -> list[dict]:
         record = {
             "rule": rule, "params": params, "inputs": {file: digest(file) for file in inputs}, "temporary": False,
             "outputs": {output: {"sha256": digest(output), "rows": rows}}, "seconds": 25.0, "models": [],
+            "read": {file: 50 for file in inputs if file in (SPLIT, CASES, D)},
             "account": [{"model": "models/m", **account}] if account else [],
         }  # fmt: skip
         provenance.sidecar(output).write_text(json.dumps(record))
@@ -52,13 +53,14 @@ def jobs(tmp_path, monkeypatch) -> list[dict]:
             {"rule": rule, "wildcards": {}, "params": dict(params), "input": list(inputs), "output": [output],
              "temporary": [], "threads": 1, "gpus": 2, "reason": ""}
         )  # fmt: skip
-    return found
+    target = {"rule": "all", "wildcards": {}, "params": {}, "input": ["results/j.parquet"], "output": []}
+    return [*found, {**target, "temporary": [], "threads": 1, "gpus": 0, "reason": ""}]
 
 
 def planned(jobs, *rules, **params):
     """The jobs with those of these rules planned, the first with other parameters."""
     for job in jobs:
-        if job["rule"] in rules:
+        if job["rule"] in (*rules, "all"):
             job["reason"] = "changed"
             job["params"].update(params if job["rule"] == rules[0] else {})
     return {item.job["rule"]: item for item in plan.estimate(jobs, "journal")}
@@ -116,4 +118,4 @@ def test_a_job_that_the_journal_answered_says_nothing_of_new_prompts(jobs):
 
 
 def test_nothing_to_do_says_so(jobs):
-    assert plan.describe(plan.estimate(jobs, "journal"), len(jobs)).startswith("Nothing to be done: 5 jobs")
+    assert plan.describe(plan.estimate(jobs, "journal"), len(jobs)).startswith("Nothing to be done: 6 jobs")

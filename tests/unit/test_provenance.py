@@ -70,6 +70,9 @@ def last(job):
 def test_a_record_says_what_a_job_read_and_wrote(tree):
     record = provenance.read(provenance.sidecar("data/a.parquet"))
     assert record["inputs"] == {"raw.csv": digest("raw.csv")}
+    assert record["read"] == {} and provenance.read(provenance.sidecar("results/b.csv"))["read"] == {
+        "data/a.parquet": 2
+    }
     assert record["outputs"] == {"data/a.parquet": {"sha256": digest("data/a.parquet"), "rows": 2}}
     assert (record["rule"], record["seed"], record["params"], record["gpus"]) == ("first", 3, {"seed": 3}, 2)
     assert record["seconds"] >= 0 and record["versions"]["polars"] == pl.__version__
