@@ -107,7 +107,7 @@ def small_config(url: str) -> dict[str, Any]:
         "golden": config["methods"]["golden"],
         "alignxplore": config["methods"]["alignxplore"],
     }
-    del config["online"], config["vpl"]
+    del config["online"], config["vpl"], config["case_study"]
     table = config["tables"]["table2"]
     config["tables"] = {"table2": table | {"methods": list(config["methods"]), "columns": table["columns"][:1]}}
     config["figures"] = {}
