@@ -20,7 +20,7 @@ import polars as pl
 from alignxplore.digests import digest
 from alignxplore.engines.journal import JOB_VARIABLE, calls_of_job
 from alignxplore.errors import UserError
-from alignxplore.records import replacing
+from alignxplore.records import count, replacing
 from alignxplore.sidecars import SUFFIX, sidecar
 
 DIRECTORIES = ("data", "models", "results")
@@ -124,7 +124,7 @@ def _models(params: Mapping[str, Any]) -> list[dict[str, str]]:
 def _rows(path: str) -> int | None:
     if not path.endswith(".parquet"):
         return None
-    return pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    return count(path)
 
 
 def _versions() -> dict[str, str]:

@@ -141,6 +141,12 @@ def batches(path: str | Path, schema: pl.Schema, rows: int = 5_000) -> Iterator[
             yield _checked(pl.DataFrame(pl.from_arrow(batch)), path, schema)
 
 
+def count(path: str | Path) -> int:
+    """Rows of a Parquet file; raises UserError as `read` does."""
+    with _reading(path):
+        return _open(path).metadata.num_rows
+
+
 def verify(path: str | Path) -> None:
     """Raise a UserError where a Parquet file is not as it was written, for readers that do not look at checksums."""
     with _reading(path):

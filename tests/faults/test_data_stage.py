@@ -222,13 +222,17 @@ def test_a_disk_that_fills_while_answers_are_kept(data_stage, tmp_path):
     """What fitted is kept, the torn record is not believed, and the rest is asked again."""
     target = "data/cold/generations.parquet"
     quiet = copied(data_stage, tmp_path / "quiet")
+    config = quiet / "small.yaml"
+    config.write_text(config.read_text().replace("generations: 2", "generations: 8"))
     assert snakemake(quiet, target).returncode == 0
-    work = copied(data_stage, tmp_path / "work")
-    result = snakemake(work, target, inside=["prlimit", "--fsize=12000"])
+    work = copied(quiet, tmp_path / "work", target, "journal")
+    result = snakemake(work, target, inside=["prlimit", "--fsize=50000"])
     assert result.returncode != 0
     said = (work / "logs/teacher.log").read_text()
     assert "journal journal: cannot be written: File too large" in said and "Traceback" not in said
     kept = sum(path.read_bytes().count(b"}}\n") for path in (work / "journal").iterdir())
-    assert 10 < kept < 60
+    assert 50 < kept < 240
     assert_completes(work, quiet, target)
-    assert f"{kept - 1} from the journal, {61 - kept} new" in (work / "logs/teacher.log").read_text()  # one is the plan
+    assert (
+        f"{kept - 1} from the journal, {241 - kept} new" in (work / "logs/teacher.log").read_text()
+    )  # one is the plan
