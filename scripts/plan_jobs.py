@@ -25,6 +25,7 @@ def jobs(configfiles, targets=()):
         targets=frozenset(targets),
         rerun_triggers=RerunTrigger.parse_choices_set(profile["rerun-triggers"]),
         max_checksum_file_size=int(profile["max-checksum-file-size"]),
+        force_incomplete=bool(profile["rerun-incomplete"]),
     )
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True, enable_file_logging=False)) as api:
         workflow_api = api.workflow(
@@ -34,7 +35,7 @@ def jobs(configfiles, targets=()):
         )
         workflow_api.dag(settings)
         workflow = workflow_api._workflow
-        workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
+        workflow._prepare_dag(forceall=False, ignore_incomplete=False, lock_warn_only=True)
         workflow._build_dag()
         dag, planned = workflow.dag, set(workflow.dag.needrun_jobs())
         return [

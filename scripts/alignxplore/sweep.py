@@ -166,13 +166,14 @@ def _take_over(other: Path, tree: Path, targets: Sequence[str]) -> int:
     if summary.returncode:
         raise UserError(f"{tree}: Snakemake cannot plan the run: {summary.stderr.strip()}")
     taken = set()
+    torn = {path for path, _ in _records(other, "incomplete")}  # which a summary does not look at
     for line in summary.stdout.splitlines():
         path, *_, plan = line.split("\t")
-        if plan == "no update" and (other / path).exists() and not (tree / path).exists():
+        if plan == "no update" and path not in torn and (other / path).exists() and not (tree / path).exists():
             taken.add(path)
     # Without this directory Snakemake takes records for those of an old version.
     (tree / ".snakemake/incomplete").mkdir(parents=True, exist_ok=True)
-    for path, record in _metadata(other):
+    for path, record in _records(other, "metadata"):
         if path in taken:  # before the output itself, which without it would count as made by nobody knows what
             _copy(other / record, tree / record, shutil.copy2)
     for path in sorted(taken):
@@ -183,9 +184,9 @@ def _take_over(other: Path, tree: Path, targets: Sequence[str]) -> int:
     return len(taken)
 
 
-def _metadata(tree: Path) -> Iterator[tuple[str, Path]]:
-    """(output, file below `tree`) of Snakemake's records, which are named by the output's path in base 64."""
-    root = tree / ".snakemake/metadata"
+def _records(tree: Path, kind: str) -> Iterator[tuple[str, Path]]:
+    """(output, file below `tree`) of Snakemake's records of a kind, which are named by the output's path in base 64."""
+    root = tree / ".snakemake" / kind
     for file in root.rglob("*"):
         if file.is_file():
             name = "".join(part.removeprefix("@") for part in file.relative_to(root).parts)
@@ -284,7 +285,8 @@ def _cell(row: Mapping[str, Any]) -> str:
     figure = f"{row['percent']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
     if row["difference"] is None:
         return figure
-    return f"{figure}<br>{row['difference']:+.1f}{'*' if (row['p_holm'] or 1) < SIGNIFICANT else ''}"
+    is_significant = row["p_holm"] is not None and row["p_holm"] < SIGNIFICANT
+    return f"{figure}<br>{row['difference']:+.1f}{'*' if is_significant else ''}"
 
 
 def _read(path: Path) -> Any:

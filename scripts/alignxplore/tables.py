@@ -277,14 +277,14 @@ def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
     """JUDGES from an accuracy query's result whose columns are judges over the same benchmarks."""
     methods = found["method"].unique(maintain_order=True).to_list()
     judges = column_order(found)
-    verdicts = {}
-    for judge in judges:
-        by_method = {row["method"]: row for row in found.filter(pl.col("column") == judge).to_dicts()}
-        verdicts[judge] = np.array([by_method[method]["outcomes"] for method in methods])
     cases = found["cases"][0].to_list()
     for row in found.to_dicts():
         if row["cases"] != cases:
             raise UserError(f"judges are compared on one set of cases; {row['column']} has others of {row['method']}")
+    verdicts = {}
+    for judge in judges:
+        by_method = {row["method"]: row for row in found.filter(pl.col("column") == judge).to_dicts()}
+        verdicts[judge] = np.array([by_method[method]["outcomes"] for method in methods])
     counts = resampled_counts(len(cases), resamples, seed)
     first = verdicts[judges[0]]
     rows = []

@@ -175,10 +175,18 @@ def test_a_case_is_found_by_its_text(visit, query, keys):
     page.get_by_label("Search all texts").fill(query)
     if query.startswith("UNICORN4 "):  # a prefix finds longer words too
         keys = [f"psoups_style/case-{n}" for n in range(30) if str(n).startswith("4")]
-    if "comment" in query:  # and all words must occur
-        keys = [key for key in keys if key]
     expect_count(page, len(keys))
     assert page.locator("#list a > .soft").all_inner_texts() == keys
+
+
+def test_a_word_finds_all_its_cases_when_a_dimension_is_no_longer_wanted(visit):
+    page = visit.open("cases")
+    page.get_by_label("Search all texts").fill("unicorn4")
+    expect_count(page, 12)
+    page.get_by_label("Dimension").select_option("style")
+    expect_count(page, 1)
+    page.get_by_label("Dimension").select_option("")
+    expect_count(page, 12)
 
 
 def test_a_case_opens_and_two_methods_stand_side_by_side(visit):

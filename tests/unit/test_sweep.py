@@ -1,6 +1,7 @@
 """Sweeps: what variants share, that sharing changes nothing, and the table that compares them."""
 
 import json
+from base64 import urlsafe_b64encode
 from collections import defaultdict
 from pathlib import Path
 
@@ -175,6 +176,21 @@ def test_what_is_finished_is_left_alone_when_a_variant_changes(swept):
     assert kept == {file: file.read_bytes() for file in kept}
 
 
+def test_what_a_killed_job_has_left_half_done_is_not_taken_over(swept, tmp_path):
+    path, _, _ = swept
+    other, tree = path / "sweeps/small/first", tmp_path / "tree"
+    sweep._lay_out(tree, yaml.safe_load((other / "sweep.yaml").read_text()))
+    judgements = "results/judgements/judge/golden.parquet"
+    torn = "data/cases/alignx_test.parquet"
+    marker = other / ".snakemake/incomplete" / urlsafe_b64encode(torn.encode()).decode()
+    marker.write_text("{}")
+    try:
+        assert sweep._take_over(other, tree, [judgements]) > 0
+    finally:
+        marker.unlink()
+    assert (tree / judgements).exists() and not (tree / torn).exists()
+
+
 def test_a_variant_that_fails_is_named(swept):
     path, _, _ = swept
     entry = {
@@ -189,6 +205,14 @@ def test_a_variant_that_fails_is_named(swept):
     assert "Nothing to be done" in result.stderr
     assert "greedy: Snakemake ended with status 1; its logs are in sweeps/greedy/greedy/logs" in result.stderr
     assert not (path / "sweeps/greedy/comparison.csv").exists()
+
+
+def test_the_surest_difference_is_marked(tmp_path):
+    figures = {"percent": 90.0, "low": 85.0, "high": 95.0, "difference": 40.0, "difference_low": 30.0}
+    row = {"variant": "b", "method": "m", "column": "c", "n": 1, **figures, "difference_high": 50.0, "p_value": 0.0}
+    swept = sweep.Sweep("s", "t", ("m",), {"a": {}, "b": {}})
+    for adjusted, mark in ((0.0, "+40.0*"), (0.2, "+40.0 "), (None, "+40.0 ")):
+        assert mark in sweep.markdown(swept, pl.DataFrame([{**row, "p_holm": adjusted}], schema=sweep.COMPARISON))
 
 
 def changing(key: str, value: object = 3) -> dict:

@@ -1,9 +1,11 @@
 """The DAG itself: what it plans, what a bad configuration says, what a change reruns."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,24 @@ def test_what_a_failed_job_took_away_is_made_again(tree):
     assert planned(again.stdout + again.stderr) == {"split": 1, "benchmark_alignx": 1, "benchmark_reverse": 1}
     elsewhere = snakemake(tree, "-n", "data/splits/cold.parquet")
     assert "Nothing to be done" in elsewhere.stdout + elsewhere.stderr
+
+
+def test_the_plan_knows_what_a_killed_job_has_left_half_done(tree):
+    target = "data/splits/test.parquet"
+    assert snakemake(tree, "--cores", "2", target).returncode == 0
+    plan = [sys.executable, "scripts/plan_jobs.py", "--", target]
+
+    def reasons() -> list[str]:
+        done = subprocess.run(plan, cwd=tree, capture_output=True, text=True, check=True)
+        return [job["rule"] for job in json.loads(done.stdout) if job["reason"]]
+
+    assert reasons() == []
+    marker = tree / ".snakemake/incomplete" / urlsafe_b64encode(target.encode()).decode()
+    marker.write_text("{}")
+    try:
+        assert reasons() == ["split"]
+    finally:
+        marker.unlink()
 
 
 def test_too_few_users_end_with_one_clear_line(tree):

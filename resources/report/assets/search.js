@@ -31,7 +31,8 @@
   AX.search = async (query) => {
     const masks = await Promise.all(words(query).map(cases));
     if (!masks.length) return null;
-    return masks.reduce((all, mask) => all.map((value, number) => value & mask[number]));
+    // A new one in any case: callers narrow it, and that of a word is kept.
+    return masks.reduce((all, mask) => all.map((value, number) => value & mask[number]), new Uint8Array(AX.told.count).fill(1));
   };
   AX.queryWords = words;
 })();
