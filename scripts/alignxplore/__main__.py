@@ -78,6 +78,8 @@ def sweep_variants(arguments: argparse.Namespace) -> None:
     variants = sweep.load(arguments.file)
     directory = arguments.directory / variants.name
     sweep.run(variants, directory, [Path("."), *arguments.finished], arguments.options)
+    if {"-n", "--dry-run", "--dryrun"}.intersection(arguments.options):
+        return
     cells = sweep.compare(variants, directory)
     cells.write_csv(directory / "comparison.csv")
     table = sweep.markdown(variants, cells)

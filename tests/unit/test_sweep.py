@@ -191,6 +191,15 @@ def test_what_a_killed_job_has_left_half_done_is_not_taken_over(swept, tmp_path)
     assert (tree / judgements).exists() and not (tree / torn).exists()
 
 
+def test_a_dry_run_says_what_would_run_and_compares_nothing(swept):
+    path, _, _ = swept
+    entry = {"base": "base.yaml", "table": "served", "variants": {"first": {}, "fewer": FEWER}}
+    write_config(path / "dry.yaml", entry)
+    result = python("-m", "alignxplore", "sweep", "dry.yaml", "--cores", "2", "--dry-run", cwd=path)
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert result.stderr.count("judgements") >= 2 and not list((path / "sweeps/dry").rglob("*.parquet"))
+
+
 def test_a_variant_that_fails_is_named(swept):
     path, _, _ = swept
     entry = {
