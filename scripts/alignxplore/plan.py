@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from alignxplore.digests import digest
 from alignxplore.engines.journal import account
 from alignxplore.errors import UserError
@@ -49,11 +51,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Rate:
-    """What a new prompt took, in the mean."""
+    """What a new prompt took, in the mean, and what starting the model took."""
 
     tokens: float
     seconds: float
     dollars: float
+    loading: float
 
     @classmethod
     def of(cls, entry: Mapping[str, Any], new: int) -> "_Rate | None":
@@ -61,7 +64,7 @@ class _Rate:
         if not new:
             return None
         tokens = entry["prompt_tokens"] + entry["completion_tokens"]
-        return cls(tokens / new, entry["seconds"] / new, entry["cost"] / new)
+        return cls(tokens / new, entry["seconds"] / new, entry["cost"] / new, entry["loading"])
 
 
 @dataclass
@@ -153,7 +156,7 @@ def _expect(
     if record is None:
         return Estimate(job, own, None, None, None, None, None)
     result = Estimate(job, own)
-    in_models = sum(entry["seconds"] for entry in record["account"])
+    in_models = sum(entry["seconds"] + entry["loading"] for entry in record["account"])
     result.seconds = max(record["seconds"] - in_models, 0.0) * scale
     for entry in record["account"]:
         asked = entry["asked"] * scale
@@ -165,7 +168,7 @@ def _expect(
             result.tokens = result.seconds = result.dollars = None
         elif new and rate is not None:
             result.tokens = _sum(result.tokens, rate.tokens * new)
-            result.seconds = _sum(result.seconds, rate.seconds * new)
+            result.seconds = _sum(result.seconds, rate.seconds * new + rate.loading)
             result.dollars = _sum(result.dollars, rate.dollars * new)
     return result
 
@@ -174,12 +177,10 @@ def _rates(journal: str | Path) -> dict[str, _Rate]:
     """Each model's mean over all that the journal tells of, for jobs whose last run asked nothing new."""
     if not list(Path(journal).glob("*.jsonl")):
         return {}
-    total: dict[str, list[float]] = {}
-    for row in account(journal).iter_rows(named=True):
-        sums = total.setdefault(row["model"], [0.0] * 4)
-        for place, name in enumerate(("new", "new_tokens", "seconds", "paid_dollars")):
-            sums[place] += row[name]
-    return {model: _Rate(*(value / new for value in rest)) for model, (new, *rest) in total.items() if new}
+    columns = pl.col("new_tokens", "seconds", "paid_dollars").sum() / pl.col("new").sum()
+    models = account(journal).group_by("model").agg(columns, pl.col("new").sum(), pl.col("loading").max())
+    rows = models.filter(pl.col("new") > 0).select("model", "new_tokens", "seconds", "paid_dollars", "loading")
+    return {model: _Rate(*rest) for model, *rest in rows.iter_rows()}
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

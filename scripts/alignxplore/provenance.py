@@ -149,16 +149,28 @@ def _commit() -> str | None:
 
 
 def _account(calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each model was asked: tokens, seconds and dollars are of the prompts that the journal did not answer."""
+    """What each model was asked: tokens, seconds and dollars are of the prompts that the journal did not answer.
+
+    `loading` is what starting the model took, which is not in `seconds`.
+    """
     found: dict[str, dict[str, Any]] = {}
     for call in calls:
-        zero = {"asked": 0, "from_journal": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0, "cost": 0.0}
+        zero = {
+            "asked": 0,
+            "from_journal": 0,
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "seconds": 0.0,
+            "loading": 0.0,
+            "cost": 0.0,
+        }
         total = found.setdefault(call["model"], {"model": call["model"], **zero})
         total["asked"] += call["hits"] + call["new"]
         total["from_journal"] += call["hits"]
         total["prompt_tokens"] += call["new_prompt_tokens"]
         total["completion_tokens"] += call["new_completion_tokens"]
         total["seconds"] = round(total["seconds"] + call["seconds"], 3)
+        total["loading"] = round(total["loading"] + call["loading"], 3)
         total["cost"] += call["paid_dollars"]
     return list(found.values())
 

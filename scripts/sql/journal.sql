@@ -34,7 +34,8 @@ calls AS (
         sum((record ->> '$.call.hit_tokens')::BIGINT)::BIGINT AS saved_tokens,
         sum((record ->> '$.call.paid_dollars')::DOUBLE) AS paid_dollars,
         sum((record ->> '$.call.saved_dollars')::DOUBLE) AS saved_dollars,
-        sum((record ->> '$.call.seconds')::DOUBLE) AS seconds
+        sum((record ->> '$.call.seconds')::DOUBLE) AS seconds,
+        avg(nullif((record ->> '$.call.loading')::DOUBLE, 0)) AS loading
     FROM lines
     WHERE key = $call
     GROUP BY ALL
@@ -50,7 +51,8 @@ SELECT
     saved_tokens,
     paid_dollars,
     saved_dollars,
-    seconds
+    seconds,
+    loading
 FROM entries
 FULL JOIN calls USING (model, kind)
 ORDER BY model, kind;

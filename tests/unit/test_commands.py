@@ -80,7 +80,7 @@ def test_the_journal_is_accounted_and_pruned(run, tmp_path):
     table = run("journal", "stats").stdout
     row = next(line for line in table.splitlines() if "generate" in line)
     assert [cell.strip() for cell in row.split("|")[1:-1]] == [
-        "m", "generate", "1", "1", "1,234", "3", "7", "5", "1.50", "0.25", "2.50",
+        "m", "generate", "1", "1", "1,234", "3", "7", "5", "1.50", "0.25", "2.50", "0.00",
     ]  # fmt: skip
     assert run("journal", "prune", "--keep", "m").stdout == "2 records kept, 1 dropped\n"
     assert run("journal", "prune", "--days", "0").stdout == "0 records kept, 2 dropped\n"

@@ -103,7 +103,9 @@ def call(**values) -> tuple[str, dict]:
 def test_the_account_counts_entries_hits_tokens_and_money(tmp_path):
     journal = Journal(tmp_path)
     journal.add([(key(1), record(1)), (key(2), record(2)), (key(3), {"model": "m", "plan": [0]})])
-    journal.add([call(new=2, new_tokens=30, paid_dollars=0.5), call(hits=2, hit_tokens=30, saved_dollars=0.5)])
+    journal.add(
+        [call(new=2, new_tokens=30, paid_dollars=0.5, loading=3.0), call(hits=2, hit_tokens=30, saved_dollars=0.5)]
+    )
     journal.add([call(model="other", new=7, new_tokens=9)])
     table = account(tmp_path)
     assert table.filter(model="m").to_dicts() == [
@@ -119,6 +121,7 @@ def test_the_account_counts_entries_hits_tokens_and_money(tmp_path):
             "paid_dollars": 0.5,
             "saved_dollars": 0.5,
             "seconds": 0.0,
+            "loading": 3.0,
         }
     ]
     assert table["new"].sum() == 9

@@ -8,14 +8,8 @@ import pytest
 from alignxplore import plan, provenance
 from alignxplore.digests import digest
 
-ACCOUNT = {
-    "asked": 100,
-    "from_journal": 0,
-    "prompt_tokens": 1000,
-    "completion_tokens": 500,
-    "seconds": 20.0,
-    "cost": 3.0,
-}
+TOKENS = {"prompt_tokens": 1000, "completion_tokens": 500}
+ACCOUNT = {"asked": 100, "from_journal": 0, **TOKENS, "seconds": 18.0, "loading": 2.0, "cost": 3.0}
 MODEL = {"engine": "transformers", "path": "models/m"}
 SPLIT, CASES, D, J = "data/splits/test.parquet", "data/cases/test.parquet", "results/d.parquet", "results/j.parquet"
 CHAIN = [
@@ -73,8 +67,8 @@ def test_more_rows_ask_for_what_they_add(jobs):
     for rule in ("describe", "judge"):
         assert found[rule].asked == pytest.approx(120) and found[rule].new == pytest.approx(20)
         assert found[rule].tokens == pytest.approx(300) and found[rule].dollars == pytest.approx(0.6)
-        assert found[rule].seconds == pytest.approx(5 * 1.2 + 20 * 0.2)
-        assert found[rule].gpu_hours == pytest.approx(2 * 10 / 3600)
+        assert found[rule].seconds == pytest.approx(5 * 1.2 + 20 * 0.18 + 2)
+        assert found[rule].gpu_hours == pytest.approx(2 * 11.6 / 3600)
     assert found["cases"].seconds == pytest.approx(30) and found["cases"].tokens == 0
 
 
@@ -111,7 +105,7 @@ def test_what_no_run_recorded_is_unknown_and_not_nothing(jobs):
 def test_a_job_that_the_journal_answered_says_nothing_of_new_prompts(jobs):
     path = provenance.sidecar("results/d.parquet")
     record = json.loads(path.read_text())
-    record["account"][0].update(from_journal=100, prompt_tokens=0, completion_tokens=0, seconds=0.1, cost=0)
+    record["account"][0].update(from_journal=100, prompt_tokens=0, completion_tokens=0, seconds=0.1, loading=0, cost=0)
     path.write_text(json.dumps(record))
     found = planned(jobs, "split", "cases", "describe", size=60)["describe"]
     assert (found.new, found.tokens, found.seconds) == (pytest.approx(20), None, None)

@@ -109,12 +109,13 @@ class Engine:
         for index, key in enumerate(keys):
             first.setdefault(key, index)
         found = self._journal.get(first)
-        hits, started = list(found.values()), time.monotonic()
+        hits, started, loading = list(found.values()), time.monotonic(), 0.0
         if len(found) < len(first):
             missing = self._plan(keys, [index for key, index in first.items() if key not in found])
             done = {place for place, index in enumerate(missing) if keys[index] in found}
             if self._backend is None:
                 self._backend = self._load()
+                loading = time.monotonic() - started
             for batch in ask(self._backend, missing, done):
                 new = [
                     (keys[missing[place]], {"model": self.name, **record})
@@ -125,7 +126,7 @@ class Engine:
                 self._journal.add(new)
         if unanswered := [key for key in first if key not in found]:
             raise UserError(f"model {self.name} left {len(unanswered)} of {len(first)} prompts without an answer")
-        self._account(kind, hits, list(found.values())[len(hits) :], time.monotonic() - started)
+        self._account(kind, hits, list(found.values())[len(hits) :], time.monotonic() - started - loading, loading)
         return [found[key] for key in keys]
 
     def _plan(self, keys: list[str], missing: list[int]) -> list[int]:
@@ -140,7 +141,9 @@ class Engine:
             return missing
         return sorted(set(plan["plan"]) | set(missing))
 
-    def _account(self, kind: str, hits: list[Mapping[str, Any]], new: list[Mapping[str, Any]], seconds: float) -> None:
+    def _account(
+        self, kind: str, hits: list[Mapping[str, Any]], new: list[Mapping[str, Any]], seconds: float, loading: float
+    ) -> None:
         def tokens(records: list[Mapping[str, Any]], name: str) -> int:
             return sum(record.get(name, 0) for record in records)
 
@@ -158,6 +161,7 @@ class Engine:
             "hits": len(hits),
             "new": len(new),
             "seconds": round(seconds, 3),
+            "loading": round(loading, 3),
             "hit_tokens": tokens(hits, "prompt_tokens") + tokens(hits, "completion_tokens"),
             "new_tokens": tokens(new, "prompt_tokens") + tokens(new, "completion_tokens"),
             **{f"new_{name}": tokens(new, name) for name in kinds},

@@ -87,7 +87,10 @@ def _file_name() -> str:
 
 
 def account(directory: str | Path) -> pl.DataFrame:
-    """What each model was asked: entries, calls, new answers and hits, their tokens, dollars and seconds."""
+    """What each model was asked: entries, calls, new answers and hits, their tokens, dollars and seconds.
+
+    `loading` is what starting the model took in the mean, which is not in `seconds`.
+    """
     if not list(Path(directory).glob("*.jsonl")):
         raise UserError(f"{directory}: there is no journal here")
     query = (SQL / "journal.sql").read_text(encoding="utf-8")
