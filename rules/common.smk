@@ -272,7 +272,10 @@ def variants_of(stage):
 
 def training_settings(stage):
     """TRL's settings that change what is trained."""
-    return without(TRAINING_OPTIONS, config["training"][stage])
+    settings = config["training"][stage]
+    # Where the best checkpoint is the result, it matters when checkpoints are kept.
+    kept = settings.get("load_best_model_at_end", False)
+    return settings if kept else without(TRAINING_OPTIONS, settings)
 
 
 def launch_files(command):

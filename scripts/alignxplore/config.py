@@ -1,7 +1,7 @@
 """Checks on the configuration: its schema, and what a schema cannot say."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,9 @@ def _check_results(config: Mapping[str, Any]) -> None:
                 _known(f"online.groups.{group}", benchmark, config["benchmarks"])
     for name, entry in config["tables"].items():
         key = f"tables.{name}"
+        rows = [config["methods"].get(method, {}) for method in entry.get("methods", ())]
+        _distinct(f"{key}.methods: label", [row.get("label") for row in rows])
+        _distinct(f"{key}.columns: name", [column["name"] for column in entry.get("columns", ())])
         if entry["kind"] in ("win_rates", "strengths"):
             if not online:
                 raise UserError(f"config: {key}: comparisons of responses need the key 'online'")
@@ -160,6 +163,13 @@ def _check_results(config: Mapping[str, Any]) -> None:
                 if entry["by"] == "confidence":
                     _known(f"{key}.judges", judge, _selecting(config["judges"]))
             _check_methods(key, entry["methods"], [entry["benchmarks"]], config, describing=entry["by"] == "length")
+
+
+def _distinct(key: str, names: Sequence[str | None]) -> None:
+    """That no two rows or columns of a table have one name."""
+    twice = [name for name in names if name is not None and names.count(name) > 1]
+    if twice:
+        raise UserError(f"config: {key} {twice[0]!r} is there twice: rows and columns are told apart by it")
 
 
 def _check_judged(key: str, judge: str, benchmarks: Iterable[str], config: Mapping[str, Any]) -> None:

@@ -137,7 +137,7 @@ def _expect(
     job: Job, record: Record | None, own: list[str], answers: bool, rates: Mapping[str, _Rate], state: _State
 ) -> Estimate:
     """One job's estimate; `state` is told of its outputs."""
-    makes_model = any(not Path(output).suffix for output in job["output"])
+    makes_model = any(output.startswith("models/") for output in job["output"])
     read_before = {file: rows for file, rows in record["read"].items() if file in state.now} if record else {}
     before = sum(read_before.values())
     scale = sum(state.now[file] for file in read_before) / before if before else 1.0

@@ -313,7 +313,8 @@ def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
             }
         )
     figures = [name for name in JUDGES if JUDGES[name] == pl.Float64]
-    return pl.DataFrame(rows, schema=JUDGES).with_columns(pl.col(figures).round(4))
+    # Rankings in which all methods are equal have no tau.
+    return pl.DataFrame(rows, schema=JUDGES).with_columns(pl.col(figures).round(4).fill_nan(None))
 
 
 def points(found: pl.DataFrame) -> pl.DataFrame:

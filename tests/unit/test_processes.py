@@ -29,8 +29,9 @@ ZERO3 = {
 }
 
 JOB = """
-import hashlib, json, sys
+import hashlib, json, os, signal, sys
 from pathlib import Path
+from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.training import common, grpo, sft
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
@@ -66,11 +67,16 @@ else:
 
     def given(prompt_ids, images, multimodal_fields, num_generations, **kwargs):
         # The rollouts of a group, whichever process has a part of it: as sampled, so in parts that differ by process.
+        if place == int(os.environ.get("STOPPED", -1)):
+            os.kill(os.getpid(), signal.SIGTERM)
         first = place * len(prompt_ids)
         return [text_of(ids, (first + at) % num_generations) for at, ids in enumerate(prompt_ids)], None
 
     trainer._generate_single_turn = given
-common.complete(trainer, facts, output, metrics, schema)
+try:
+    common.complete(trainer, facts, output, metrics, schema)
+except UserError as error:
+    sys.exit(f"PROCESS {trainer.accelerator.process_index}: {error}")
 """
 
 SETTINGS = {
@@ -84,6 +90,16 @@ SETTINGS = {
 
 def train(stage: str, model: Path, output: Path, processes: int, batch: int, accumulation: int = 1, **settings) -> dict:
     """The metrics of two steps on `processes` processes with `batch` sequences each."""
+    done = launched(stage, model, output, processes, batch, accumulation, **settings)
+    assert done.returncode == 0, done.stderr[-4000:]
+    import polars as pl
+
+    return pl.read_parquet(output.with_suffix(".parquet")).to_dict(as_series=False)
+
+
+def launched(
+    stage: str, model: Path, output: Path, processes: int, batch: int, accumulation: int = 1, **settings
+) -> subprocess.CompletedProcess:
     own = {
         **SETTINGS[stage],
         "per_device_train_batch_size": batch,
@@ -103,16 +119,13 @@ def train(stage: str, model: Path, output: Path, processes: int, batch: int, acc
         "OMP_NUM_THREADS": "1",
     }
     arguments = [str(program), stage, str(model), str(output), json.dumps(own)]
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, *(launch if processes > 1 else []), *arguments],
         env=environment,
         capture_output=True,
         text=True,
+        timeout=300,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    import polars as pl
-
-    return pl.read_parquet(output.with_suffix(".parquet")).to_dict(as_series=False)
 
 
 def assert_same_update(model: Path, one: Path, two: Path, metrics: list[dict], tolerance: float) -> None:
@@ -132,6 +145,16 @@ def test_two_processes_make_the_update_of_one(tiny_model, tmp_path, stage, batch
     two = train(stage, tiny_model, tmp_path / "two", 2, batch // 2, optim="sgd")
     assert_same_update(tiny_model, tmp_path / "one", tmp_path / "two", [one, two], 1e-3)
     assert one["completion_length"][0] > 0
+
+
+def test_processes_stop_together_when_one_is_asked_to(tiny_model, tmp_path, monkeypatch):
+    """A signal that reaches one before a step's end and another behind it would leave them waiting for each other."""
+    monkeypatch.setenv("STOPPED", "1")
+    stopped = launched("grpo", tiny_model, tmp_path / "two", 2, 6, optim="sgd", max_steps=3)
+    assert stopped.returncode != 0
+    for process in (0, 1):
+        assert f"PROCESS {process}: " in stopped.stderr and "behind step 1" in stopped.stderr
+    assert list(tmp_path.rglob("checkpoint-1"))
 
 
 @pytest.mark.skipif(

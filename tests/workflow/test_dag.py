@@ -134,6 +134,14 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
         ),
         (lambda c: c["methods"]["lminductreason"].pop("rounds"), "methods.lminductreason: 'rounds' is a required"),
         (lambda c: c["methods"]["pba"].pop("upper"), "methods.pba: 'upper' is a required property"),
+        (
+            lambda c: c["methods"]["pba"].update(label="VPL"),
+            "tables.table2.methods: label 'VPL' is there twice",
+        ),
+        (
+            lambda c: c["tables"]["table4"]["columns"][1].update(change_from="psoup"),
+            "tables.table4.columns.1.change_from: no such name 'psoup'; did you mean 'psoups'?",
+        ),
         (lambda c: c["methods"]["pba"].update(uper=0.6), "methods.pba.uper: unknown key; did you mean 'upper'?"),
         (lambda c: c["prompts"].pop("refine_rule"), "prompts: 'refine_rule' is a required property"),
         (lambda c: c["benchmarks"]["psoups_style_reverse"].update(reverse_of="psoups_stile"), "did you mean"),

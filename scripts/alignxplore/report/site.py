@@ -91,7 +91,7 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
     if inputs.study is not None:
         pages.write("case_study")
         _write_study(inputs.study, numbers, data)
-    pages.write("training", groups=_training(inputs.metrics, directory))
+    pages.write("training", groups=_training(inputs.metrics, directory), last_steps=LAST_STEPS)
     rejects = records.read(inputs.rejects, records.REJECT)
     pages.write(
         "data",

@@ -25,6 +25,7 @@ import polars as pl
 import torch
 import yaml
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -255,7 +256,10 @@ class _Interruptions(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self.states = random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
-        if self.is_stopping and state.global_step < state.max_steps:
+        # A signal reaches processes on either side of a step's end; they stop together, or wait for each other.
+        asked = gather_object([self.is_stopping])
+        if any(asked) and state.global_step < state.max_steps:
+            self.is_stopping = True
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
