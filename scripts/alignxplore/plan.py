@@ -64,7 +64,7 @@ class _Rate:
         if not new:
             return None
         tokens = entry["prompt_tokens"] + entry["completion_tokens"]
-        return cls(tokens / new, entry["seconds"] / new, entry["cost"] / new, entry["loading"])
+        return cls(tokens / new, entry["seconds"] / new, entry["cost"] / new, entry.get("loading", 0.0))
 
 
 @dataclass
@@ -138,7 +138,7 @@ def _expect(
 ) -> Estimate:
     """One job's estimate; `state` is told of its outputs."""
     makes_model = any(output.startswith("models/") for output in job["output"])
-    read_before = {file: rows for file, rows in record["read"].items() if file in state.now} if record else {}
+    read_before = {file: rows for file, rows in record.get("read", {}).items() if file in state.now} if record else {}
     before = sum(read_before.values())
     scale = sum(state.now[file] for file in read_before) / before if before else 1.0
     fresh = answers or any(file in state.fresh for file in job["input"]) or (makes_model and not math.isclose(scale, 1))
@@ -156,7 +156,7 @@ def _expect(
     if record is None:
         return Estimate(job, own, None, None, None, None, None)
     result = Estimate(job, own)
-    in_models = sum(entry["seconds"] + entry["loading"] for entry in record["account"])
+    in_models = sum(entry["seconds"] + entry.get("loading", 0.0) for entry in record["account"])
     result.seconds = max(record["seconds"] - in_models, 0.0) * scale
     for entry in record["account"]:
         asked = entry["asked"] * scale
