@@ -77,7 +77,7 @@ def test_sigterm_with_grace(undisturbed, tmp_path):
     stopped = int(said.split("stopped behind step ")[1].split(",")[0])
     assert f"stopped behind step {stopped}, which is saved: run again to go on" in said and "Traceback" not in said
     with started(work, TABLE) as process:
-        job = script(process, "preferences")
+        job = script(process, "preferences_model")
         assert steps(work)[0] == stopped + 1
         wait_for(lambda: answers(work))
         began = time.monotonic()
@@ -102,7 +102,7 @@ def test_a_generation_killed(undisturbed, tmp_path, damage):
     """What was answered is asked no more; a record that is torn or changed is."""
     work = copied(undisturbed, tmp_path / "work", PREFERENCES, "results/judgements", TABLE, "journal")
     with started(work, TABLE) as process:
-        job = script(process, "preferences")
+        job = script(process, "preferences_model")
         wait_for(lambda: len(answers(work)) >= 3)
         os.kill(job, signal.SIGKILL)
         assert process.wait(timeout=300) != 0
