@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from alignxplore import records
 from faulty_server import Server
 from served_workflow import KEY, METHODS, ROOT, copy_workflow, python, served_config, verdict, write_config
 
@@ -90,7 +91,7 @@ def test_values_reach_a_training_program_as_they_are(tmp_path):
     config["training"]["sft"]["run_name"] = NASTY
     config["training"]["launch"] = shlex.join([sys.executable, "-c", DUMP, "--option", "a b; touch EXECUTED"])
     (tree / "data/cold").mkdir(parents=True)
-    (tree / "data/cold/d_cold.parquet").touch()
+    records.write(records.DEMONSTRATION.to_frame(), tree / "data/cold/d_cold.parquet", records.DEMONSTRATION)
     path, dumped = write_config(tree / "nasty.yaml", config), tmp_path / "arguments.json"
     command = [
         "-m",
