@@ -107,6 +107,7 @@ def test_a_directory_that_cannot_be_written(data_stage, tmp_path):
     assert_completes(work, data_stage)
 
 
+@SLOW
 def test_a_full_disk(data_stage, tmp_path):
     work = copied(data_stage, tmp_path / "work", "data/splits", "data/cases", "data/cold")
     (work / "data/splits").mkdir()
@@ -140,6 +141,7 @@ def test_a_damaged_file(data_stage, tmp_path, damage):
     assert_completes(work, data_stage)
 
 
+@SLOW
 def test_a_file_from_the_future(data_stage, tmp_path):
     """The clock went back: what was made before has a time to come. Snakemake says so, and `touch` mends it."""
     work = copied(data_stage, tmp_path / "work", "data/splits/cold.parquet", "data/cold")
@@ -169,6 +171,7 @@ def test_outputs_from_the_future_are_not_made_again(data_stage, tmp_path):
     assert_completes(work, data_stage)
 
 
+@SLOW
 def test_a_teacher_that_dies_in_between(data_stage, tmp_path, teacher):
     """What it has answered is kept; the message names it; when it is back, the rest alone is asked."""
     target = "data/cold/generations.parquet"
@@ -218,6 +221,7 @@ def test_two_trees_share_a_journal(data_stage, tmp_path):
     assert outcome(again) == outcome(works[0])
 
 
+@SLOW
 def test_a_disk_that_fills_while_answers_are_kept(data_stage, tmp_path):
     """What fitted is kept, the torn record is not believed, and the rest is asked again."""
     target = "data/cold/generations.parquet"
