@@ -14,7 +14,7 @@ import polars as pl
 from alignxplore.stats import bootstrap_interval
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "requirements", "resources")
+PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "requirements", "resources")
 COLUMNS = {
     "alignx_test": ["alignx_test"],
     "reversed": ["alignx_test_reverse"],

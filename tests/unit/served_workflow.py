@@ -71,7 +71,7 @@ def served_config(server: Server) -> dict[str, Any]:
 def copy_workflow(tree: Path) -> Path:
     """The workflow's own files, as a clone has them."""
     tree.mkdir(parents=True)
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "requirements", "resources"):
+    for name in ("Snakefile", "rules", "scripts", "config", "envs", "requirements", "resources", "profiles"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, tree / name)
