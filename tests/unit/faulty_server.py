@@ -129,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def stall(self, reply: dict) -> None:
         """Longer than the client will wait."""
-        time.sleep(1.0)
+        time.sleep(3.0)
         self.close()
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ def test_a_thousand_requests_through_a_server_that_fails_for_a_third(tmp_path):
     """Every prompt is answered once, in order, by what the server said to it."""
     with Server(share=0.3) as server:
         prompts = [Prompt(f"post {mark_user_text(str(index))}") for index in range(1000)]
-        engine = load(server, tmp_path, timeout=0.4, concurrency=32, retries=30)
+        engine = load(server, tmp_path, timeout=2.0, concurrency=32, retries=30)
         completions = engine.generate(prompts, SAMPLING)
         assert set(server.failed) == set(FAULTS)
         assert len(server.failed) > 250
