@@ -14,7 +14,7 @@ TARGETS = (
 GREEDY = """\
 import time
 
-HELD = b"x" * (320 << 20)
+HELD = b"x" * (460 << 20)
 time.sleep(5)
 
 """
