@@ -20,6 +20,7 @@ from alignxplore.config import check_config, check_document, known
 from alignxplore.errors import UserError
 from alignxplore.sidecars import SUFFIX
 from alignxplore.stats import bootstrap_interval, holm, paired_t_test
+from alignxplore.tables import SIGNIFICANT
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,6 @@ WORKFLOW = Path(__file__).parents[2]
 SOURCES = ("config", "resources", "scripts")
 """What configurations name by paths in the workflow's directory."""
 CONFIG = "sweep.yaml"
-SIGNIFICANT = 0.05
 COMPARISON = pl.Schema(
     {
         "variant": pl.String(),
