@@ -61,7 +61,7 @@ def test_a_damaged_checkpoint(undisturbed, tmp_path, damage):
     shutil.rmtree(checkpoints / "checkpoint-6", ignore_errors=True)
     result = snakemake(work, MODEL)
     assert result.returncode == 0, result.stderr
-    assert "checkpoint-4 is torn or damaged, and is not used" in result.stderr
+    assert "checkpoint-4 is torn or damaged, and is removed" in result.stderr
     assert steps(work)[0] == 3
     assert outcome(work, MODEL) == outcome(undisturbed, MODEL)
 

@@ -189,14 +189,14 @@ def test_groups_of_equal_rewards_have_no_advantage_and_change_nothing(tiny_model
 
 
 def test_training_raises_the_reward_and_a_seed_gives_the_same_weights(tiny_model, tmp_path):
-    def learn(seed):
-        trainer = make(tiny_model, tmp_path / "out", max_steps=25, seed=seed)
+    def learn(name, seed):
+        trainer = make(tiny_model, tmp_path / name, max_steps=25, seed=seed)
         common.run(trainer)
         return from_history(trainer.state.log_history, GRPO_METRICS), trainer.model.state_dict()
 
-    curve, weights = learn(5)
-    again, same_weights = learn(5)
-    _, other_weights = learn(6)
+    curve, weights = learn("first", 5)
+    again, same_weights = learn("again", 5)
+    _, other_weights = learn("other", 6)
     assert curve["reward"][-5:].mean() > curve["reward"][:5].mean() + 0.2
     assert curve["step"].to_list() == list(range(1, 26))
     assert curve.equals(again)

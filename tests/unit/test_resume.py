@@ -122,6 +122,20 @@ def test_a_checkpoint_that_was_cut_short_is_not_believed(model, undisturbed, tmp
     assert outcome(output) == undisturbed
 
 
+def test_checkpoints_that_are_all_damaged_do_not_outlive_the_new_ones(model, undisturbed, tmp_path):
+    output = tmp_path / "policy"
+    with pytest.raises(UserError):
+        train(model, output, Failing(9))
+    damaged = list(common.partial_directory(output).glob("checkpoint-*"))
+    for checkpoint in damaged:
+        (checkpoint / "trainer_state.json").write_text("{")
+        os.utime(checkpoint, (2e9, 2e9))  # the trainer removes the oldest: without this, whichever is first by number
+    again = Failing(0)
+    train(model, output, again)
+    assert len(damaged) == 2 and again.asked == STEPS
+    assert outcome(output) == undisturbed
+
+
 def test_other_settings_start_afresh(model, undisturbed, tmp_path, caplog):
     output = tmp_path / "policy"
     with pytest.raises(UserError):

@@ -355,7 +355,7 @@ def run_facts(
 
 
 def _resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
-    """The last whole checkpoint of a run with these facts; a run with other facts is cleared away."""
+    """The last whole checkpoint of a run with these facts; what cannot be resumed is cleared away."""
     run_file = partial / "run.json"
     text = json.dumps(facts, indent=2, sort_keys=True)
     if not run_file.is_file() or run_file.read_text(encoding="utf-8") != text:
@@ -365,8 +365,12 @@ def _resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
         partial.mkdir(parents=True)
         run_file.write_text(text, encoding="utf-8")
         return None
-    found = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next(filter(_is_whole, found), None)
+    # One left behind would count as newer than those to come, which the trainer then removes for it.
+    for checkpoint in sorted(partial.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        if _is_whole(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
 
 
 def _seal(checkpoint: Path) -> None:
@@ -380,13 +384,15 @@ def _seal(checkpoint: Path) -> None:
 def _is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint, of as many processes as there are, has the bytes that were written."""
     try:
-        seal = (checkpoint / SEAL).read_text(encoding="utf-8")
-        if seal == directory_digest(checkpoint, remembered=False):
-            return len(list(checkpoint.glob("rng_state*.pth"))) == int(os.environ.get("WORLD_SIZE", "1"))
+        intact = (checkpoint / SEAL).read_text(encoding="utf-8") == directory_digest(checkpoint, remembered=False)
     except OSError:
-        pass
-    log.warning("%s is torn or damaged, and is not used", checkpoint)
-    return False
+        intact = False
+    written, running = len(list(checkpoint.glob("rng_state*.pth"))), int(os.environ.get("WORLD_SIZE", "1"))
+    if not intact:
+        log.warning("%s is torn or damaged, and is removed", checkpoint)
+    elif written != running:
+        log.warning("%s was written by %d processes, not %d, and is removed", checkpoint, written, running)
+    return intact and written == running
 
 
 def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:
