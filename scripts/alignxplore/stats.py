@@ -20,10 +20,13 @@ def bootstrap_interval(values: Sequence[float], resamples: int, seed: int) -> tu
 
 
 def paired_t_test(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p-value of the paired t-test; 1 where no pair differs, 0 where all differ by the same amount."""
+    """Two-sided p-value of the paired t-test; 1 where no pair differs or there is one pair alone.
+
+    Where several pairs differ by the same amount it is 0.
+    """
     difference = np.subtract(first, second)
     if np.ptp(difference) == 0:
-        return 0.0 if difference[0] else 1.0
+        return 0.0 if difference[0] and len(difference) > 1 else 1.0
     p = float(stats.ttest_1samp(difference, 0.0).pvalue)
     return 1.0 if math.isnan(p) else p
 

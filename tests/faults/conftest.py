@@ -8,7 +8,8 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 from faulty_server import Server
-from workshop import DATA, TABLE, copied, demonstration, prepare, random_model, snakemake
+from random_models import random_qwen2
+from workshop import DATA, SPOKEN, TABLE, copied, demonstration, prepare, snakemake
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def teacher():
 def empty(teacher, tmp_path_factory) -> Path:
     """The directory of a run that has not begun."""
     base = tmp_path_factory.mktemp("faults")
-    random_model(base / "tiny")
+    random_qwen2(base / "tiny", SPOKEN, hidden=64, spread=0.1)
     return prepare(base / "empty", base / "tiny", teacher.url)
 
 

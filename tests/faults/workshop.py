@@ -25,34 +25,10 @@ DATA = ("data/cold/dimensions.parquet", "data/cases/alignx_test.parquet", "data/
 VOLATILE = (".tsv", ".log", ".provenance.json")
 """Ends of names of files that hold times."""
 WORDS = ("humor", "travel", "a joke", "a passport", "a quick answer", "a post")
+SPOKEN = "Infer preferences. Post: likes, dislikes. Response A Response B " + ", ".join(WORDS)
+"""The words that the model and its teacher use."""
 PREFERENCE_PROMPT = "Infer preferences. Post: {{ pairs[0].prompt | user }}\n"
 """Short, so that two layers learn in seconds to answer it in format."""
-
-
-def random_model(path: Path) -> None:
-    """A Hugging Face directory with a random Qwen2 model that knows the teacher's words."""
-    import torch
-    from alignxplore.demo.pretrain import save, train_tokenizer
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    text = "Infer preferences. Post: likes, dislikes. Response A Response B " + ", ".join(WORDS)
-    train_tokenizer([text] * 4, 400, path)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.1,
-    )
-    save(Qwen2ForCausalLM(config), tokenizer, path)
 
 
 def demonstration(body: dict) -> dict:

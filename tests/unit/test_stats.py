@@ -39,6 +39,7 @@ def test_paired_t_test_equals_scipy_and_survives_constant_differences():
     assert paired_t_test(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
     assert paired_t_test([1, 0, 1], [1, 0, 1]) == 1.0
     assert paired_t_test([1, 1], [0, 0]) == 0.0
+    assert paired_t_test([1], [0]) == 1.0, "one pair is no evidence"
 
 
 def test_mcnemar_is_the_binomial_test_of_pairs_that_differ():
