@@ -1,8 +1,9 @@
 """Raw files a block at a time: most records are checked in compiled code, and whatever looks odd is read exactly."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import msgspec
@@ -168,15 +169,7 @@ def _checked_lines(first: int, lines: Sequence[bytes | None], max_characters: in
     places = np.stack([np.repeat(number_of, lengths), np.repeat(form_of, lengths), position], axis=1)
 
     def usual_texts(numbers: pl.Series) -> Tables:
-        records = [(number, good[number]) for number in numbers if number in good]
-        histories = []
-        for form, names in FORMS.items():
-            items = [(n, i, item) for n, record in records for i, item in enumerate(getattr(record, form) or ())]
-            histories.append(
-                _text_table([(n, i, *(getattr(item, x) for x in ("prompt", *names))) for n, i, item in items], *names)
-            )
-        targets = _text_table([(n, 0, r.prompt, r.chosen, r.rejected) for n, r in records], "chosen", "rejected")
-        return targets.drop("position"), histories[0], histories[1]
+        return _text_tables([(number, good[number]) for number in numbers if number in good], getattr)
 
     def exact(number: int) -> dict[str, Any]:
         line = lines[number - first]
@@ -274,16 +267,8 @@ def _settled(
     def texts(numbers: pl.Series) -> Tables:
         usual = numbers.filter(~numbers.is_in(list(odd)))
         rows = [(number, exact_rows[number]) for number in numbers if number in exact_rows]
-        targets = [(number, 0, *(row[name] for name in RAW_TEXTS)) for number, row in rows]
-        tables = [_text_table(targets, "chosen", "rejected").drop("position")]
-        for form, names in FORMS.items():
-            items = [
-                (number, i, *(item[name] for name in ("prompt", *names)))
-                for number, row in rows
-                for i, item in enumerate(row[form])
-            ]
-            tables.append(_text_table(items, *names))
-        first, second, third = (pl.concat(both) for both in zip(usual_texts(usual), tables, strict=True))
+        tables = zip(usual_texts(usual), _text_tables(rows, getitem), strict=True)
+        first, second, third = (pl.concat(both) for both in tables)
         return first, second, third
 
     forms = pl.Series("form", ["target", *FORMS])
@@ -335,10 +320,20 @@ def _fingerprints_of_tables(numbers: pl.Series, tables: Sequence[pl.DataFrame]) 
     return _fingerprints(numbers, np.concatenate(owner), np.concatenate(place), pl.concat(texts))
 
 
-def _text_table(rows: Sequence[tuple[Any, ...]], *texts: str) -> pl.DataFrame:
-    schema = {"number": pl.Int64, "position": pl.UInt32, **dict.fromkeys(("prompt", *texts), pl.String)}
-    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-    return pl.DataFrame([pl.Series(n, c, dtype=t) for (n, t), c in zip(schema.items(), columns, strict=True)])
+def _text_tables(records: Sequence[tuple[int, Any]], get: Callable[[Any, str], Any]) -> Tables:
+    """The texts of records and their numbers; `get` reads a field of a record or interaction by its name."""
+
+    def table(items: Iterable[tuple[int, int, Any]], *texts: str) -> pl.DataFrame:
+        rows = [(number, position, *(get(item, name) for name in texts)) for number, position, item in items]
+        schema = {"number": pl.Int64, "position": pl.UInt32, **dict.fromkeys(texts, pl.String)}
+        columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+        return pl.DataFrame([pl.Series(n, c, dtype=t) for (n, t), c in zip(schema.items(), columns, strict=True)])
+
+    def histories(form: str) -> Iterable[tuple[int, int, Any]]:
+        return ((n, position, item) for n, record in records for position, item in enumerate(get(record, form) or ()))
+
+    pairs, ugc = (table(histories(form), "prompt", *texts) for form, texts in FORMS.items())
+    return table(((n, 0, record) for n, record in records), *RAW_TEXTS).drop("position"), pairs, ugc
 
 
 def _joined_texts(rows: pl.DataFrame) -> pl.DataFrame:
