@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, L
 
 from alignxplore.engines import shared_prompts
 from alignxplore.engines.base import Completion, Sampling
-from alignxplore.engines.tokens import encode, encode_text, opens_thinking
+from alignxplore.engines.tokens import choice_tokens, encode, encode_text, opens_thinking
 from alignxplore.errors import UserError, unloadable
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
@@ -157,9 +157,7 @@ class TransformersBackend:
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Log-probability of each choice's first token after each prompt, in nats."""
-        tokens = [self.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
-        if len(set(tokens)) < len(tokens):
-            raise UserError(f"{self.tokenizer.name_or_path}: the choices {list(choices)} begin with the same token")
+        tokens = choice_tokens(self.tokenizer, choices)
         for members, hidden in self._hidden(self._encode(prompts), 1, done):
             logits = self._logits(torch.stack([states[-1] for states in hidden]))
             yield list(zip(members, logits.log_softmax(-1)[:, tokens].tolist(), strict=True))

@@ -1,7 +1,7 @@
 """Token ids of prompts, in which user text has no power: shared by the backends that run a model themselves."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +33,14 @@ def encode(tokenizer: Any, prompt: Prompt, options: Mapping[str, Any] | None = N
     for text, is_user in [(head, False), *split_marked(prompt.user), (tail + prompt.prefill, False)]:
         ids += encode_text(tokenizer, text) if is_user else tokenizer.encode(text, add_special_tokens=False)
     return ids
+
+
+def choice_tokens(tokenizer: Any, choices: Sequence[str]) -> list[int]:
+    """The first token of each choice; raises UserError where two begin with the same."""
+    tokens = [tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
+    if len(set(tokens)) < len(tokens):
+        raise UserError(f"{tokenizer.name_or_path}: the choices {list(choices)} begin with the same token")
+    return tokens
 
 
 def opens_thinking(tokenizer: Any, options: Mapping[str, Any] | None = None) -> bool:

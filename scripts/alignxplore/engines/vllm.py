@@ -7,8 +7,7 @@ from vllm import LLM, SamplingParams
 from vllm.platforms import current_platform
 
 from alignxplore.engines.base import Completion, Sampling
-from alignxplore.engines.tokens import encode, encode_text, opens_thinking
-from alignxplore.errors import UserError
+from alignxplore.engines.tokens import choice_tokens, encode, encode_text, opens_thinking
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
@@ -99,9 +98,7 @@ class VLLMBackend:
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Log-probability of each choice's first token after each prompt, in nats."""
-        tokens = [self.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
-        if len(set(tokens)) < len(tokens):
-            raise UserError(f"the choices {list(choices)} begin with the same token")
+        tokens = choice_tokens(self.tokenizer, choices)
         parameters = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=tokens)
         for batch in self._run(self._encode(prompts), parameters, done):
             yield [
