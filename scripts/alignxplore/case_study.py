@@ -104,10 +104,16 @@ def markdown(
 def _quoted(title: str, texts: Any) -> list[str]:
     lines = [f"#### {title}", ""] if title else []
     for name, text in texts:
-        lines += [f"**{name}**", "", *(f"> {escape(line)}".rstrip() + "  " for line in text.splitlines() or [""]), ""]
+        lines += [f"**{name}**", "", *(f"> {_line(line)}".rstrip() + "  " for line in text.splitlines() or [""]), ""]
     return lines
+
+
+def _line(text: str) -> str:
+    """A line as it is: Markdown makes code of what is indented by plain blanks."""
+    kept = text.lstrip()
+    return "\N{NO-BREAK SPACE}" * len(text[: len(text) - len(kept)].expandtabs(4)) + escape(kept)
 
 
 def escape(text: str) -> str:
     """Text in which Markdown finds no markup, link, table cell or HTML."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>&~])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()#+\-=.!|<>&~])", r"\\\1", text)

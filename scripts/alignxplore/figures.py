@@ -32,6 +32,8 @@ LINES = ("-", "--", "-.", ":")
 MARKERS = "os^DvPX*"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Okabe and Ito's, told apart by colour-blind readers; line and marker tell series apart in grey."""
+INK = "#15374f"
+"""Of words, dark enough to read in grey."""
 WINDOW = 10
 CHANCE = 50
 AXES = {
@@ -88,7 +90,12 @@ def word_clouds(texts: Mapping[str, list[str]], seed: int) -> Figure:
             counts = word_counts(descriptions)
             if counts:
                 cloud = WordCloud(
-                    width=720, height=400, background_color="white", colormap="viridis", random_state=seed, max_words=60
+                    width=720,
+                    height=400,
+                    background_color="white",
+                    color_func=lambda *_, **__: INK,
+                    random_state=seed,
+                    max_words=60,
                 )
                 place.imshow(cloud.generate_from_frequencies(counts), interpolation="bilinear")
     return figure
@@ -108,8 +115,18 @@ def accuracy_points(points: pl.DataFrame, by: str) -> Figure:
             draw(place, own, by)
         handles, names = axes[0, 0].get_legend_handles_labels()
         if by != "confidence":  # whose legends differ, and stand in the panels
-            figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=min(3, len(names)))
+            _legend_below(figure, handles, names)
     return figure
+
+
+def _legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
+    """A legend of as many columns as the figure is wide enough for."""
+    for columns in range(min(3, len(names)), 0, -1):
+        legend = figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=columns)
+        figure.draw_without_rendering()
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _dimensions(axes: Any, points: pl.DataFrame, by: str) -> None:
@@ -130,7 +147,9 @@ def _dimensions(axes: Any, points: pl.DataFrame, by: str) -> None:
 
 def _lines(axes: Any, points: pl.DataFrame, by: str) -> None:
     for index, (name, own) in enumerate(_series(points).items()):
-        label = f"{name} (n = {own['n'].sum()})"
+        # The same cases are shown with more and more signals; otherwise each case is at one place.
+        counts = own["n"].to_list()
+        label = f"{name} (n = {max(counts) if by == 'signals' else sum(counts)})"
         if by == "confidence":
             label += f", ECE {calibration_error(own['x'], own['accuracy'] / 100, own['n']):.2f}"
         line = LINES[index % len(LINES)]

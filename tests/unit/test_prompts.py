@@ -28,6 +28,9 @@ def test_preference_prompt_lists_every_signal_in_order(templates):
     ugc = strip_markers(templates.preference({"pairs": [], "ugc": [COMMENT]}).user)
     assert ugc.endswith("1. Post: A bad cold.\nComment: Have some soup.\n")
 
+    mixed = strip_markers(templates.preference({"pairs": [PAIR, PAIR], "ugc": [COMMENT]}).user)
+    assert "\n2. Post: Any advice?" in mixed and mixed.endswith("3. Post: A bad cold.\nComment: Have some soup.\n")
+
 
 def test_dimensions_appear_only_for_the_teacher(templates):
     assert "humor; travel" in templates.preference(CASE, ["humor", "travel"]).user

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 from alignxplore import figures, records
-from alignxplore.case_study import case_study, choose_cases, escape
+from alignxplore.case_study import case_study, choose_cases, escape, markdown
 from alignxplore.errors import UserError
 from alignxplore.report import tables
 from alignxplore.report.cases import write_cases
@@ -324,6 +324,19 @@ def test_markdown_finds_nothing_in_a_users_text():
     for line in [*lines, HOSTILE.replace("\u2028", " ").replace("\u2029", " ")]:
         html = MarkdownIt("gfm-like", {"linkify": False}).render(escape(line))
         assert re.fullmatch(r"<p>[^<>]*</p>\n", html), html
+
+
+def test_lines_of_a_users_text_make_no_heading_or_code_together():
+    from markdown_it import MarkdownIt
+
+    asked = dict.fromkeys(("chosen", "rejected", "golden_preference"), "x")
+    text = "title\n===\ntitle\n---\n\n    indented * once\n\ttwice\n> quoted"
+    case = {"benchmark": "b", "case_id": "1", "pairs": [], "ugc": [], "prompt": text, **asked}
+    study = markdown([case], pl.DataFrame(schema=records.PREFERENCE), pl.DataFrame(schema=records.JUDGEMENT), {})
+    html = MarkdownIt("gfm-like", {"linkify": False}).render(study)
+    question = html[html.index("The question") :]
+    assert "<code>" not in question and question.count("<h") == 1, "the heading of the judgements"
+    assert all(line.strip() in question for line in ("===", "---", "indented * once", "twice", "&gt; quoted"))
 
 
 def test_a_study_of_a_case_that_is_not_shown_says_so(tmp_path):

@@ -455,6 +455,24 @@ def test_accuracy_by_length_equals_pandas(scored, tmp_path):
     compared(points("length", [path], preferences=preferences), expected)
 
 
+def test_a_legend_stays_inside_its_figure():
+    methods = [
+        "AlignXplore",
+        "Null (no description)",
+        "Teacher",
+        "A model with a name of many words",
+        "Raw signals",
+        "B",
+    ]
+    rows = [("judge", name, x, "", 200, 60.0, 50.0, 70.0) for name in methods for x in (1.0, 2.0)]
+    figure = figures.accuracy_points(pl.DataFrame(rows, schema=tables.POINTS, orient="row"), "length")
+    figure.draw_without_rendering()
+    extent = figure.legends[0].get_window_extent()
+    assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width and extent.y0 >= 0
+    assert len(figure.legends) == 1 and len(figure.legends[0].get_texts()) == len(methods)
+    assert figure.axes[0].get_window_extent().height > 0.5 * figure.bbox.height
+
+
 @pytest.mark.parametrize("by", sorted(figures.AXES))
 def test_figures_name_judges_methods_and_counts(by, tmp_path):
     rows = [
@@ -480,7 +498,8 @@ def test_figures_name_judges_methods_and_counts(by, tmp_path):
     names = [text.get_text() for text in legend.get_texts()]
     ticks = [text.get_text() for text in places[0].get_yticklabels()]
     assert [name.partition(" (n")[0] for name in names] == ["Ours & <co>", "Plain"]
-    assert "(n = 120)" in names[0] or "dimension 1.0 (n = 40)" in ticks
+    counted = {"dimension": ticks[0], "signals": names[0]}.get(by)
+    assert "(n = 40)" in counted if counted else "(n = 120)" in names[0]
     for name in ("one", "two"):
         figures.save(
             figures.accuracy_points(pl.DataFrame(rows), by), tmp_path / f"{name}.svg", tmp_path / f"{name}.png"
