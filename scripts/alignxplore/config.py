@@ -1,5 +1,6 @@
 """Checks on the configuration: its schema, and what a schema cannot say."""
 
+import csv
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ DERIVED = ("reverse_of", "truncation_of")
 
 def benchmark_origin(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The entry of the benchmark that `name` is made from, or its own where it is made from data."""
+    return config["benchmarks"][_origin(config, name)]
+
+
+def _origin(config: Mapping[str, Any], name: str) -> str:
     entry = config["benchmarks"][name]
-    for key in DERIVED:
-        if key in entry:
-            return config["benchmarks"][entry[key]]
-    return entry
+    return next((entry[key] for key in DERIVED if key in entry), name)
 
 
 def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
@@ -46,7 +48,7 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
                 _known(f"{table}.{name}.judge", entry["judge"], _selecting(config["judges"]))
             for benchmark in entry.get("benchmarks", ()):
                 _known(f"{table}.{name}.benchmarks", benchmark, config["benchmarks"])
-    _check_vpl(config)
+    _check_baselines(config)
     for name, entry in config["judges"].items():
         if entry["kind"] == "jud" and "sampling" not in entry:
             _tells_logprobs(f"judges.{name}", entry["model"], config, "give it sampling, so that it writes its answer")
@@ -95,8 +97,12 @@ def known(key: str, value: str, names: Iterable[str]) -> None:
         raise UserError(f"{key}: no such name {value!r}{hint}")
 
 
-def _check_vpl(config: Mapping[str, Any]) -> None:
+def _check_baselines(config: Mapping[str, Any]) -> None:
     for name, entry in config["methods"].items():
+        if entry["kind"] in ("vpl", "lminductreason"):
+            for benchmark in entry.get("benchmarks", config["benchmarks"]):
+                if benchmark_origin(config, benchmark).get("split", "").endswith("_ugc"):
+                    raise UserError(f"config: methods.{name}.benchmarks: {benchmark!r} has no pairs to infer from")
         if entry["kind"] != "vpl":
             continue
         if "vpl" not in config:
@@ -105,9 +111,6 @@ def _check_vpl(config: Mapping[str, Any]) -> None:
             raise UserError(f"config: methods.{name}: models/trained/{name} is that of training.variants.{name}")
         if config["models"][entry["model"]]["engine"] != "transformers":
             raise UserError(f"config: methods.{name}.model: {entry['model']!r} needs the engine 'transformers'")
-        for benchmark in entry.get("benchmarks", config["benchmarks"]):
-            if benchmark_origin(config, benchmark).get("split", "").endswith("_ugc"):
-                raise UserError(f"config: methods.{name}.benchmarks: {benchmark!r} has no pairs to infer from")
 
 
 def _tells_logprobs(key: str, model: str, config: Mapping[str, Any], advice: str) -> None:
@@ -120,9 +123,19 @@ def _check_results(config: Mapping[str, Any]) -> None:
     if online:
         _known("online.generator", online["generator"], config["models"])
         _known("online.judge", online["judge"], _selecting(config["judges"]))
+        group_of: dict[str, str] = {}
         for group, benchmarks in online["groups"].items():
             for benchmark in benchmarks:
                 _known(f"online.groups.{group}", benchmark, config["benchmarks"])
+                if group_of.setdefault(benchmark, group) != group:
+                    raise UserError(
+                        f"config: online.groups.{group}: {benchmark!r} is in {group_of[benchmark]!r} already, and a"
+                        " group's cases are drawn at random from its own benchmarks"
+                    )
+    for name in [*config["tables"], *config["figures"]]:
+        if name == "case_study" or (name in config["tables"] and name in config["figures"]):
+            raise UserError(f"config: figures.{name}: there is another result of this name; choose one of its own")
+    _check_published(config)
     for name, entry in config["tables"].items():
         key = f"tables.{name}"
         rows = [config["methods"].get(method, {}) for method in entry.get("methods", ())]
@@ -133,17 +146,19 @@ def _check_results(config: Mapping[str, Any]) -> None:
                 raise UserError(f"config: {key}: comparisons of responses need the key 'online'")
             _check_methods(key, entry["methods"], online["groups"].values(), config, describing=True)
         elif entry["kind"] == "accuracy":
-            names = [column["name"] for column in entry["columns"]]
+            columns = {column["name"]: column for column in entry["columns"]}
             for place, column in enumerate(entry["columns"]):
                 _check_judged(f"{key}.columns.{place}", column["judge"], column["benchmarks"], config)
                 _check_methods(key, entry["methods"], [column["benchmarks"]], config)
                 if "change_from" in column:
-                    others = [other for other in names if other != column["name"]]
-                    _known(f"{key}.columns.{place}.change_from", column["change_from"], others)
+                    changed = f"{key}.columns.{place}.change_from"
+                    _known(changed, column["change_from"], [name for name in columns if name != column["name"]])
+                    _check_change(changed, columns[column["change_from"]], column, config)
         elif entry["kind"] == "judges":
             for judge in entry["judges"]:
                 _check_judged(key, judge, entry["benchmarks"], config)
-            _check_methods(key, entry["methods"], [entry["benchmarks"]], config)
+            # The verdicts of one that describes nothing are its own, whoever judges.
+            _check_methods(key, entry["methods"], [entry["benchmarks"]], config, describing=True)
         for benchmark in entry.get("benchmarks", ()):
             _known(f"{key}.benchmarks", benchmark, config["benchmarks"])
     if study := config.get("case_study"):
@@ -151,9 +166,14 @@ def _check_results(config: Mapping[str, Any]) -> None:
         _check_methods("case_study", study["methods"], [[study["benchmark"]]], config, describing=True)
     for name, entry in config["figures"].items():
         key = f"figures.{name}"
+        labels = [config["methods"].get(method, {}).get("label") for method in entry.get("methods", ())]
+        _distinct(f"{key}.methods: label", labels)
         if entry["kind"] == "training":
+            variants = config["training"]["variants"]
             for variant in entry["variants"]:
-                _known(f"{key}.variants", variant, config["training"]["variants"])
+                _known(f"{key}.variants", variant, variants)
+                if variants[variant]["stage"] != "grpo":
+                    raise UserError(f"config: {key}.variants: {variant!r} is no reinforcement learning")
         elif entry["kind"] == "words":
             _known(f"{key}.benchmark", entry["benchmark"], config["benchmarks"])
             _check_methods(key, entry["methods"], [[entry["benchmark"]]], config, describing=True)
@@ -162,14 +182,42 @@ def _check_results(config: Mapping[str, Any]) -> None:
                 _check_judged(key, judge, entry["benchmarks"], config)
                 if entry["by"] == "confidence":
                     _known(f"{key}.judges", judge, _selecting(config["judges"]))
-            _check_methods(key, entry["methods"], [entry["benchmarks"]], config, describing=entry["by"] == "length")
+            _check_methods(key, entry["methods"], [entry["benchmarks"]], config)
+            for method in entry["methods"]:
+                if entry["by"] == "length" and config["methods"][method]["kind"] != "model":
+                    raise UserError(f"config: {key}.methods: {method!r} writes no completion that has a length")
 
 
 def _distinct(key: str, names: Sequence[str | None]) -> None:
-    """That no two rows or columns of a table have one name."""
+    """That no two rows, columns or lines have one name."""
     twice = [name for name in names if name is not None and names.count(name) > 1]
     if twice:
-        raise UserError(f"config: {key} {twice[0]!r} is there twice: rows and columns are told apart by it")
+        raise UserError(f"config: {key} {twice[0]!r} is there twice: they are told apart by it")
+
+
+def _check_published(config: Mapping[str, Any]) -> None:
+    """That names under `paper` are among the published figures."""
+    try:
+        with open(config["published"], encoding="utf-8", newline="") as file:
+            published = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"config: published: {config['published']}: {error.strerror or error}") from None
+    for name, entry in config["methods"].items():
+        if "paper" in entry:
+            _known(f"methods.{name}.paper", entry["paper"], {row["method"] for row in published})
+    for name, entry in config["tables"].items():
+        for place, column in enumerate(entry.get("columns", ())):
+            if "paper" in column:
+                columns = {row["column"] for row in published if row["table"] == name}
+                _known(f"tables.{name}.columns.{place}.paper", column["paper"], columns)
+
+
+def _check_change(key: str, old: Mapping[str, Any], new: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """That two columns of a table show one judge's verdicts on the same cases."""
+    if old["judge"] != new["judge"]:
+        raise UserError(f"config: {key}: {old['name']!r} is judged by {old['judge']!r}, not by {new['judge']!r}")
+    if len({frozenset(_origin(config, name) for name in column["benchmarks"]) for column in (old, new)}) > 1:
+        raise UserError(f"config: {key}: {old['name']!r} has other cases: {', '.join(old['benchmarks'])}")
 
 
 def _check_judged(key: str, judge: str, benchmarks: Iterable[str], config: Mapping[str, Any]) -> None:
