@@ -14,7 +14,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 
 from alignxplore.cli import prefer_own_library, prefer_own_programs
-from alignxplore.config import benchmark_origin, check_config
+from alignxplore.config import benchmark_origin, check_config, check_published
 from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError, check_writable
 from alignxplore.imports import library_modules
@@ -47,6 +47,7 @@ if workflow.is_main_process:
 
 try:
     check_config(config, Path(workflow.basedir) / "config/schema.yaml")
+    check_published(config)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -26,7 +26,7 @@ def _origin(config: Mapping[str, Any], name: str) -> str:
 
 
 def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
-    """Raise a UserError that names the first offending key, if there is one."""
+    """Raise a UserError that names the first offending key, if there is one; no file but models is looked at."""
     check_document(dict(config), schema_file, "config")
     for name, entry in config["benchmarks"].items():
         for key in DERIVED:
@@ -77,6 +77,28 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     for name, entry in config.get("demo", {}).get("models", {}).items():
         if "base" in entry:
             _known(f"demo.models.{name}.base", entry["base"], config["demo"]["models"])
+
+
+def check_published(config: Mapping[str, Any]) -> None:
+    """Raise a UserError that names the first name under `paper` which is none of the published figures, if any is."""
+    path = config["published"]
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            published = csv.DictReader(file)
+            missing = {"table", "method", "column", "percent"} - set(published.fieldnames or ())
+            if missing:
+                raise UserError(f"config: published: {path}: has no column {', '.join(sorted(missing))}")
+            rows = list(published)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"config: published: {path}: {error}") from None
+    for name, entry in config["methods"].items():
+        if "paper" in entry:
+            _known(f"methods.{name}.paper", entry["paper"], {row["method"] for row in rows})
+    for name, entry in config["tables"].items():
+        for place, column in enumerate(entry.get("columns", ())):
+            if "paper" in column:
+                columns = {row["column"] for row in rows if row["table"] == name}
+                _known(f"tables.{name}.columns.{place}.paper", column["paper"], columns)
 
 
 def check_document(document: Any, schema_file: Path, name: str) -> None:
@@ -135,7 +157,6 @@ def _check_results(config: Mapping[str, Any]) -> None:
     for name in [*config["tables"], *config["figures"]]:
         if name == "case_study" or (name in config["tables"] and name in config["figures"]):
             raise UserError(f"config: figures.{name}: there is another result of this name; choose one of its own")
-    _check_published(config)
     for name, entry in config["tables"].items():
         key = f"tables.{name}"
         rows = [config["methods"].get(method, {}) for method in entry.get("methods", ())]
@@ -195,27 +216,8 @@ def _distinct(key: str, names: Sequence[str | None]) -> None:
         raise UserError(f"config: {key} {twice[0]!r} is there twice: they are told apart by it")
 
 
-def _check_published(config: Mapping[str, Any]) -> None:
-    """That names under `paper` are among the published figures."""
-    try:
-        with open(config["published"], encoding="utf-8", newline="") as file:
-            published = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"config: published: {config['published']}: {error.strerror or error}") from None
-    for name, entry in config["methods"].items():
-        if "paper" in entry:
-            _known(f"methods.{name}.paper", entry["paper"], {row["method"] for row in published})
-    for name, entry in config["tables"].items():
-        for place, column in enumerate(entry.get("columns", ())):
-            if "paper" in column:
-                columns = {row["column"] for row in published if row["table"] == name}
-                _known(f"tables.{name}.columns.{place}.paper", column["paper"], columns)
-
-
 def _check_change(key: str, old: Mapping[str, Any], new: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """That two columns of a table show one judge's verdicts on the same cases."""
-    if old["judge"] != new["judge"]:
-        raise UserError(f"config: {key}: {old['name']!r} is judged by {old['judge']!r}, not by {new['judge']!r}")
+    """That two columns of a table are of the same cases."""
     if len({frozenset(_origin(config, name) for name in column["benchmarks"]) for column in (old, new)}) > 1:
         raise UserError(f"config: {key}: {old['name']!r} has other cases: {', '.join(old['benchmarks'])}")
 

@@ -180,7 +180,7 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
         (lambda c: c["methods"]["vpl"].update(reasoning=True), "methods.vpl"),
         (lambda c: c["methods"]["vpl"].pop("model"), "methods.vpl: 'model' is a required property"),
         (
-            lambda c: c["methods"]["vpl"]["benchmarks"].append("alignx_test_ugc"),
+            lambda c: c["methods"]["vpl"].update(benchmarks=["alignx_test_ugc"]),
             "methods.vpl.benchmarks: 'alignx_test_ugc' has no pairs to infer from",
         ),
         (

@@ -73,6 +73,7 @@ def trees(tmp_path_factory, config) -> list[Path]:
             shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, tree / name)
+    shutil.copy2(ROOT / "resources/paper_tables.csv", tree / "resources/other_tables.csv")
     (tree / "base.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", "base.yaml"]
     for job in json.loads(run(tree, *plan)):
