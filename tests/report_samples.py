@@ -1,5 +1,6 @@
 """Records of a small run, with text that would run or break out if it could, for the tests of the report."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -180,7 +181,10 @@ def sample_inputs(directory: Path) -> Inputs:
         "<svg xmlns='http://www.w3.org/2000/svg' width='300' height='200' onload=\"parent.document.title='hit'\">"
         "<script>parent.document.title='hit'</script><rect width='300' height='200' fill='teal'/></svg>"
     )
-    (results / "figure2.csv").write_text("panel,series,x,accuracy\njudge,Null,1,51.5\n")
+    points = [("Null", x, "" if x % 12 == 0 else f"{x * 37 % 100 / 100}") for x in range(24)]
+    points.append((HOSTILE, 24, "-1.5"))
+    with (results / "figure2.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("panel", "series", "x", "accuracy"), *(("judge", *point) for point in points)])
     for name, table in (("alignxplore", metrics(GRPO_METRICS, 0.2)), ("no_rl", metrics(SFT_METRICS, 0.3))):
         path = results / f"training/{name}.parquet"
         path.parent.mkdir(exist_ok=True)

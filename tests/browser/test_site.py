@@ -80,6 +80,17 @@ def visit(browser, site, request):
     visit.context.close()
 
 
+def press(head) -> str | None:
+    """Sort by a column's head; the direction that is told of it afterwards: the table is sorted a moment later."""
+    before = head.get_attribute("aria-sort")
+    head.get_by_role("button").click()
+    if before:
+        expect(head).not_to_have_attribute("aria-sort", before)
+    else:
+        expect(head).to_have_attribute("aria-sort", re.compile("ending$"))
+    return head.get_attribute("aria-sort")
+
+
 def columns_of(page, table: str, column: int) -> list[str]:
     return page.locator(f"{table} tbody tr > :nth-child({column})").all_inner_texts()
 
@@ -116,14 +127,57 @@ def test_tables_sort_by_number_and_back(visit):
     before = columns_of(page, "#table2 table.wide", 1)
     orders = []
     for _ in range(3):
-        head.get_by_role("button").click()
+        press(head)
         values = page.locator("#table2 table.wide tbody tr > :nth-child(2)").evaluate_all(
-            "cells => cells.map(cell => cell.dataset.value ?? null)"
+            "cells => cells.map(cell => cell.dataset.order ?? null)"
         )
         orders.append((head.get_attribute("aria-sort"), values))
     assert orders[0] == ("descending", ["75.5", "60.0", "51.0", None])
     assert orders[1] == ("ascending", ["51.0", "60.0", "75.5", None])
     assert columns_of(page, "#table2 table.wide", 1) == before
+
+
+def points(page):
+    """The 25 points of the figure: 0 and 12 have no accuracy; 24, of hostile text, has the lowest."""
+    page.locator("#figure2 summary").click()
+    return page.locator("#figure2 table")
+
+
+def test_what_is_missing_stands_last_in_either_direction(visit):
+    page = visit.open("index")
+    table = points(page)
+    head = table.locator("thead th").nth(3)
+    seen = []
+    for direction in ("descending", "ascending", None):
+        assert press(head) == direction
+        assert table.locator("th[aria-sort]").count() == (direction is not None)
+        seen.append(columns_of(page, "#figure2 table", 4))
+    figures = sorted([x * 37 % 100 / 100 for x in range(24) if x % 12] + [-1.5])
+    assert [[float(text) for text in texts[:23]] for texts in seen[:2]] == [figures[::-1], figures]
+    assert seen[0][23:] == seen[1][23:] == ["", ""]
+    assert columns_of(page, "#figure2 table", 3) == [str(x) for x in range(25)]
+    last = table.locator("tbody tr:last-child > :nth-child(2)")
+    for direction, name in (("ascending", "Null"), ("descending", HOSTILE)):
+        assert press(table.locator("thead th").nth(1)) == direction
+        assert last.text_content() == name
+
+
+def test_long_tables_are_searched_and_short_ones_have_no_box(visit):
+    page = visit.open("index")
+    table = points(page)
+    assert page.get_by_role("searchbox").count() == page.locator("#figure2 input").count() == 1
+    search, status = page.get_by_label("Search"), page.locator("#figure2 [role=status]")
+    expect(status).to_have_text("25 rows")
+    search.fill("<SCRIPT> alert(1) title='hit'")
+    expect(status).to_have_text("0 of 25 rows")
+    expect(table.locator("tbody")).to_have_text("No row has all of these words.")
+    search.fill("<SCRIPT> judge title='hit'")
+    expect(status).to_have_text("1 of 25 rows")
+    assert table.locator("tbody td").nth(1).text_content() == HOSTILE
+    search.fill("")
+    expect(table.locator("tbody tr")).to_have_count(25)
+    page.emulate_media(media="print")
+    expect(search).to_be_hidden()
 
 
 def test_filters_narrow_the_list_to_the_cases_that_they_name(visit):
@@ -234,8 +288,10 @@ def test_everything_works_by_keyboard(visit):
     button = page.locator("#table1 thead button").nth(1)
     button.focus()
     assert button.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
-    page.keyboard.press("Enter")
-    assert columns_of(page, "#table1 table", 2) == ["1000", "90"]
+    for key, first in (("Enter", "1000"), ("Space", "90"), ("Enter", "90"), ("Space", "1000")):
+        page.keyboard.press(key)
+        expect(page.locator("#table1 tbody tr:first-child > :nth-child(2)")).to_have_text(first)
+    expect(button).to_be_focused()
     page = visit.open("cases")
     page.locator("#list a").first.focus()
     page.keyboard.press("ArrowDown")

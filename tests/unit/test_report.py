@@ -89,6 +89,29 @@ def test_pages_escape_all_text_and_ask_for_nothing_from_elsewhere(site):
         assert len(targets) > 5 and all((site / target).is_file() for target in targets)
 
 
+def test_datatables_become_one_script_with_its_licences(site):
+    text = (site / "assets/datatables.js").read_text(encoding="utf-8")
+    assert "Permission is hereby granted" in text and "DataTables 2." in text and "SpryMedia" in text
+    assert text.count("window.DataTable=") == 1 and not re.search(r"\bexport\s*\{", text)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [(None, "No such file.*dt_bundle.js.*install"), ("var a;export{a as b};", "dt_bundle.js: no module.*install")],
+)
+def test_another_itables_is_named(inputs, tmp_path, monkeypatch, module, message):
+    information = tmp_path / "other/itables-9.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: itables\nVersion: 9.0\n")
+    if module:
+        bundle = tmp_path / "other/itables/html/dt_bundle.js"
+        bundle.parent.mkdir(parents=True)
+        bundle.write_text(module)
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    with pytest.raises(UserError, match=message):
+        write_site(RESOURCES, tmp_path / "site", inputs)
+
+
 class Tags(HTMLParser):
     """The values of each attribute of a page."""
 

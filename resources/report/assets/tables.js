@@ -1,59 +1,49 @@
-// Tables that sort by a click on a column's head, and records that open when a link leads to them.
+// Tables that DataTables sorts and, where they are long, searches.
 "use strict";
 (() => {
-  const value = (row, column) => {
-    const cell = row.cells[column];
-    if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
+  const LONG = 20; // rows
+  const value = (cell) => {
+    if (cell.dataset.order !== undefined) return Number(cell.dataset.order);
     const text = cell.textContent.trim();
     return text === "" || text === "–" ? null : text;
   };
-  const compare = (a, b) => {
-    if (typeof a === "number" && typeof b === "number") return a - b;
-    return String(a).localeCompare(String(b), "en", { numeric: true });
+  // What is missing stands last in either direction.
+  const ordered = (sign) => (a, b) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+    return sign * String(a).localeCompare(String(b), "en", { numeric: true });
   };
+  DataTable.ext.errMode = "throw";
+  DataTable.ext.order.cell = (settings, column) => settings.api.column(column, { order: "index" }).nodes().toArray().map(value);
+  DataTable.type("cell", {
+    order: { asc: ordered(1), desc: ordered(-1) },
+    // A row with this end of a line in it would never be found.
+    search: (html) => DataTable.util.stripHtml(html).replaceAll("\u2029", " "),
+  });
 
   for (const table of document.querySelectorAll("table.sortable")) {
-    const body = table.tBodies[0];
-    const original = [...body.rows];
-    const heads = [...table.tHead.rows[0].cells];
-    heads.forEach((head, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
-      // Figures are looked at from the highest down; names from the first on.
-      const numeric = original.some((row) => row.cells[column].dataset.value !== undefined);
-      const cycle = numeric ? ["descending", "ascending", "none"] : ["ascending", "descending", "none"];
-      button.addEventListener("click", () => {
-        const now = head.getAttribute("aria-sort") || "none";
-        const next = cycle[(cycle.indexOf(now) + 1) % 3];
-        for (const other of heads) other.removeAttribute("aria-sort");
-        let rows = original;
-        if (next !== "none") {
-          head.setAttribute("aria-sort", next);
-          const sign = next === "ascending" ? 1 : -1;
-          rows = original.toSorted((a, b) => {
-            const [x, y] = [value(a, column), value(b, column)];
-            if (x === null || y === null) return (x === null) - (y === null);
-            return sign * compare(x, y);
-          });
-        }
-        body.append(...rows);
-      });
+    const long = table.tBodies[0].rows.length > LONG;
+    new DataTable(table, {
+      autoWidth: false,
+      columnDefs: [
+        { targets: "_all", type: "cell", orderDataType: "cell" },
+        // Figures are looked at from the highest down; names from the first on.
+        { targets: "number", orderSequence: ["desc", "asc", ""] },
+      ],
+      columnTitleTag: "button",
+      language: {
+        search: "Search",
+        info: "_TOTAL_",
+        infoEmpty: "0",
+        infoFiltered: "of _MAX_",
+        infoPostFix: " rows",
+        zeroRecords: "No row has all of these words.",
+      },
+      layout: { topStart: long ? ["search", "info"] : null, topEnd: null, bottomStart: null, bottomEnd: null },
+      order: [],
+      orderClasses: false,
+      ordering: { indicators: false },
+      paging: false,
     });
   }
-
-  const open = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (target instanceof HTMLDetailsElement) {
-      target.open = true;
-      target.scrollIntoView();
-    }
-  };
-  addEventListener("hashchange", open);
-  open();
-  // What is folded on the screen is wanted on paper.
-  addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("section > details:not(.record)")) details.open = true;
-  });
 })();

@@ -2,9 +2,11 @@
 
 import datetime
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from alignxplore.report.scripts import write_call
 
 NO_METRICS = ("step", "epoch")
 LAST_STEPS = 10
+EXPORTS = re.compile(r"export\{(?:[^{}]*,)?([\w$]+) as default(?:,[^{}]*)?\};")
+INSTALL = "install the itables of requirements/run.txt"
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,12 @@ class Inputs:
 def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
     """Write the site to `directory`; `resources` holds its templates (pages/) and its own CSS and JavaScript (assets/).
 
-    Raises UserError, naming the file, where an input or a template cannot be read.
+    Raises UserError, naming the file, where an input, a template or DataTables cannot be read.
     """
     data = directory / "data"
     data.mkdir(parents=True)
     shutil.copytree(resources / "assets", directory / "assets")
+    _write_datatables(directory / "assets/datatables.js")
     provenance = Provenance.read(inputs.provenance)
     shutil.copy(inputs.provenance, data)
     numbers = write_cases(inputs.sources, data)
@@ -101,6 +106,21 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
         paths={"funnel": str(inputs.funnel), "splits": str(inputs.splits), "rejects": str(inputs.rejects)},
     )
     pages.write("provenance", groups=list(provenance.groups()))
+
+
+def _write_datatables(path: Path) -> None:
+    """DataTables as itables packs it, its module made a script: a page that is opened from disk may load no module."""
+    try:
+        itables = distribution("itables")
+        bundle = Path(str(itables.locate_file("itables/html/dt_bundle.js")))
+        module = bundle.read_text(encoding="utf-8")
+    except (PackageNotFoundError, OSError) as error:
+        raise UserError(f"no DataTables ({error}): {INSTALL}") from error
+    code, exports = EXPORTS.subn(r"window.DataTable=\1;", module)
+    licence = itables.read_text("licenses/LICENSE")
+    if exports != 1 or licence is None:
+        raise UserError(f"{bundle}: no module of DataTables with its licence: {INSTALL}")
+    path.write_text(f'/*! itables\n{licence}*/\n(()=>{{"use strict";{code}}})();\n', encoding="utf-8")
 
 
 def _copied(path: Path, directory: Path) -> Path:

@@ -40,6 +40,10 @@ class Table:
     columns: Sequence[str] = ()
     wide: Mapping[str, Mapping[str, Figure]] | None = None
 
+    def numeric(self, column: int) -> bool:
+        """Whether any row has a number in the column with this place."""
+        return any(is_number(row[column]) for row in self.rows)
+
 
 def read_table(path: str | Path) -> Table:
     """Raises UserError, naming file, row and field, where the file is no CSV or a figure is no number."""

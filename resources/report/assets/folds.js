@@ -1,0 +1,16 @@
+// Records that open when a link leads to them, and what is folded on the screen but wanted on paper.
+"use strict";
+(() => {
+  const open = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target instanceof HTMLDetailsElement) {
+      target.open = true;
+      target.scrollIntoView();
+    }
+  };
+  addEventListener("hashchange", open);
+  open();
+  addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("section > details:not(.record)")) details.open = true;
+  });
+})();
