@@ -28,7 +28,7 @@ tables: $(VENV)/run.done
 	$(BIN)/snakemake --cores $(CORES)
 
 plan: $(VENV)/run.done
-	@$(BIN)/python -m alignxplore plan $(if $(CONFIG),--configfile $(CONFIG))
+	@$(BIN)/python -m alignxplore plan $(if $(CONFIG),--configfile "$(CONFIG)")
 
 test: $(VENV)/test.done
 	@echo "Running the tests."

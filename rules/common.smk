@@ -5,6 +5,12 @@ import sys
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
+# As inputs name it: alike in all trees that link to the workflow's directories, and relative, so that a tree can be moved.
+SCRIPTS_HERE = (
+    "scripts"
+    if os.path.realpath("scripts") == os.path.realpath(SCRIPTS)
+    else os.path.relpath(SCRIPTS)
+)
 MEM_MB_PER_GPU = 64000
 sys.path.insert(0, str(SCRIPTS))
 
@@ -14,7 +20,12 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 
 from alignxplore.cli import prefer_own_library, prefer_own_programs
-from alignxplore.config import benchmark_origin, check_config, check_published
+from alignxplore.config import (
+    benchmark_origin,
+    check_config,
+    check_published,
+    ordered,
+)
 from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError, check_writable
 from alignxplore.imports import library_modules
@@ -48,6 +59,7 @@ if workflow.is_main_process:
 try:
     check_config(config, Path(workflow.basedir) / "config/schema.yaml")
     check_published(config)
+    config.update(ordered(config))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -69,8 +81,11 @@ def library(*scripts, models=None):
         engines = frozenset(config["models"][name]["engine"] for name in models)
     paths = [SCRIPTS / script for script in scripts]
     found = frozenset().union(*(library_modules(path, engines) for path in paths))
-    # Relative, so that a tree can be moved; local, since they come with the workflow wherever its files are kept.
-    return [local(os.path.relpath(path)) for path in sorted(found.union(paths))]
+    # Local, since they come with the workflow wherever its files are kept.
+    return [
+        local(f"{SCRIPTS_HERE}/{path.relative_to(SCRIPTS)}")
+        for path in sorted(found.union(paths))
+    ]
 
 
 def prompt_files(*names):

@@ -1,4 +1,4 @@
-"""Print the jobs of the workflow as JSON, in the order of their dependencies, with what each would run for.
+"""Print as JSON the jobs of the workflow, in the order of their dependencies, with what each would run for.
 
 A program of its own because it needs Snakemake, which the library does not.
 """
@@ -15,8 +15,8 @@ from snakemake.settings.types import Quietness, RerunTrigger
 ROOT = Path(__file__).parents[1]
 
 
-def jobs(configfiles, targets=()):
-    """A dictionary for each job: rule, wildcards, params, input, output, threads, resources and `reason`.
+def plan(configfiles, targets=()):
+    """`journal`, the configuration's, and `jobs`: of each its rule, wildcards, params, files, resources and `reason`.
 
     The reason is empty where nothing is to be done. Settings of profiles/default are those of a run.
     """
@@ -38,9 +38,10 @@ def jobs(configfiles, targets=()):
         workflow._prepare_dag(forceall=False, ignore_incomplete=False, lock_warn_only=True)
         workflow._build_dag()
         dag, planned = workflow.dag, set(workflow.dag.needrun_jobs())
-        return [
+        jobs = [
             _described(job, dag.reason(job) if job in planned else None) for level in dag.toposorted() for job in level
         ]
+        return {"journal": workflow.globals["config"]["journal"], "jobs": jobs}
 
 
 def _described(job, reason):
@@ -62,7 +63,7 @@ def main():
     parser.add_argument("--configfile", nargs="*", default=[])
     parser.add_argument("targets", nargs="*")
     arguments = parser.parse_args()
-    json.dump(jobs(arguments.configfile, arguments.targets), sys.stdout, default=str)
+    json.dump(plan(arguments.configfile, arguments.targets), sys.stdout, default=str)
 
 
 if __name__ == "__main__":

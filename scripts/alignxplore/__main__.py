@@ -46,8 +46,8 @@ def verify(arguments: argparse.Namespace) -> None:
 
 def plan_run(arguments: argparse.Namespace) -> None:
     """Print what a run would do and why, and what it would cost as far as earlier runs tell; nothing is run."""
-    jobs = plan.workflow_jobs(arguments.configfile, arguments.targets)
-    print(plan.describe(plan.estimate(jobs, arguments.journal), len(jobs)))
+    jobs, journal = plan.workflow_jobs(arguments.configfile, arguments.targets)
+    print(plan.describe(plan.estimate(jobs, journal), len(jobs)))
 
 
 def infer(arguments: argparse.Namespace) -> None:
@@ -149,7 +149,6 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=verify)
     command = commands.add_parser("plan", help=plan_run.__doc__, description=plan_run.__doc__)
     command.add_argument("--configfile", metavar="FILE", help="the configuration; config/config.yaml without")
-    command.add_argument("--journal", default="journal", help="the config's `journal` (default: %(default)s)")
     command.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules to make; everything without")
     command.set_defaults(run=plan_run)
     return result

@@ -14,6 +14,17 @@ from alignxplore.errors import UserError
 DERIVED = ("reverse_of", "truncation_of")
 """Keys under which a benchmark names the one that it is made from."""
 
+SEQUENCES = ("benchmarks", "figures", "gguf", "groups", "judges", "methods", "models", "psoups", "splits", "tables")
+"""Keys of mappings whose order is shown or means something."""
+
+
+def ordered(value: Any, key: str = "") -> Any:
+    """A configuration in which equal settings stand in equal order, as whoever compares them in print needs it."""
+    if isinstance(value, Mapping):
+        names = value if key in SEQUENCES else sorted(value, key=str)
+        return {name: ordered(value[name], name) for name in names}
+    return [ordered(item) for item in value] if isinstance(value, list) else value
+
 
 def benchmark_origin(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The entry of the benchmark that `name` is made from, or its own where it is made from data."""

@@ -75,14 +75,15 @@ class _State:
     fresh: set[str] = field(default_factory=set)
 
 
-def workflow_jobs(configfile: str | None, targets: Sequence[str]) -> list[Job]:
-    """All jobs of the workflow; UserError with what Snakemake says where it cannot plan."""
+def workflow_jobs(configfile: str | None, targets: Sequence[str]) -> tuple[list[Job], str]:
+    """All jobs of the workflow, and its journal; UserError with what Snakemake says where it cannot plan."""
     command = [sys.executable, str(PROGRAM), *(["--configfile", configfile] if configfile else []), "--", *targets]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith(("Traceback", " "))]
         raise UserError("the workflow cannot be planned: " + "\n".join(lines[-4:]))
-    return json.loads(done.stdout)
+    planned = json.loads(done.stdout)
+    return planned["jobs"], planned["journal"]
 
 
 def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
@@ -102,6 +103,8 @@ def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
         path = sidecar(job["output"][0])
         record = read(path) if path.is_file() else None
         own, answers = _causes(job, record, planned)
+        if not own and not planned.intersection(job["input"]):
+            own = [job["reason"]]  # something that records do not tell, in Snakemake's words
         found.append(_expect(job, record, own, answers, rates, state))
     return found
 

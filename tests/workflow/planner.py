@@ -23,7 +23,7 @@ def answer(request):
     """Planned jobs' reasons by name; all jobs' inputs, and the names of the jobs that use their outputs."""
     if "config" in request:
         Path("changed.yaml").write_text(yaml.safe_dump(request["config"], sort_keys=False))
-    jobs = plan_jobs.jobs(["changed.yaml" if "config" in request else "base.yaml"])
+    jobs = plan_jobs.plan(["changed.yaml" if "config" in request else "base.yaml"])["jobs"]
     makers = {output: name(job) for job in jobs for output in job["output"]}
     users = {name(job): [] for job in jobs}
     for job in jobs:

@@ -243,7 +243,7 @@ def test_the_plan_knows_what_a_killed_job_has_left_half_done(tree):
 
     def reasons() -> list[str]:
         done = subprocess.run(plan, cwd=tree, capture_output=True, text=True, check=True)
-        return [job["rule"] for job in json.loads(done.stdout) if job["reason"]]
+        return [job["rule"] for job in json.loads(done.stdout)["jobs"] if job["reason"]]
 
     assert reasons() == []
     marker = tree / ".snakemake/incomplete" / urlsafe_b64encode(target.encode()).decode()

@@ -76,7 +76,7 @@ def trees(tmp_path_factory, config) -> list[Path]:
     shutil.copy2(ROOT / "resources/paper_tables.csv", tree / "resources/other_tables.csv")
     (tree / "base.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", "base.yaml"]
-    for job in json.loads(run(tree, *plan)):
+    for job in json.loads(run(tree, *plan))["jobs"]:
         for output in set(job["output"]) - set(job["temporary"]):
             path = tree / output
             if path.suffix:
