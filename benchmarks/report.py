@@ -119,6 +119,7 @@ def write_records(directory: Path, count: int) -> None:
                             correct=p > 0.5,
                             position_flip=pl.lit(False),
                             unparsed=pl.lit(0),
+                            format_ok=pl.lit(True),
                         )
                     )
     pl.DataFrame(schema=records.REJECT).write_parquet(directory / "rejects.parquet")

@@ -102,6 +102,7 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
                     "correct": correct(method, judge, number),
                     "position_flip": number == 1,
                     "unparsed": 0,
+                    "format_ok": None if method == "vpl" else True,
                 }
                 for benchmark, number in keys
                 if judge == "judge" or benchmark == "alignx_test"

@@ -15,13 +15,14 @@ def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences:
 
 
 def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:
-    """JUDGEMENT rows under the judge's name `name`, of `judged` rows with case_id, benchmark and method.
+    """JUDGEMENT rows under the judge's name `name`, of `judged` rows with case_id, benchmark, method and
+    format_ok.
 
     `probabilities` (rows, 2) are those of the chosen response, shown first and second; NaN where it is unknown.
     """
     unparsed = np.isnan(probabilities)
     known = np.where(unparsed, 0.5, probabilities)
-    return judged.select("case_id", "benchmark", "method").with_columns(
+    return judged.select("case_id", "benchmark", "method", "format_ok").with_columns(
         judge=pl.lit(name),
         p_chosen_ab=pl.Series(known[:, 0], dtype=pl.Float64),
         p_chosen_ba=pl.Series(known[:, 1], dtype=pl.Float64),

@@ -62,6 +62,12 @@ def test_accuracies(run):
                 row = table.loc[labels[method], column["name"]]
                 assert row["n"] == len(frame) and row["percent"] == close(100 * frame.correct.mean())
                 assert row["position_flip"] == close(100 * frame.position_flip.mean())
+                said = pd.read_parquet(tree / f"results/preferences/{method}.parquet") if method != "vpl" else None
+                if said is None or not said.completion_tokens.any():
+                    assert np.isnan(row["in_format"])
+                else:
+                    said = said[said.benchmark.isin(column["benchmarks"])]
+                    assert row["in_format"] == close(100 * said.format_ok.astype(bool).mean())
                 if method == best:
                     assert row["mark"] == "best"
                 elif (own[best].correct != frame.correct).any():

@@ -40,6 +40,7 @@ def judgements(tmp_path):
                     "p_chosen_ab": 0.5,
                     "p_chosen_ba": 0.5,
                     "unparsed": int(rng.integers(3)),
+                    "format_ok": None if method == "gold" else bool(rng.random() < 0.6),
                     "correct": bool(rng.random() < skill[method]),
                     "position_flip": bool(rng.random() < 0.3),
                 }
@@ -84,6 +85,10 @@ def test_accuracy_equals_pandas(judgements):
         own = own[own.benchmark.isin(column["benchmarks"])]
         assert row["position_flip"] == pytest.approx(100 * own.position_flip.mean(), abs=0.0051)
         assert row["unparsed"] == pytest.approx(50 * own.unparsed.mean(), abs=0.0051)
+        if method["name"] == "gold":
+            assert row["in_format"] is None
+        else:
+            assert row["in_format"] == pytest.approx(100 * own.format_ok.astype(float).mean(), abs=0.0051)
         if method["name"] == "ours":
             assert (row["mark"], row["p_value"]) == ("best", None)
         else:
