@@ -106,7 +106,8 @@ rule table_win_rates:
         table="{table}",
         title=table_title,
         note="Percent of cases won, ties counting half, with 95% bootstrap intervals over cases; * significantly "
-        "above 50% (t-test, p < 0.05). The CSV also counts ties and cases in which the judge's two orders disagree.",
+        "above 50% (t-test, p < 0.05). The CSV also counts ties, cases in which the judge's two orders disagree, "
+        "and orders in which it selected nothing.",
         methods=table_methods,
         columns=win_rate_columns,
         resamples=config["resamples"],

@@ -123,7 +123,16 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
     wins = rows_of(
         "results/wins/backbone/alignxplore.parquet",
         records.WIN,
-        [{**win, "method_a": "backbone", "method_b": "alignxplore", "outcome": "b"}],
+        [
+            {
+                **win,
+                "method_a": "backbone",
+                "method_b": "alignxplore",
+                "outcome": "b",
+                "position_flip": False,
+                "unparsed": 0,
+            }
+        ],
     )
     return Sources(cases, preferences, judgements, labels, {1: "Gender", 2: "Humour"}, responses, [wins])
 

@@ -118,8 +118,11 @@ WIN = pl.Schema(
         "p_a_ab": pl.Float64(),
         "p_a_ba": pl.Float64(),
         "outcome": pl.String(),
+        "position_flip": pl.Boolean(),
+        "unparsed": pl.Int8(),
     }
 )
+"""`position_flip` and `unparsed` as in JUDGEMENT; equal responses flip with no position."""
 REJECT = pl.Schema({"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()})
 """`line` is a line of JSON lines, or a record's number in an array or Parquet file, from 1."""
 

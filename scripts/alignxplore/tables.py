@@ -51,9 +51,13 @@ ACCURACY_CELLS = pl.Schema(
 )
 """Columns of an accuracy CSV: also the p-value of McNemar's exact test against the column's best, adjusted over the
 column by Holm's method; the percentages of cases in which the judge's two orders disagree, and of orders in which a
-judge that writes selected nothing; that of the method's completions in format, null where it writes none; and the change, in points, from the column that `change_from` names."""
-WIN_RATE_CELLS = pl.Schema({**CELLS, "ties": pl.Float64(), "disagreements": pl.Float64()})
-"""Columns of a win-rate CSV: also the percentages of ties, and of cases in which the judge's two orders disagree."""
+judge that writes selected nothing; that of the method's completions in format, null where it writes none; and the
+change, in points, from the column that `change_from` names."""
+WIN_RATE_CELLS = pl.Schema(
+    {**CELLS, "ties": pl.Float64(), "disagreements": pl.Float64(), "unparsed": pl.Float64()},
+)
+"""Columns of a win-rate CSV: also the percentages of ties, of cases in which the judge's two orders disagree, and of
+orders in which a judge that writes selected nothing."""
 STRENGTHS = pl.Schema(
     {
         "method": pl.String(),

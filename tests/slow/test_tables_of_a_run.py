@@ -84,7 +84,7 @@ def test_win_rates(run):
     tree, config = run
     for name, entry in tables_of(config, "win_rates").items():
         table = pd.read_csv(tree / f"results/{name}.csv").set_index(["method", "column"])
-        groups = config["online"]["groups"]
+        groups, key = config["online"]["groups"], ["benchmark", "case_id"]
         assert len(table) == len(groups) * len(entry["methods"]) * (len(entry["methods"]) - 1)
         for first, second in combinations(entry["methods"], 2):
             wins = pd.read_parquet(tree / f"results/wins/{first}/{second}.parquet")
@@ -96,8 +96,11 @@ def test_win_rates(run):
                     row = table.loc[labels[me], f"{group}, against {labels[other]}"]
                     assert row["n"] == len(own) and row["percent"] == close(100 * share)
                     assert row["ties"] == close(100 * (own.outcome == "tie").mean())
-                    disagree = (own.p_a_ab > 0.5) != (own.p_a_ba > 0.5)
-                    assert row["disagreements"] == close(100 * disagree.mean())
+                    # The default's judges write nothing: all is known, and differing responses alone can disagree.
+                    texts = [pd.read_parquet(tree / f"results/responses/{m}.parquet") for m in (first, second)]
+                    both = own.merge(texts[0], on=key).merge(texts[1], on=key)
+                    disagree = ((both.p_a_ab > 0.5) != (both.p_a_ba > 0.5)) & (both.response_x != both.response_y)
+                    assert row["disagreements"] == close(100 * disagree.mean()) and row["unparsed"] == 0
 
 
 def test_judges(run):

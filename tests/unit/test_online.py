@@ -2,6 +2,7 @@
 
 import numpy as np
 import polars as pl
+from alignxplore import records, tables
 from alignxplore.engines.base import Completion, Sampling
 from alignxplore.judging import Judge
 from alignxplore.online import compare, draw_cases, respond
@@ -56,6 +57,38 @@ def test_position_decides_nothing_and_equal_responses_tie():
     mirrored = compare(Judge("jud", LongerWins(), TEMPLATES), "judge", cases(), second, first)
     assert mirrored["outcome"].to_list()[:3] == ["b", "a", "tie"]
     assert wins["p_a_ab"].to_list() != wins["p_a_ba"].to_list()
+
+
+class Undecided:
+    """A judge that writes: it selects "first" wherever it stands, nothing where "mute" is shown first, else what is."""
+
+    def generate(self, prompts, sampling):
+        texts = []
+        for prompt in prompts:
+            shown = [prompt.user.split(f"Response {name}: ")[1].split("\n")[0] for name in "AB"]
+            texts.append("" if "mute" in shown[0] else f"Response {'B' if 'first' in shown[1] else 'A'}.")
+        return [Completion(text, "stop", 1, 1) for text in texts]
+
+
+def test_orders_disagree_about_differing_responses_that_were_both_selected_from(tmp_path):
+    first = responses("x", ["first", "left", "same", "mute", "other", "first"])
+    second = responses("y", ["second", "right", "same", "other", "mute", "second"])
+    judge = Judge("jud", Undecided(), TEMPLATES, Sampling(0.6, 0.95, 0, 8, 1))
+    wins = compare(judge, "judge", cases(), first, second)
+    assert wins["outcome"].to_list() == ["a", "tie", "tie", "b", "a", "a"]
+    assert wins["position_flip"].to_list() == [False, True, False, False, False, False]
+    assert wins["unparsed"].to_list() == [0, 0, 0, 1, 1, 0]
+    path = tmp_path / "wins.parquet"
+    records.write(wins, path, records.WIN)
+    relations = {
+        "methods": tables.methods_relation([{"name": name, "label": name} for name in "xy"]),
+        "columns": tables.columns_relation([{"name": "all", "benchmarks": ["a"]}]),
+        "paper": tables.paper_relation("resources/paper_tables.csv", "table3"),
+    }
+    found = tables.query("scripts/sql/win_rates.sql", {"wins": [str(path)]}, relations)
+    for row in tables.win_rate_cells(found, 50, 1).to_dicts():
+        # One of six cases, two of twelve orders.
+        assert (row["disagreements"], row["unparsed"]) == (16.67, 16.67)
 
 
 class Echo:

@@ -127,6 +127,8 @@ def test_win_rates_mirror_each_other(tmp_path):
             "p_a_ab": 0.5,
             "p_a_ba": 0.5,
             "outcome": outcome,
+            "position_flip": False,
+            "unparsed": 0,
         }
         for index, outcome in enumerate(outcomes)
     ]
@@ -248,6 +250,8 @@ def wins_of_three(tmp_path):
                 "p_a_ab": rng.random(),
                 "p_a_ba": rng.random(),
                 "outcome": "tie" if rng.random() < 0.1 else "a" if rng.random() < odds else "b",
+                "position_flip": bool(rng.random() < 0.2),
+                "unparsed": int(rng.integers(3)),
             }
             for index in rng.permutation(60)
         ]
@@ -280,8 +284,8 @@ def test_every_pair_is_counted_and_strengths_rank_the_methods(tmp_path):
             assert cell["n"] == len(pair)
             assert cell["percent"] == pytest.approx(100 * won.mean(), abs=0.0051)
             assert cell["ties"] == pytest.approx(100 * (pair.outcome == "tie").mean(), abs=0.0051)
-            disagree = (pair.p_a_ab > 0.5) != (pair.p_a_ba > 0.5)
-            assert cell["disagreements"] == pytest.approx(100 * disagree.mean(), abs=0.0051)
+            assert cell["disagreements"] == pytest.approx(100 * pair.position_flip.mean(), abs=0.0051)
+            assert cell["unparsed"] == pytest.approx(50 * pair.unparsed.mean(), abs=0.0051)
     strengths = tables.strength_rows(found, 400, 1)
     for entry in entries:
         own = strengths.filter(pl.col("column") == entry["name"])
