@@ -193,8 +193,8 @@ def accuracy_cells(
     """ACCURACY_CELLS of an accuracy table. `p_value` compares a method with the best of its column by a paired t-test.
 
     The best is sought among methods that are not for reference (golden preference, large models), as in the
-    paper's Table 2; `mark` is "*" where that best is significantly better, "best" on the best itself. `changes` maps
-    columns to those from which a change is counted, over the same cases.
+    paper's Table 2; `mark` is "*" where that best is significantly better, "best" on it and on others that are as good,
+    of which the first is compared with. `changes` maps columns to those from which a change is counted, over the same cases.
     """
     rows = found.to_dicts()
     best: dict[str, dict[str, Any]] = {}
@@ -207,14 +207,15 @@ def accuracy_cells(
     for row in rows:
         leader = best.get(row["column"])
         p_value, mcnemar, mark = None, None, None
-        if leader is row:
+        if leader is not None and not row["reference"] and row["percent"] == leader["percent"]:
             mark = "best"
-        elif leader is not None:
+        if leader is not None and leader is not row:
             if leader["cases"] != row["cases"]:
                 raise UserError(f"{row['method']} and {leader['method']} were judged on other cases: {row['column']}")
             p_value = paired_t_test(leader["outcomes"], row["outcomes"])
             mcnemar = mcnemar_test(leader["outcomes"], row["outcomes"])
-            mark = "*" if p_value < SIGNIFICANT and leader["percent"] > row["percent"] else None
+            if p_value < SIGNIFICANT and leader["percent"] > row["percent"]:
+                mark = "*"
         change: dict[str, float | None] = {"change": None, "change_low": None, "change_high": None}
         if changes and row["column"] in changes:
             change = _change(by_place[row["method"], changes[row["column"]]], row, resamples, seed)

@@ -105,6 +105,29 @@ def test_accuracy_equals_pandas(judgements):
     assert published == {"Plain": 50.33, "Ours": 65.33, "Gold": None}
 
 
+def test_equal_bests_are_all_marked():
+    outcomes = {"a": [1, 0, 1, 0, 0, 0], "b": [1, 1, 1, 1, 0, 0], "c": [0, 0, 1, 1, 1, 1], "gold": [1, 1, 1, 1, 0, 0]}
+    rows = [
+        {
+            "method": method,
+            "column": "one",
+            "cases": [f"b {i}" for i in range(6)],
+            "outcomes": [float(value) for value in own],
+            "n": 6,
+            "percent": 100 * sum(own) / 6,
+            "reference": method == "gold",
+            **dict.fromkeys(("position_flip", "unparsed", "in_format", "paper")),
+        }
+        for method, own in outcomes.items()
+    ]
+    cells = {cell["method"]: cell for cell in tables.accuracy_cells(pl.DataFrame(rows), 50, 1).to_dicts()}
+    assert [cells[method]["mark"] for method in outcomes] == [None, "best", "best", None]
+    assert [cells[method]["p_value"] is None for method in outcomes] == [False, True, False, False]
+    assert cells["c"]["p_value"] == 1.0
+    # Three hypotheses: b beats a in two cases and never loses, 2 / 4; adjusted, threefold, and no more than 1.
+    assert [cells[method]["mcnemar_holm"] for method in outcomes] == [1.0, None, 1.0, 1.0]
+
+
 def test_methods_judged_on_other_cases_are_refused(judgements, tmp_path):
     short = tmp_path / "short.parquet"
     plain = next(path for path in judgements if path.endswith("jud-plain.parquet"))
