@@ -69,6 +69,7 @@ rule table_accuracy:
         "method that is not for reference (paired t-test, p < 0.05).",
         methods=table_methods,
         columns=lambda wildcards: config["tables"][wildcards.table]["columns"],
+        origins=table_origins,
         resamples=config["resamples"],
         seed=config["seed"],
     message:

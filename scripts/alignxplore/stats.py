@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 
-def bootstrap_interval(values: Sequence[float], resamples: int, seed: int) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike, resamples: int, seed: int) -> tuple[float, float]:
     """The 95% percentile bootstrap interval of the mean, over cases."""
     sample = np.asarray(values, float)
     if sample.min() == sample.max():

@@ -188,13 +188,18 @@ def compare_methods(
 
 
 def accuracy_cells(
-    found: pl.DataFrame, resamples: int, seed: int, changes: Mapping[str, str] | None = None
+    found: pl.DataFrame,
+    resamples: int,
+    seed: int,
+    changes: Mapping[str, str] | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
     """ACCURACY_CELLS of an accuracy table. `p_value` compares a method with the best of its column by a paired t-test.
 
     The best is sought among methods that are not for reference (golden preference, large models), as in the
     paper's Table 2; `mark` is "*" where that best is significantly better, "best" on it and on others that are as good,
-    of which the first is compared with. `changes` maps columns to those from which a change is counted, over the same cases.
+    of which the first is compared with. `changes` maps columns to those from which a change is counted, over the same cases: those with one id in benchmarks of one origin, which for a benchmark
+    that `origins` does not name is itself.
     """
     rows = found.to_dicts()
     best: dict[str, dict[str, Any]] = {}
@@ -218,7 +223,7 @@ def accuracy_cells(
                 mark = "*"
         change: dict[str, float | None] = {"change": None, "change_low": None, "change_high": None}
         if changes and row["column"] in changes:
-            change = _change(by_place[row["method"], changes[row["column"]]], row, resamples, seed)
+            change = _change(by_place[row["method"], changes[row["column"]]], row, origins or {}, resamples, seed)
         cells.append({**row, **change, "p_value": p_value, "mcnemar_holm": mcnemar, "mark": mark})
     for column in best:
         compared = [cell for cell in cells if cell["column"] == column and cell["mcnemar_holm"] is not None]
@@ -227,12 +232,21 @@ def accuracy_cells(
     return _cells(cells, ACCURACY_CELLS, resamples, seed)
 
 
-def _change(old: Mapping[str, Any], new: Mapping[str, Any], resamples: int, seed: int) -> dict[str, float | None]:
-    """The paired change between two columns, whose benchmarks may differ in name but not in cases."""
-    ids = [[case.partition(" ")[2] for case in row["cases"]] for row in (old, new)]
-    if ids[0] != ids[1]:
+def _change(
+    old: Mapping[str, Any], new: Mapping[str, Any], origins: Mapping[str, str], resamples: int, seed: int
+) -> dict[str, float | None]:
+    """The paired change between two columns, whose benchmarks may differ in name but not in origin and cases."""
+    pairs: list[dict[tuple[str, str], float]] = []
+    for row in (old, new):
+        names = [case.partition(" ")[::2] for case in row["cases"]]
+        keys = [(origins.get(benchmark, benchmark), case_id) for benchmark, case_id in names]
+        pairs.append(dict(zip(keys, row["outcomes"], strict=True)))
+        if len(pairs[-1]) < len(keys):
+            raise UserError(f"{row['method']}: column {row['column']!r} has cases twice: no change can be counted")
+    before, after = pairs
+    if before.keys() != after.keys():
         raise UserError(f"{new['method']}: columns {old['column']!r} and {new['column']!r} are of other cases")
-    difference = np.subtract(new["outcomes"], old["outcomes"])
+    difference = np.array([after[key] - before[key] for key in after])
     low, high = bootstrap_interval(difference, resamples, seed)
     return {"change": 100 * float(difference.mean()), "change_low": 100 * low, "change_high": 100 * high}
 

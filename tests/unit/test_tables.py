@@ -219,12 +219,15 @@ def columns(entries):
 
 
 def test_changes_are_paired_by_case(judgements, tmp_path):
-    """The cases of b1 again under another name, with other verdicts: means differ as pandas says."""
+    """The cases of b1 and b2, whose ids are alike, again under names that sort otherwise, with other verdicts: means
+    differ as pandas says.
+    """
+    origins = {"z_b1": "b1", "a_b2": "b2"}
     turned = pl.concat([records.read(path, records.JUDGEMENT) for path in judgements if "jud-" in path])
+    turned = turned.filter(pl.col("benchmark") != "unused")
     flipped = pl.Series(np.random.default_rng(2).random(turned.height) < 0.2)
-    turned = turned.filter(pl.col("benchmark") == "b1").with_columns(
-        benchmark=pl.lit("b1_reverse"), correct=pl.col("correct") ^ flipped.head(240)
-    )
+    names = {origin: name for name, origin in origins.items()}
+    turned = turned.with_columns(pl.col("benchmark").replace_strict(names), correct=pl.col("correct") ^ flipped)
     path = tmp_path / "turned.parquet"
     records.write(turned, path, records.JUDGEMENT)
     relations = {
@@ -232,14 +235,15 @@ def test_changes_are_paired_by_case(judgements, tmp_path):
         "columns": columns(
             [
                 {"name": "one", "judge": "jud", "benchmarks": ["b1"]},
-                {"name": "turned", "judge": "jud", "benchmarks": ["b1_reverse"]},
+                {"name": "turned", "judge": "jud", "benchmarks": ["z_b1", "a_b2"]},
                 {"name": "two", "judge": "jud", "benchmarks": ["b1", "b2"]},
+                {"name": "twice", "judge": "jud", "benchmarks": ["b1", "z_b1"]},
             ]
         ),
         "paper": tables.paper_relation("resources/paper_tables.csv", "table2"),
     }
     found = tables.query(f"{SQL}/accuracy.sql", {"judgements": [*judgements, str(path)]}, relations)
-    cells = tables.accuracy_cells(found, 500, 1, {"turned": "one"}).to_dicts()
+    cells = tables.accuracy_cells(found, 500, 1, {"turned": "two"}, origins).to_dicts()
     frame = pd.concat([pd.read_parquet(path) for path in [*judgements, path]])
     frame = frame[frame.judge == "jud"].set_index(["benchmark", "case_id"])
     for cell in cells:
@@ -247,13 +251,18 @@ def test_changes_are_paired_by_case(judgements, tmp_path):
             assert cell["change"] is None and cell["change_low"] is None
             continue
         own = frame[frame.method == {m["label"]: m["name"] for m in METHODS}[cell["method"]]].correct.astype(float)
-        difference = 100 * (own["b1_reverse"] - own["b1"])  # aligned by case_id
+        pairs = [own[name] - own[origin] for name, origin in origins.items()]  # aligned by case_id
+        difference = 100 * pd.concat(pairs)
         assert cell["change"] == pytest.approx(difference.mean(), abs=0.0051)
         assert cell["change_low"] < cell["change"] < cell["change_high"]
         half = 1.96 * difference.std() / math.sqrt(len(difference))
         assert cell["change_high"] - cell["change_low"] == pytest.approx(2 * half, rel=0.15)
     with pytest.raises(UserError, match="'one' and 'two' are of other cases"):
         tables.accuracy_cells(found, 10, 1, {"two": "one"})
+    with pytest.raises(UserError, match="'two' and 'turned' are of other cases"):
+        tables.accuracy_cells(found, 10, 1, {"turned": "two"})
+    with pytest.raises(UserError, match="'twice' has cases twice"):
+        tables.accuracy_cells(found, 10, 1, {"twice": "one"}, origins)
 
 
 def wins_of_three(tmp_path):
