@@ -20,7 +20,7 @@ from alignxplore.config import check_config, check_document, known
 from alignxplore.errors import UserError
 from alignxplore.sidecars import SUFFIX
 from alignxplore.stats import bootstrap_interval, holm, paired_t_test
-from alignxplore.tables import SIGNIFICANT
+from alignxplore.tables import P_DIGITS, SIGNIFICANT
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +233,7 @@ def compare(sweep: Sweep, directory: Path) -> pl.DataFrame:
             row["p_holm"] = adjusted
     cells = pl.DataFrame([{name: row[name] for name in COMPARISON} for row in rows], schema=COMPARISON)
     shares = pl.col("percent", "low", "high", "difference", "difference_low", "difference_high")
-    return cells.with_columns(shares.round(2), pl.col("p_value", "p_holm").round(6))
+    return cells.with_columns(shares.round(2), pl.col("p_value", "p_holm").round_sig_figs(P_DIGITS))
 
 
 def _outcomes(sweep: Sweep, directory: Path) -> pl.DataFrame:

@@ -23,6 +23,8 @@ from alignxplore.stats import (
 )
 
 SIGNIFICANT = 0.05
+P_DIGITS = 4
+"""Significant figures of p-values."""
 CELLS = pl.Schema(
     {
         "method": pl.String(),
@@ -268,7 +270,7 @@ def _cells(rows: list[dict[str, Any]], schema: pl.Schema, resamples: int, seed: 
     cells = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
     tests = [name for name in ("p_value", "mcnemar_holm") if name in schema]
     shares = [name for name in schema if schema[name] == pl.Float64 and name not in (*tests, "paper")]
-    return cells.with_columns(pl.col(shares).round(2), pl.col(tests).round(6))
+    return cells.with_columns(pl.col(shares).round(2), pl.col(tests).round_sig_figs(P_DIGITS))
 
 
 def strength_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:

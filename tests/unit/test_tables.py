@@ -93,13 +93,13 @@ def test_accuracy_equals_pandas(judgements):
             assert (row["mark"], row["p_value"]) == ("best", None)
         else:
             expected = stats.ttest_rel(outcomes("ours"), mine).pvalue
-            assert row["p_value"] == pytest.approx(expected, abs=1e-6)
+            assert row["p_value"] == pytest.approx(expected, rel=6e-4) and row["p_value"] > 0
             others = [outcomes(m["name"]) for m in METHODS if m["name"] != "ours"]
             raw = sorted(mcnemar_test(outcomes("ours"), other) for other in others)
             mine_raw = mcnemar_test(outcomes("ours"), mine)
             # Two hypotheses: the smaller p-value is doubled, the larger stands but for being no smaller than that.
             adjusted = 2 * raw[0] if mine_raw == raw[0] else max(raw[1], 2 * raw[0])
-            assert row["mcnemar_holm"] == pytest.approx(min(adjusted, 1), abs=1e-6)
+            assert row["mcnemar_holm"] == pytest.approx(min(adjusted, 1), rel=6e-4)
             assert row["mark"] == ("*" if method["name"] == "plain" else None)
     published = dict(cells.filter(pl.col("column") == "one").select("method", "paper").iter_rows())
     assert published == {"Plain": 50.33, "Ours": 65.33, "Gold": None}
