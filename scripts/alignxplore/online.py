@@ -9,6 +9,7 @@ import polars as pl
 from alignxplore.engines import Engine, Sampling
 from alignxplore.judging import Judge, is_correct, position_flip
 from alignxplore.prompts import Templates
+from alignxplore.targets import target_ids
 
 KEY = ["benchmark", "case_id"]
 
@@ -46,10 +47,11 @@ def compare(judge: Judge, name: str, cases: pl.DataFrame, first: pl.DataFrame, s
     Equal responses tie, as do probabilities that average to one half. Selections that cannot be parsed count as one
     half, and are counted; neither method gains by its position.
     """
+    asked = cases.select(*KEY, "prompt", "golden_preference", target_ids(cases))
     joined = (
         first.rename({"method": "method_a", "response": "chosen"})
         .join(second.rename({"method": "method_b", "response": "rejected"}), on=KEY, how="inner", maintain_order="left")
-        .join(cases.select(*KEY, "prompt", "golden_preference"), on=KEY, how="inner", maintain_order="left")
+        .join(asked, on=KEY, how="inner", maintain_order="left")
     )
     rows = list(joined.iter_rows(named=True))
     probabilities = judge.p_chosen(rows, [row["golden_preference"] for row in rows])
@@ -58,7 +60,7 @@ def compare(judge: Judge, name: str, cases: pl.DataFrame, first: pl.DataFrame, s
     same = (joined["chosen"] == joined["rejected"]).to_numpy()
     even = same | (known.mean(1) == 0.5)
     outcome = np.where(even, "tie", np.where(is_correct(probabilities), "a", "b"))
-    return joined.select("case_id", "benchmark", "method_a", "method_b").with_columns(
+    return joined.select("case_id", "benchmark", "method_a", "method_b", "target").with_columns(
         judge=pl.lit(name),
         p_a_ab=pl.Series(known[:, 0], dtype=pl.Float64),
         p_a_ba=pl.Series(known[:, 1], dtype=pl.Float64),

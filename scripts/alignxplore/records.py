@@ -95,11 +95,14 @@ JUDGEMENT = pl.Schema(
         "position_flip": pl.Boolean(),
         "unparsed": pl.Int8(),
         "format_ok": pl.Boolean(),
+        "target": pl.String(),
     }
 )
 """`correct` is of whatever description was parsed, `format_ok` that of its completion.
 
-`unparsed` counts the orders in which a judge that writes selected nothing; their probability is one half."""
+`unparsed` counts the orders in which a judge that writes selected nothing; their probability is one half.
+`target` is the same for cases that have one post and two responses in common.
+"""
 RESPONSE = pl.Schema(
     {
         "case_id": pl.String(),
@@ -120,9 +123,10 @@ WIN = pl.Schema(
         "outcome": pl.String(),
         "position_flip": pl.Boolean(),
         "unparsed": pl.Int8(),
+        "target": pl.String(),
     }
 )
-"""`position_flip` and `unparsed` as in JUDGEMENT; equal responses flip with no position."""
+"""`position_flip`, `unparsed` and the case's `target` as in JUDGEMENT; equal responses flip with no position."""
 REJECT = pl.Schema({"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()})
 """`line` is a line of JSON lines, or a record's number in an array or Parquet file, from 1."""
 

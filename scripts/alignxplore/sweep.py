@@ -44,7 +44,7 @@ COMPARISON = pl.Schema(
         "p_holm": pl.Float64(),
     }
 )
-"""Columns of a comparison: percentages with 95% bootstrap intervals over cases; `difference` is to the first variant,
+"""Columns of a comparison: percentages with 95% bootstrap intervals over targets; `difference` is to the first variant,
 in percentage points. Its interval, the p-value of the paired t-test, and that adjusted over the variants by Holm's
 method are missing where the variant has other cases than the first."""
 
@@ -220,11 +220,11 @@ def compare(sweep: Sweep, directory: Path) -> pl.DataFrame:
     settings = next(iter(sweep.configs.values()))
     interval = {"resamples": settings["resamples"], "seed": settings["seed"]}
     for row in rows:
-        row["low"], row["high"] = (100 * end for end in bootstrap_interval(row["outcomes"], **interval))
+        row["low"], row["high"] = (100 * end for end in bootstrap_interval(row["outcomes"], row["targets"], **interval))
         row["difference_low"] = row["difference_high"] = row["p_value"] = row["p_holm"] = None
         if row["paired"]:
             differences = [a - b for a, b in zip(row["outcomes"], row["first_outcomes"], strict=True)]
-            ends = bootstrap_interval(differences, **interval)
+            ends = bootstrap_interval(differences, row["targets"], **interval)
             row["difference_low"], row["difference_high"] = (100 * end for end in ends)
             row["p_value"] = paired_t_test(row["outcomes"], row["first_outcomes"])
     for place in {(row["method"], row["column"]) for row in rows}:
@@ -274,8 +274,8 @@ def markdown(sweep: Sweep, cells: pl.DataFrame) -> str:
         lines.append(f"| {method} | {variant} | {' | '.join('–' if p is None else _cell(p) for p in places)} |")
     first = next(iter(sweep.configs))
     note = (
-        f"Percent of cases with 95% bootstrap intervals over cases, and the difference to {first} in percentage points;"
-        " * significant (paired t-test, p < 0.05 after Holm's adjustment over the variants). Where a variant has other"
+        f"Percent of cases with 95% bootstrap intervals over targets, and the difference to {first} in percentage"
+        " points; * significant (paired t-test, p < 0.05 after Holm's adjustment over the variants). Where a variant has other"
         " cases than the first there is no test."
     )
     return "\n".join([*lines, "", note, ""])

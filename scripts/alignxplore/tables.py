@@ -38,7 +38,8 @@ CELLS = pl.Schema(
         "paper": pl.Float64(),
     }
 )
-"""What accuracy and win-rate CSVs share: percentages, with a 95% interval `low` to `high` over cases."""
+"""What accuracy and win-rate CSVs share: percentages, with a 95% interval `low` to `high`. All intervals are from
+bootstraps that draw the cases of one target together; tests take cases for independent, as the paper's do."""
 ACCURACY_CELLS = pl.Schema(
     {
         **CELLS,
@@ -200,8 +201,8 @@ def accuracy_cells(
 
     The best is sought among methods that are not for reference (golden preference, large models), as in the
     paper's Table 2; `mark` is "*" where that best is significantly better, "best" on it and on others that are as good,
-    of which the first is compared with. `changes` maps columns to those from which a change is counted, over the same cases: those with one id in benchmarks of one origin, which for a benchmark
-    that `origins` does not name is itself.
+    of which the first is compared with. `changes` maps columns to those from which a change is counted, over the same
+    cases: those with one id in benchmarks of one origin, which for a benchmark that `origins` does not name is itself.
     """
     rows = found.to_dicts()
     best: dict[str, dict[str, Any]] = {}
@@ -249,7 +250,7 @@ def _change(
     if before.keys() != after.keys():
         raise UserError(f"{new['method']}: columns {old['column']!r} and {new['column']!r} are of other cases")
     difference = np.array([after[key] - before[key] for key in after])
-    low, high = bootstrap_interval(difference, resamples, seed)
+    low, high = bootstrap_interval(difference, new["targets"], resamples, seed)
     return {"change": 100 * float(difference.mean()), "change_low": 100 * low, "change_high": 100 * high}
 
 
@@ -265,7 +266,7 @@ def win_rate_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
 
 def _cells(rows: list[dict[str, Any]], schema: pl.Schema, resamples: int, seed: int) -> pl.DataFrame:
     for row in rows:
-        low, high = bootstrap_interval(row["outcomes"], resamples, seed)
+        low, high = bootstrap_interval(row["outcomes"], row["targets"], resamples, seed)
         row |= {"low": 100 * low, "high": 100 * high}
     cells = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
     tests = [name for name in ("p_value", "mcnemar_holm") if name in schema]
@@ -283,7 +284,7 @@ def strength_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFram
         for game in games:
             if game["cases"] != cases:
                 raise UserError(f"{game['method']} and {game['opponent']} met on other cases: {game['column']}")
-        counts = np.vstack([np.ones(len(cases)), resampled_counts(len(cases), resamples, seed)])
+        counts = np.vstack([np.ones(len(cases)), resampled_counts(games[0]["targets"], resamples, seed)])
         wins = np.zeros((len(counts), len(methods), len(methods)))
         for game in games:
             won = counts @ np.asarray(game["outcomes"])
@@ -307,7 +308,7 @@ def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
     for judge in judges:
         by_method = {row["method"]: row for row in found.filter(pl.col("column") == judge).to_dicts()}
         verdicts[judge] = np.array([by_method[method]["outcomes"] for method in methods])
-    counts = resampled_counts(len(cases), resamples, seed)
+    counts = resampled_counts(found["targets"][0].to_list(), resamples, seed)
     first = verdicts[judges[0]]
     rows = []
     for judge in judges:

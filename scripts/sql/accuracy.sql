@@ -10,6 +10,7 @@ SELECT
     c.position AS column_position,
     list(j.benchmark || ' ' || j.case_id ORDER BY j.benchmark, j.case_id) AS cases,
     list(j.correct::DOUBLE ORDER BY j.benchmark, j.case_id) AS outcomes,
+    list(j.target ORDER BY j.benchmark, j.case_id) AS targets,
     count(*) AS n,
     100 * avg(j.correct::DOUBLE) AS percent,
     100 * avg(j.position_flip::DOUBLE) AS position_flip,

@@ -12,7 +12,8 @@ WITH games AS (
         position_flip,
         unparsed,
         benchmark,
-        case_id
+        case_id,
+        target
     FROM wins
 )
 SELECT
@@ -23,6 +24,7 @@ SELECT
     c.position * (SELECT count(*) FROM methods) + o.position AS column_position,
     list(g.benchmark || ' ' || g.case_id ORDER BY g.benchmark, g.case_id) AS cases,
     list(g.won ORDER BY g.benchmark, g.case_id) AS outcomes,
+    list(g.target ORDER BY g.benchmark, g.case_id) AS targets,
     count(*) AS n,
     100 * avg(g.won) AS percent,
     100 * avg(g.tie::DOUBLE) AS ties,

@@ -13,7 +13,14 @@ TEMPLATES = Templates(**{name: f"resources/prompts/{name}.jinja" for name in ("j
 
 def cases(size=30):
     rows = [
-        {"benchmark": benchmark, "case_id": str(index), "prompt": f"post {index}", "golden_preference": "likes long"}
+        {
+            "benchmark": benchmark,
+            "case_id": str(index),
+            "prompt": f"post {index // 2}",
+            "chosen": "no" if index % 2 else "yes",
+            "rejected": "yes" if index % 2 else "no",
+            "golden_preference": "likes long",
+        }
         for benchmark in ("a", "b", "c")
         for index in range(size)
     ]
@@ -78,6 +85,8 @@ def test_orders_disagree_about_differing_responses_that_were_both_selected_from(
     assert wins["outcome"].to_list() == ["a", "tie", "tie", "b", "a", "a"]
     assert wins["position_flip"].to_list() == [False, True, False, False, False, False]
     assert wins["unparsed"].to_list() == [0, 0, 0, 1, 1, 0]
+    a, b, c = wins["target"].unique(maintain_order=True)
+    assert wins["target"].to_list() == [a, a, b, b, c, c], "posts with both responses, whichever was chosen"
     path = tmp_path / "wins.parquet"
     records.write(wins, path, records.WIN)
     relations = {
@@ -97,8 +106,8 @@ class Echo:
 
 
 def test_responses_are_written_under_the_methods_description():
-    preferences = cases(2).select("benchmark", "case_id", method=pl.lit("x"), preference=pl.lit("likes jokes"))
-    written = respond(Echo(), TEMPLATES, cases(2), preferences, Sampling(0.9, 0.95, 10, 8, 1))
-    assert written.height == 6
+    preferences = cases(4).select("benchmark", "case_id", method=pl.lit("x"), preference=pl.lit("likes jokes"))
+    written = respond(Echo(), TEMPLATES, cases(4), preferences, Sampling(0.9, 0.95, 10, 8, 1))
+    assert written.height == 12
     assert all("likes jokes" in row["response"] for row in written.to_dicts())
-    assert "post 1" in written.filter(pl.col("case_id") == "1")["response"][0]
+    assert "post 1" in written.filter(pl.col("case_id") == "3")["response"][0]

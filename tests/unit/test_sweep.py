@@ -115,6 +115,7 @@ def test_the_comparison_against_pandas(tmp_path):
                 rows = {
                     "benchmark": [benchmark for benchmark, _ in cases],
                     "case_id": [case for _, case in cases],
+                    "target": [case for _, case in cases],
                     "judge": name,
                     "correct": rng.random(len(cases)) < 0.3 + 0.2 * place,
                 }

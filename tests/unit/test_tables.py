@@ -8,6 +8,10 @@ import polars as pl
 import pytest
 from alignxplore import figures, records, tables
 from alignxplore.errors import UserError
+from alignxplore.judgements import judge_preferences
+from alignxplore.judging import Judge
+from alignxplore.preferences import given_preferences
+from alignxplore.prompts import Templates
 from alignxplore.stats import mcnemar_test
 from scipy import stats
 
@@ -41,6 +45,7 @@ def judgements(tmp_path):
                     "p_chosen_ba": 0.5,
                     "unparsed": int(rng.integers(3)),
                     "format_ok": None if method == "gold" else bool(rng.random() < 0.6),
+                    "target": f"{benchmark} {index}",
                     "correct": bool(rng.random() < skill[method]),
                     "position_flip": bool(rng.random() < 0.3),
                 }
@@ -112,6 +117,7 @@ def test_equal_bests_are_all_marked():
             "method": method,
             "column": "one",
             "cases": [f"b {i}" for i in range(6)],
+            "targets": list("012345"),
             "outcomes": [float(value) for value in own],
             "n": 6,
             "percent": 100 * sum(own) / 6,
@@ -126,6 +132,44 @@ def test_equal_bests_are_all_marked():
     assert cells["c"]["p_value"] == 1.0
     # Three hypotheses: b beats a in two cases and never loses, 2 / 4; adjusted, threefold, and no more than 1.
     assert [cells[method]["mcnemar_holm"] for method in outcomes] == [1.0, None, 1.0, 1.0]
+
+
+class Alphabetical:
+    """An engine that selects the response that comes first in the alphabet, whatever it is told."""
+
+    def choice_logprobs(self, prompts, choices):
+        shown = [[prompt.user.split(f"Response {name}: ")[1] for name in "AB"] for prompt in prompts]
+        return np.array([[float(first < second), float(second < first)] for first, second in shown])
+
+
+def test_what_is_right_on_one_of_two_mirrored_cases_has_no_interval(tmp_path):
+    """Half of P-SOUPS's cases ask another's target for the opposite persona: a judge that is told nothing gets one."""
+    rng = np.random.default_rng(3)
+    words = [sorted(map(str, rng.choice(1000, 2, replace=False))) for _ in range(40)]
+    rows = [
+        {
+            "case_id": f"{index}-{sign}",
+            "benchmark": "b1",
+            "dimension": "style",
+            "direction": [sign],
+            "pairs": [],
+            "ugc": [],
+            "prompt": f"post {index % 7}",
+            "chosen": pair[sign < 0],
+            "rejected": pair[sign > 0],
+            "golden_preference": "g",
+        }
+        for index, pair in enumerate(words)
+        for sign in (1, -1)
+    ]
+    cases = pl.DataFrame(rows, schema=records.CASE)
+    judge = Judge("jud", Alphabetical(), Templates(judge="resources/prompts/judge.jinja"))
+    judged = judge_preferences(judge, "jud", cases, given_preferences("none", cases, "plain"))
+    assert judged["target"].n_unique() == 40
+    path = tmp_path / "judged.parquet"
+    records.write(judged, path, records.JUDGEMENT)
+    (cell,) = tables.accuracy_cells(accuracy([str(path)]).filter(pl.col("column") == "one"), 500, 1).to_dicts()
+    assert (cell["n"], cell["low"], cell["percent"], cell["high"]) == (80, 50.0, 50.0, 50.0)
 
 
 def test_methods_judged_on_other_cases_are_refused(judgements, tmp_path):
@@ -152,6 +196,7 @@ def test_win_rates_mirror_each_other(tmp_path):
             "outcome": outcome,
             "position_flip": False,
             "unparsed": 0,
+            "target": f"{index}",
         }
         for index, outcome in enumerate(outcomes)
     ]
@@ -284,6 +329,7 @@ def wins_of_three(tmp_path):
                 "outcome": "tie" if rng.random() < 0.1 else "a" if rng.random() < odds else "b",
                 "position_flip": bool(rng.random() < 0.2),
                 "unparsed": int(rng.integers(3)),
+                "target": f"{index}",
             }
             for index in rng.permutation(60)
         ]
@@ -366,6 +412,7 @@ def test_a_ranking_upside_down_is_seen():
             "column": judge,
             "column_position": place,
             "cases": [f"b {i:02}" for i in range(20)],
+            "targets": [f"{i}" for i in range(20)],
             "outcomes": [1.0] * right + [0.0] * (20 - right),
             "position_flip": 0.0,
             "unparsed": 0.0,
