@@ -275,8 +275,8 @@ def markdown(sweep: Sweep, cells: pl.DataFrame) -> str:
     first = next(iter(sweep.configs))
     note = (
         f"Percent of cases with 95% bootstrap intervals over targets, and the difference to {first} in percentage"
-        " points; * significant (paired t-test, p < 0.05 after Holm's adjustment over the variants). Where a variant has other"
-        " cases than the first there is no test."
+        " points; * significant (paired t-test, p < 0.05 after Holm's adjustment over the variants). Where a variant has"
+        " other cases than the first there is no test."
     )
     return "\n".join([*lines, "", note, ""])
 

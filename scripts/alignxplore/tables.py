@@ -88,7 +88,7 @@ POINTS = pl.Schema(
 JUDGES = pl.Schema(
     {
         "judge": pl.String(),
-        "n": pl.Int64(),
+        "verdicts": pl.Int64(),
         "position_flip": pl.Float64(),
         "unparsed": pl.Float64(),
         "agreement": pl.Float64(),
@@ -100,7 +100,7 @@ JUDGES = pl.Schema(
         "ranking": pl.String(),
     }
 )
-"""A judge's failings, and how its verdicts (`agreement` in percent, Cohen's kappa) and its ranking of the methods
+"""A judge's failings over all its `verdicts`, one a method and case, and how they (`agreement` in percent, Cohen's kappa) and its ranking of the methods
 (Kendall's tau-b, `swapped` pairs of methods) compare with those of the table's first judge."""
 
 
@@ -328,7 +328,7 @@ def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
         rows.append(
             {
                 "judge": judge,
-                "n": mine.size,
+                "verdicts": mine.size,
                 "position_flip": own["position_flip"].mean(),
                 "unparsed": own["unparsed"].mean(),
                 **(compared if judge != judges[0] else dict.fromkeys(compared)),

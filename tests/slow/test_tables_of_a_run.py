@@ -116,6 +116,7 @@ def test_judges(run):
         first = verdicts[entry["judges"][0]]
         for judge in entry["judges"][1:]:
             own, row = verdicts[judge], table.loc[judge]
+            assert row["verdicts"] == len(own)
             assert row["agreement"] == close(100 * (own.correct.to_numpy() == first.correct.to_numpy()).mean())
             means = [side.groupby("method").correct.mean() for side in (own, first)]
             assert row["kendall_tau"] == pytest.approx(means[0].corr(means[1], method="kendall"), abs=1e-4)

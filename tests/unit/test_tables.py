@@ -395,7 +395,7 @@ def test_judges_are_compared_with_the_first(judgements):
     frame = frame[frame.benchmark.isin(["b1", "b2"])].set_index(["method", "benchmark", "case_id"]).sort_index()
     mine, other = frame[frame.judge == "gen"], frame[frame.judge == "jud"]
     assert (first["judge"], first["agreement"], first["kendall_tau"]) == ("jud", None, None)
-    assert second["n"] == len(mine) == 480
+    assert second["verdicts"] == len(mine) == 480
     assert second["agreement"] == pytest.approx(100 * (mine.correct == other.correct).mean(), abs=1e-4)
     assert second["position_flip"] == pytest.approx(100 * mine.position_flip.mean(), abs=1e-4)
     assert second["unparsed"] == pytest.approx(50 * mine.unparsed.mean(), abs=1e-4)
