@@ -18,6 +18,7 @@ import yaml
 
 from alignxplore.config import check_config, check_document, known
 from alignxplore.errors import UserError
+from alignxplore.markdown import escape, table_lines
 from alignxplore.sidecars import SUFFIX
 from alignxplore.stats import bootstrap_interval, holm, paired_t_test
 from alignxplore.tables import P_DIGITS, SIGNIFICANT
@@ -262,23 +263,19 @@ def _outcomes(sweep: Sweep, directory: Path) -> pl.DataFrame:
 def markdown(sweep: Sweep, cells: pl.DataFrame) -> str:
     """A wide table: variants of each method down, columns across; percent, interval, difference to the first."""
     names = cells["column"].unique(maintain_order=True).to_list()
-    lines = [
-        f"# Sweep {sweep.name}",
-        "",
-        f"| method | variant | {' | '.join(names)} |",
-        "|" + " --- |" * (len(names) + 2),
-    ]
     by_place = {(row["method"], row["variant"], row["column"]): row for row in cells.to_dicts()}
+    rows = []
     for method, variant in cells.select("method", "variant").unique(maintain_order=True).iter_rows():
         places = [by_place.get((method, variant, name)) for name in names]
-        lines.append(f"| {method} | {variant} | {' | '.join('–' if p is None else _cell(p) for p in places)} |")
+        rows.append([escape(method), escape(variant), *("–" if p is None else _cell(p) for p in places)])
+    table = table_lines(["method", "variant", *map(escape, names)], rows)
     first = next(iter(sweep.configs))
     note = (
-        f"Percent of cases with 95% bootstrap intervals over targets, and the difference to {first} in percentage"
-        " points; * significant (paired t-test, p < 0.05 after Holm's adjustment over the variants). Where a variant has"
-        " other cases than the first there is no test."
+        f"Percent of cases with 95% bootstrap intervals over targets, and the difference to {escape(first)} in"
+        " percentage points; * significant (paired t-test, p < 0.05 after Holm's adjustment over the variants). Where a"
+        " variant has other cases than the first there is no test."
     )
-    return "\n".join([*lines, "", note, ""])
+    return "\n".join([f"# Sweep {escape(sweep.name)}", "", *table, "", note, ""])
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from scipy.stats import kendalltau
 
 from alignxplore import records
 from alignxplore.errors import UserError
+from alignxplore.markdown import escape, table_lines
 from alignxplore.stats import (
     bootstrap_interval,
     bradley_terry,
@@ -100,8 +101,9 @@ JUDGES = pl.Schema(
         "ranking": pl.String(),
     }
 )
-"""A judge's failings over all its `verdicts`, one a method and case, and how they (`agreement` in percent, Cohen's kappa) and its ranking of the methods
-(Kendall's tau-b, `swapped` pairs of methods) compare with those of the table's first judge."""
+"""A judge's failings over all its `verdicts`, one a method and case, and how these (`agreement` in percent, Cohen's
+kappa) and its ranking of the methods (Kendall's tau-b, `swapped` pairs of methods) compare with those of the table's
+first judge."""
 
 
 def query(sql: str | Path, parquet: Mapping[str, Sequence[str]], relations: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -367,10 +369,11 @@ def column_order(found: pl.DataFrame) -> list[str]:
 def cells_markdown(title: str, note: str, cells: pl.DataFrame, columns: Sequence[str]) -> str:
     """A wide table: methods down, `columns` across; percent, mark, interval, and the paper's figure."""
     by_place = {(row["method"], row["column"]): row for row in cells.to_dicts()}
-    lines = [f"# {title}", "", "| method | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    rows = []
     for method in cells["method"].unique(maintain_order=True):
         places = [by_place.get((method, column)) for column in columns]
-        lines.append(f"| {method} | " + " | ".join("–" if p is None else _cell(p) for p in places) + " |")
+        rows.append([escape(method), *("–" if place is None else _cell(place) for place in places)])
+    lines = [f"# {escape(title)}", "", *table_lines(["method", *map(escape, columns)], rows)]
     sizes = sorted({row["n"] for row in by_place.values()})
     cases = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return "\n".join([*lines, "", f"{note} n is {cases} cases a figure; the CSV beside this file has each n.", ""])
@@ -400,9 +403,9 @@ def write_rows(rows: pl.DataFrame, title: str, note: str, csv: str | Path, markd
 
 def rows_markdown(title: str, note: str, rows: pl.DataFrame) -> str:
     """A table as it is."""
-    head = ["| " + " | ".join(name.replace("_", " ") for name in rows.columns) + " |", "|" + " --- |" * rows.width]
-    body = ["| " + " | ".join(_plain(value) for value in row) + " |" for row in rows.iter_rows()]
-    return "\n".join([f"# {title}", "", *head, *body, "", note, ""])
+    head = [name.replace("_", " ") for name in rows.columns]
+    body = [[_plain(value) for value in row] for row in rows.iter_rows()]
+    return "\n".join([f"# {escape(title)}", "", *table_lines(head, body), "", note, ""])
 
 
 def _plain(value: Any) -> str:
@@ -410,4 +413,4 @@ def _plain(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))

@@ -225,6 +225,15 @@ def test_the_surest_difference_is_marked(tmp_path):
         assert mark in sweep.markdown(swept, pl.DataFrame([{**row, "p_holm": adjusted}], schema=sweep.COMPARISON))
 
 
+def test_names_of_variants_are_text(tmp_path):
+    figures = dict.fromkeys(("percent", "low", "high"), 50.0)
+    rows = [{"variant": "b", "method": "<b>|m", "column": "c | <i>", "n": 1, **figures}]
+    empty = pl.DataFrame(rows, schema=sweep.COMPARISON, strict=False)
+    text = sweep.markdown(sweep.Sweep("s_1", "t", ("m",), {"a_1": {}}), empty)
+    assert "# Sweep s\\_1\n" in text and "difference to a\\_1 in" in text
+    assert "| method | variant | c \\| \\<i\\> |" in text and "| \\<b\\>\\|m | b | 50" in text
+
+
 def changing(key: str, value: object = 3) -> dict:
     return {"variants": {"a": {}, "b": {key: value}}}
 
