@@ -119,6 +119,8 @@ def write_records(directory: Path, count: int) -> None:
                             correct=p > 0.5,
                             position_flip=pl.lit(False),
                             unparsed=pl.lit(0),
+                            format_ok=pl.lit(True),
+                            target=pl.col("case_id"),
                         )
                     )
     pl.DataFrame(schema=records.REJECT).write_parquet(directory / "rejects.parquet")

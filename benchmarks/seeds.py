@@ -44,9 +44,10 @@ def accuracies(trees: list[Path], judge: str = "judge") -> pl.DataFrame:
     rows = []
     for (method,), group in judged.group_by("method", maintain_order=True):
         for column, benchmarks in COLUMNS.items():
-            correct = group.filter(pl.col("benchmark").is_in(benchmarks))["correct"].cast(float).to_numpy()
+            own = group.filter(pl.col("benchmark").is_in(benchmarks))
+            correct = own["correct"].cast(float).to_numpy()
             if len(correct):
-                low, high = bootstrap_interval(correct, 10_000, seed=0)
+                low, high = bootstrap_interval(correct, own["target"].to_list(), 10_000, seed=0)
                 rows.append((method, column, len(correct), 100 * correct.mean(), 100 * low, 100 * high))
     return pl.DataFrame(rows, schema=["method", "column", "n", "percent", "low", "high"], orient="row")
 

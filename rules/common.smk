@@ -25,6 +25,7 @@ from alignxplore.config import (
     check_config,
     check_published,
     ordered,
+    origin_name,
 )
 from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError, check_writable
@@ -369,6 +370,13 @@ def table_benchmarks(wildcards):
 
     names = config["tables"][wildcards.table]["benchmarks"]
     return [{"benchmark": name, "in_domain": in_domain(name)} for name in names]
+
+
+def table_origins(wildcards):
+    """What each benchmark of a table is made from: changes are counted between cases of one origin."""
+    columns = config["tables"][wildcards.table]["columns"]
+    names = {name for column in columns for name in column["benchmarks"]}
+    return {name: origin_name(config, name) for name in sorted(names)}
 
 
 def judge_columns(entry):

@@ -65,10 +65,11 @@ rule table_accuracy:
     params:
         table="{table}",
         title=table_title,
-        note="Percent of cases, with 95% bootstrap intervals over cases; * significantly below the column's best "
+        note="Percent of cases, with 95% bootstrap intervals over targets; * significantly below the column's best "
         "method that is not for reference (paired t-test, p < 0.05).",
         methods=table_methods,
         columns=lambda wildcards: config["tables"][wildcards.table]["columns"],
+        origins=table_origins,
         resamples=config["resamples"],
         seed=config["seed"],
     message:
@@ -105,8 +106,9 @@ rule table_win_rates:
     params:
         table="{table}",
         title=table_title,
-        note="Percent of cases won, ties counting half, with 95% bootstrap intervals over cases; * significantly "
-        "above 50% (t-test, p < 0.05). The CSV also counts ties and cases in which the judge's two orders disagree.",
+        note="Percent of cases won, ties counting half, with 95% bootstrap intervals over targets; * significantly "
+        "above 50% (t-test, p < 0.05). The CSV also counts ties, cases in which the judge's two orders disagree, "
+        "and orders in which it selected nothing.",
         methods=table_methods,
         columns=win_rate_columns,
         resamples=config["resamples"],
@@ -145,7 +147,7 @@ rule table_strengths:
     params:
         table="{table}",
         title=table_title,
-        note="Bradley-Terry log strengths of mean 0 with 95% bootstrap intervals over cases: a difference of 1 is odds of "
+        note="Bradley-Terry log strengths of mean 0 with 95% bootstrap intervals over targets: a difference of 1 is odds of "
         "2.7 to 1. A tie is half a win for each, and one is added between every two methods.",
         methods=table_methods,
         columns=win_rate_columns,
@@ -186,7 +188,7 @@ rule table_judges:
         table="{table}",
         title=table_title,
         note="Beside the first judge: percent of verdicts alike, Cohen's kappa, Kendall's tau-b of the two rankings of the "
-        "methods with its 95% bootstrap interval over cases, and the pairs of methods that are ranked oppositely.",
+        "methods with its 95% bootstrap interval over targets, and the pairs of methods that are ranked oppositely.",
         methods=table_methods,
         columns=lambda wildcards: judge_columns(config["tables"][wildcards.table]),
         resamples=config["resamples"],

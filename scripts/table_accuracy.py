@@ -9,7 +9,7 @@ def main(snakemake):
     parquet = {"judgements": inputs.judgements}
     found = tables.compare_methods(inputs.sql, parquet, params.methods, params.columns, inputs.published, params.table)
     changes = {c["name"]: c["change_from"] for c in params.columns if "change_from" in c}
-    cells = tables.accuracy_cells(found, params.resamples, params.seed, changes)
+    cells = tables.accuracy_cells(found, params.resamples, params.seed, changes, params.origins)
     tables.write_cells(found, cells, params.title, params.note, output.csv, output.markdown)
 
 

@@ -102,6 +102,8 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
                     "correct": correct(method, judge, number),
                     "position_flip": number == 1,
                     "unparsed": 0,
+                    "format_ok": None if method == "vpl" else True,
+                    "target": f"{benchmark} {number}",
                 }
                 for benchmark, number in keys
                 if judge == "judge" or benchmark == "alignx_test"
@@ -118,7 +120,8 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
         )
         for method in ("backbone", "alignxplore")
     ]
-    win = {"case_id": "case-7", "benchmark": "alignx_test", "judge": "judge", "p_a_ab": 0.1, "p_a_ba": 0.2}
+    told = {"position_flip": False, "unparsed": 0, "target": "alignx_test 7"}
+    win = {"case_id": "case-7", "benchmark": "alignx_test", "judge": "judge", "p_a_ab": 0.1, "p_a_ba": 0.2, **told}
     wins = rows_of(
         "results/wins/backbone/alignxplore.parquet",
         records.WIN,

@@ -1,6 +1,5 @@
 """A case study (paper A.4): what several methods made of the same signals, side by side."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import polars as pl
 
 from alignxplore import records
 from alignxplore.errors import UserError
+from alignxplore.markdown import escape
 
 CHOSEN = pl.Schema({"benchmark": pl.String(), "case_id": pl.String()})
 
@@ -112,8 +112,3 @@ def _line(text: str) -> str:
     """A line as it is: Markdown makes code of what is indented by plain blanks."""
     kept = text.lstrip()
     return "\N{NO-BREAK SPACE}" * len(text[: len(text) - len(kept)].expandtabs(4)) + escape(kept)
-
-
-def escape(text: str) -> str:
-    """Text in which Markdown finds no markup, link, table cell or HTML."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-=.!|<>&~])", r"\\\1", text)

@@ -28,10 +28,11 @@ def ordered(value: Any, key: str = "") -> Any:
 
 def benchmark_origin(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The entry of the benchmark that `name` is made from, or its own where it is made from data."""
-    return config["benchmarks"][_origin(config, name)]
+    return config["benchmarks"][origin_name(config, name)]
 
 
-def _origin(config: Mapping[str, Any], name: str) -> str:
+def origin_name(config: Mapping[str, Any], name: str) -> str:
+    """The benchmark that `name` is made from, or itself where it is made from data."""
     entry = config["benchmarks"][name]
     return next((entry[key] for key in DERIVED if key in entry), name)
 
@@ -229,7 +230,7 @@ def _distinct(key: str, names: Sequence[str | None]) -> None:
 
 def _check_change(key: str, old: Mapping[str, Any], new: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """That two columns of a table are of the same cases."""
-    if len({frozenset(_origin(config, name) for name in column["benchmarks"]) for column in (old, new)}) > 1:
+    if len({frozenset(origin_name(config, name) for name in column["benchmarks"]) for column in (old, new)}) > 1:
         raise UserError(f"config: {key}: {old['name']!r} has other cases: {', '.join(old['benchmarks'])}")
 
 

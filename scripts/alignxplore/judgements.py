@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 from alignxplore.judging import Judge, is_correct, position_flip
+from alignxplore.targets import target_ids
 
 
 def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences: pl.DataFrame) -> pl.DataFrame:
@@ -15,17 +16,19 @@ def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences:
 
 
 def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:
-    """JUDGEMENT rows under the judge's name `name`, of `judged` rows with case_id, benchmark and method.
+    """JUDGEMENT rows under the judge's name `name`, of `judged` rows with case_id, benchmark, method,
+    format_ok, and the texts of their targets.
 
     `probabilities` (rows, 2) are those of the chosen response, shown first and second; NaN where it is unknown.
     """
     unparsed = np.isnan(probabilities)
     known = np.where(unparsed, 0.5, probabilities)
-    return judged.select("case_id", "benchmark", "method").with_columns(
+    return judged.select("case_id", "benchmark", "method", "format_ok").with_columns(
         judge=pl.lit(name),
         p_chosen_ab=pl.Series(known[:, 0], dtype=pl.Float64),
         p_chosen_ba=pl.Series(known[:, 1], dtype=pl.Float64),
         correct=pl.Series(is_correct(known)),
         position_flip=pl.Series(position_flip(probabilities)),
         unparsed=pl.Series(unparsed.sum(1), dtype=pl.Int8),
+        target=target_ids(judged),
     )

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 
 from alignxplore.engines import Engine, Sampling
-from alignxplore.judging import Judge, is_correct
+from alignxplore.judging import Judge, is_correct, position_flip
 from alignxplore.prompts import Templates
+from alignxplore.targets import target_ids
 
 KEY = ["benchmark", "case_id"]
 
@@ -43,22 +44,27 @@ def respond(
 def compare(judge: Judge, name: str, cases: pl.DataFrame, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     """WIN rows: which of two methods' responses a judge that knows the golden preference selects, in both orders.
 
-    Equal responses tie, as do probabilities that average to one half, as those of selections that cannot be parsed do;
-    neither method gains by its position.
+    Equal responses tie, as do probabilities that average to one half. Selections that cannot be parsed count as one
+    half, and are counted; neither method gains by its position.
     """
+    asked = cases.select(*KEY, "prompt", "golden_preference", target_ids(cases))
     joined = (
         first.rename({"method": "method_a", "response": "chosen"})
         .join(second.rename({"method": "method_b", "response": "rejected"}), on=KEY, how="inner", maintain_order="left")
-        .join(cases.select(*KEY, "prompt", "golden_preference"), on=KEY, how="inner", maintain_order="left")
+        .join(asked, on=KEY, how="inner", maintain_order="left")
     )
     rows = list(joined.iter_rows(named=True))
-    probabilities = np.nan_to_num(judge.p_chosen(rows, [row["golden_preference"] for row in rows]), nan=0.5)
+    probabilities = judge.p_chosen(rows, [row["golden_preference"] for row in rows])
+    unparsed = np.isnan(probabilities)
+    known = np.where(unparsed, 0.5, probabilities)
     same = (joined["chosen"] == joined["rejected"]).to_numpy()
-    even = same | (probabilities.mean(1) == 0.5)
+    even = same | (known.mean(1) == 0.5)
     outcome = np.where(even, "tie", np.where(is_correct(probabilities), "a", "b"))
-    return joined.select("case_id", "benchmark", "method_a", "method_b").with_columns(
+    return joined.select("case_id", "benchmark", "method_a", "method_b", "target").with_columns(
         judge=pl.lit(name),
-        p_a_ab=pl.Series(probabilities[:, 0], dtype=pl.Float64),
-        p_a_ba=pl.Series(probabilities[:, 1], dtype=pl.Float64),
+        p_a_ab=pl.Series(known[:, 0], dtype=pl.Float64),
+        p_a_ba=pl.Series(known[:, 1], dtype=pl.Float64),
         outcome=pl.Series(outcome.tolist(), dtype=pl.String),
+        position_flip=pl.Series(position_flip(probabilities) & ~same),
+        unparsed=pl.Series(unparsed.sum(1), dtype=pl.Int8),
     )

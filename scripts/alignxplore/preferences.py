@@ -23,7 +23,13 @@ GIVEN: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def given_preferences(kind: str, cases: pl.DataFrame, method: str) -> pl.DataFrame:
     """PREFERENCE rows of a method that asks no model, of a kind in GIVEN."""
     rows = list(cases.iter_rows(named=True))
-    return preference_rows(rows, method, [(Parsed("", GIVEN[kind](case), True), "stop", 0, 0) for case in rows])
+    return worded_rows(rows, method, [("", GIVEN[kind](case)) for case in rows])
+
+
+def worded_rows(cases: Sequence[Mapping[str, Any]], method: str, texts: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    """PREFERENCE rows of a method that writes no completion, from its reasoning and description of each case."""
+    rows = preference_rows(cases, method, [(Parsed(*text, format_ok=True), "stop", 0, 0) for text in texts])
+    return rows.with_columns(format_ok=pl.lit(None, pl.Boolean))
 
 
 def preference_rows(cases: Sequence[Mapping[str, Any]], method: str, results: Sequence[Result]) -> pl.DataFrame:

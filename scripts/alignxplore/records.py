@@ -14,6 +14,9 @@ from alignxplore.errors import UserError, explained
 
 N_DIMENSIONS = 90
 
+NULLABLE = frozenset({"format_ok"})
+"""Fields that may be null: the format where a method writes no completion."""
+
 PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write_page_checksum": True}
 """How every Parquet file is written. Without the checksums, three of four flipped bits read as other values."""
 
@@ -91,9 +94,15 @@ JUDGEMENT = pl.Schema(
         "correct": pl.Boolean(),
         "position_flip": pl.Boolean(),
         "unparsed": pl.Int8(),
+        "format_ok": pl.Boolean(),
+        "target": pl.String(),
     }
 )
-"""`unparsed` counts the orders in which a judge that writes selected nothing; their probability is one half."""
+"""`correct` is of whatever description was parsed, `format_ok` that of its completion.
+
+`unparsed` counts the orders in which a judge that writes selected nothing; their probability is one half.
+`target` is the same for cases that have one post and two responses in common.
+"""
 RESPONSE = pl.Schema(
     {
         "case_id": pl.String(),
@@ -112,8 +121,12 @@ WIN = pl.Schema(
         "p_a_ab": pl.Float64(),
         "p_a_ba": pl.Float64(),
         "outcome": pl.String(),
+        "position_flip": pl.Boolean(),
+        "unparsed": pl.Int8(),
+        "target": pl.String(),
     }
 )
+"""`position_flip`, `unparsed` and the case's `target` as in JUDGEMENT; equal responses flip with no position."""
 REJECT = pl.Schema({"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()})
 """`line` is a line of JSON lines, or a record's number in an array or Parquet file, from 1."""
 
@@ -231,7 +244,7 @@ def _checked(df: pl.DataFrame, path: str | Path, schema: pl.Schema) -> pl.DataFr
     if extra := [name for name in df.columns if name not in schema]:
         raise UserError(f"{path}: unknown field {extra[0]!r}")
     for name in schema:
-        if nulls := df[name].null_count():
+        if (nulls := df[name].null_count()) and name not in NULLABLE:
             raise UserError(f"{path}: field {name!r} is null in {nulls} of {df.height} rows")
     try:
         return df.select(schema.names()).cast(schema)

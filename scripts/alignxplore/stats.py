@@ -8,13 +8,24 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 
-def bootstrap_interval(values: Sequence[float], resamples: int, seed: int) -> tuple[float, float]:
-    """The 95% percentile bootstrap interval of the mean, over cases."""
-    sample = np.asarray(values, float)
-    if sample.min() == sample.max():
-        return sample[0], sample[0]
+def bootstrap_interval(values: ArrayLike, clusters: Sequence[str], resamples: int, seed: int) -> tuple[float, float]:
+    """The 95% percentile bootstrap interval of the mean of the cases' `values`.
+
+    Cases that have the same name in `clusters` are no independent evidence, and are drawn together.
+    """
+    places = _places(clusters)
+    sums, sizes = np.bincount(places, weights=np.asarray(values, float)), np.bincount(places)
+    means = sums / sizes
+    if means.min() == means.max():
+        return float(means[0]), float(means[0])
     result = stats.bootstrap(
-        (sample,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed), batch=200
+        (sums, sizes),
+        lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
+        paired=True,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        batch=200,
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
@@ -67,9 +78,17 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
     return np.log(strength)
 
 
-def resampled_counts(cases: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each case is drawn in each bootstrap sample: (resamples, cases)."""
-    return np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=resamples)
+def resampled_counts(clusters: Sequence[str], resamples: int, seed: int) -> np.ndarray:
+    """How often each case is drawn in each bootstrap sample, with all cases of its cluster: (resamples, cases)."""
+    places = _places(clusters)
+    count = places.max() + 1
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)[:, places]
+
+
+def _places(clusters: Sequence[str]) -> np.ndarray:
+    """Which cluster each case is in, by number from 0, in the order in which they first occur: (cases,)."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    return np.array([numbers[name] for name in clusters])
 
 
 def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:

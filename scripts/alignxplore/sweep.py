@@ -18,9 +18,10 @@ import yaml
 
 from alignxplore.config import check_config, check_document, known
 from alignxplore.errors import UserError
+from alignxplore.markdown import escape, table_lines
 from alignxplore.sidecars import SUFFIX
 from alignxplore.stats import bootstrap_interval, holm, paired_t_test
-from alignxplore.tables import SIGNIFICANT
+from alignxplore.tables import P_DIGITS, SIGNIFICANT
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ COMPARISON = pl.Schema(
         "p_holm": pl.Float64(),
     }
 )
-"""Columns of a comparison: percentages with 95% bootstrap intervals over cases; `difference` is to the first variant,
+"""Columns of a comparison: percentages with 95% bootstrap intervals over targets; `difference` is to the first variant,
 in percentage points. Its interval, the p-value of the paired t-test, and that adjusted over the variants by Holm's
 method are missing where the variant has other cases than the first."""
 
@@ -220,11 +221,11 @@ def compare(sweep: Sweep, directory: Path) -> pl.DataFrame:
     settings = next(iter(sweep.configs.values()))
     interval = {"resamples": settings["resamples"], "seed": settings["seed"]}
     for row in rows:
-        row["low"], row["high"] = (100 * end for end in bootstrap_interval(row["outcomes"], **interval))
+        row["low"], row["high"] = (100 * end for end in bootstrap_interval(row["outcomes"], row["targets"], **interval))
         row["difference_low"] = row["difference_high"] = row["p_value"] = row["p_holm"] = None
         if row["paired"]:
             differences = [a - b for a, b in zip(row["outcomes"], row["first_outcomes"], strict=True)]
-            ends = bootstrap_interval(differences, **interval)
+            ends = bootstrap_interval(differences, row["targets"], **interval)
             row["difference_low"], row["difference_high"] = (100 * end for end in ends)
             row["p_value"] = paired_t_test(row["outcomes"], row["first_outcomes"])
     for place in {(row["method"], row["column"]) for row in rows}:
@@ -233,7 +234,7 @@ def compare(sweep: Sweep, directory: Path) -> pl.DataFrame:
             row["p_holm"] = adjusted
     cells = pl.DataFrame([{name: row[name] for name in COMPARISON} for row in rows], schema=COMPARISON)
     shares = pl.col("percent", "low", "high", "difference", "difference_low", "difference_high")
-    return cells.with_columns(shares.round(2), pl.col("p_value", "p_holm").round(6))
+    return cells.with_columns(shares.round(2), pl.col("p_value", "p_holm").round_sig_figs(P_DIGITS))
 
 
 def _outcomes(sweep: Sweep, directory: Path) -> pl.DataFrame:
@@ -262,23 +263,19 @@ def _outcomes(sweep: Sweep, directory: Path) -> pl.DataFrame:
 def markdown(sweep: Sweep, cells: pl.DataFrame) -> str:
     """A wide table: variants of each method down, columns across; percent, interval, difference to the first."""
     names = cells["column"].unique(maintain_order=True).to_list()
-    lines = [
-        f"# Sweep {sweep.name}",
-        "",
-        f"| method | variant | {' | '.join(names)} |",
-        "|" + " --- |" * (len(names) + 2),
-    ]
     by_place = {(row["method"], row["variant"], row["column"]): row for row in cells.to_dicts()}
+    rows = []
     for method, variant in cells.select("method", "variant").unique(maintain_order=True).iter_rows():
         places = [by_place.get((method, variant, name)) for name in names]
-        lines.append(f"| {method} | {variant} | {' | '.join('–' if p is None else _cell(p) for p in places)} |")
+        rows.append([escape(method), escape(variant), *("–" if p is None else _cell(p) for p in places)])
+    table = table_lines(["method", "variant", *map(escape, names)], rows)
     first = next(iter(sweep.configs))
     note = (
-        f"Percent of cases with 95% bootstrap intervals over cases, and the difference to {first} in percentage points;"
-        " * significant (paired t-test, p < 0.05 after Holm's adjustment over the variants). Where a variant has other"
-        " cases than the first there is no test."
+        f"Percent of cases with 95% bootstrap intervals over targets, and the difference to {escape(first)} in"
+        " percentage points; * significant (paired t-test, p < 0.05 after Holm's adjustment over the variants). Where a"
+        " variant has other cases than the first there is no test."
     )
-    return "\n".join([*lines, "", note, ""])
+    return "\n".join([f"# Sweep {escape(sweep.name)}", "", *table, "", note, ""])
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from scipy.stats import kendalltau
 
 from alignxplore import records
 from alignxplore.errors import UserError
+from alignxplore.markdown import escape, table_lines
 from alignxplore.stats import (
     bootstrap_interval,
     bradley_terry,
@@ -23,6 +24,8 @@ from alignxplore.stats import (
 )
 
 SIGNIFICANT = 0.05
+P_DIGITS = 4
+"""Significant figures of p-values."""
 CELLS = pl.Schema(
     {
         "method": pl.String(),
@@ -36,13 +39,15 @@ CELLS = pl.Schema(
         "paper": pl.Float64(),
     }
 )
-"""What accuracy and win-rate CSVs share: percentages, with a 95% interval `low` to `high` over cases."""
+"""What accuracy and win-rate CSVs share: percentages, with a 95% interval `low` to `high`. All intervals are from
+bootstraps that draw the cases of one target together; tests take cases for independent, as the paper's do."""
 ACCURACY_CELLS = pl.Schema(
     {
         **CELLS,
         "mcnemar_holm": pl.Float64(),
         "position_flip": pl.Float64(),
         "unparsed": pl.Float64(),
+        "in_format": pl.Float64(),
         "change": pl.Float64(),
         "change_low": pl.Float64(),
         "change_high": pl.Float64(),
@@ -50,9 +55,13 @@ ACCURACY_CELLS = pl.Schema(
 )
 """Columns of an accuracy CSV: also the p-value of McNemar's exact test against the column's best, adjusted over the
 column by Holm's method; the percentages of cases in which the judge's two orders disagree, and of orders in which a
-judge that writes selected nothing; and the change, in points, from the column that `change_from` names."""
-WIN_RATE_CELLS = pl.Schema({**CELLS, "ties": pl.Float64(), "disagreements": pl.Float64()})
-"""Columns of a win-rate CSV: also the percentages of ties, and of cases in which the judge's two orders disagree."""
+judge that writes selected nothing; that of the method's completions in format, null where it writes none; and the
+change, in points, from the column that `change_from` names."""
+WIN_RATE_CELLS = pl.Schema(
+    {**CELLS, "ties": pl.Float64(), "disagreements": pl.Float64(), "unparsed": pl.Float64()},
+)
+"""Columns of a win-rate CSV: also the percentages of ties, of cases in which the judge's two orders disagree, and of
+orders in which a judge that writes selected nothing."""
 STRENGTHS = pl.Schema(
     {
         "method": pl.String(),
@@ -80,7 +89,7 @@ POINTS = pl.Schema(
 JUDGES = pl.Schema(
     {
         "judge": pl.String(),
-        "n": pl.Int64(),
+        "verdicts": pl.Int64(),
         "position_flip": pl.Float64(),
         "unparsed": pl.Float64(),
         "agreement": pl.Float64(),
@@ -92,8 +101,9 @@ JUDGES = pl.Schema(
         "ranking": pl.String(),
     }
 )
-"""A judge's failings, and how its verdicts (`agreement` in percent, Cohen's kappa) and its ranking of the methods
-(Kendall's tau-b, `swapped` pairs of methods) compare with those of the table's first judge."""
+"""A judge's failings over all its `verdicts`, one a method and case, and how these (`agreement` in percent, Cohen's
+kappa) and its ranking of the methods (Kendall's tau-b, `swapped` pairs of methods) compare with those of the table's
+first judge."""
 
 
 def query(sql: str | Path, parquet: Mapping[str, Sequence[str]], relations: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -183,13 +193,18 @@ def compare_methods(
 
 
 def accuracy_cells(
-    found: pl.DataFrame, resamples: int, seed: int, changes: Mapping[str, str] | None = None
+    found: pl.DataFrame,
+    resamples: int,
+    seed: int,
+    changes: Mapping[str, str] | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> pl.DataFrame:
     """ACCURACY_CELLS of an accuracy table. `p_value` compares a method with the best of its column by a paired t-test.
 
     The best is sought among methods that are not for reference (golden preference, large models), as in the
-    paper's Table 2; `mark` is "*" where that best is significantly better, "best" on the best itself. `changes` maps
-    columns to those from which a change is counted, over the same cases.
+    paper's Table 2; `mark` is "*" where that best is significantly better, "best" on it and on others that are as good,
+    of which the first is compared with. `changes` maps columns to those from which a change is counted, over the same
+    cases: those with one id in benchmarks of one origin, which for a benchmark that `origins` does not name is itself.
     """
     rows = found.to_dicts()
     best: dict[str, dict[str, Any]] = {}
@@ -202,17 +217,18 @@ def accuracy_cells(
     for row in rows:
         leader = best.get(row["column"])
         p_value, mcnemar, mark = None, None, None
-        if leader is row:
+        if leader is not None and not row["reference"] and row["percent"] == leader["percent"]:
             mark = "best"
-        elif leader is not None:
+        if leader is not None and leader is not row:
             if leader["cases"] != row["cases"]:
                 raise UserError(f"{row['method']} and {leader['method']} were judged on other cases: {row['column']}")
             p_value = paired_t_test(leader["outcomes"], row["outcomes"])
             mcnemar = mcnemar_test(leader["outcomes"], row["outcomes"])
-            mark = "*" if p_value < SIGNIFICANT and leader["percent"] > row["percent"] else None
+            if p_value < SIGNIFICANT and leader["percent"] > row["percent"]:
+                mark = "*"
         change: dict[str, float | None] = {"change": None, "change_low": None, "change_high": None}
         if changes and row["column"] in changes:
-            change = _change(by_place[row["method"], changes[row["column"]]], row, resamples, seed)
+            change = _change(by_place[row["method"], changes[row["column"]]], row, origins or {}, resamples, seed)
         cells.append({**row, **change, "p_value": p_value, "mcnemar_holm": mcnemar, "mark": mark})
     for column in best:
         compared = [cell for cell in cells if cell["column"] == column and cell["mcnemar_holm"] is not None]
@@ -221,13 +237,22 @@ def accuracy_cells(
     return _cells(cells, ACCURACY_CELLS, resamples, seed)
 
 
-def _change(old: Mapping[str, Any], new: Mapping[str, Any], resamples: int, seed: int) -> dict[str, float | None]:
-    """The paired change between two columns, whose benchmarks may differ in name but not in cases."""
-    ids = [[case.partition(" ")[2] for case in row["cases"]] for row in (old, new)]
-    if ids[0] != ids[1]:
+def _change(
+    old: Mapping[str, Any], new: Mapping[str, Any], origins: Mapping[str, str], resamples: int, seed: int
+) -> dict[str, float | None]:
+    """The paired change between two columns, whose benchmarks may differ in name but not in origin and cases."""
+    pairs: list[dict[tuple[str, str], float]] = []
+    for row in (old, new):
+        names = [case.partition(" ")[::2] for case in row["cases"]]
+        keys = [(origins.get(benchmark, benchmark), case_id) for benchmark, case_id in names]
+        pairs.append(dict(zip(keys, row["outcomes"], strict=True)))
+        if len(pairs[-1]) < len(keys):
+            raise UserError(f"{row['method']}: column {row['column']!r} has cases twice: no change can be counted")
+    before, after = pairs
+    if before.keys() != after.keys():
         raise UserError(f"{new['method']}: columns {old['column']!r} and {new['column']!r} are of other cases")
-    difference = np.subtract(new["outcomes"], old["outcomes"])
-    low, high = bootstrap_interval(difference, resamples, seed)
+    difference = np.array([after[key] - before[key] for key in after])
+    low, high = bootstrap_interval(difference, new["targets"], resamples, seed)
     return {"change": 100 * float(difference.mean()), "change_low": 100 * low, "change_high": 100 * high}
 
 
@@ -243,12 +268,12 @@ def win_rate_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
 
 def _cells(rows: list[dict[str, Any]], schema: pl.Schema, resamples: int, seed: int) -> pl.DataFrame:
     for row in rows:
-        low, high = bootstrap_interval(row["outcomes"], resamples, seed)
+        low, high = bootstrap_interval(row["outcomes"], row["targets"], resamples, seed)
         row |= {"low": 100 * low, "high": 100 * high}
     cells = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
     tests = [name for name in ("p_value", "mcnemar_holm") if name in schema]
     shares = [name for name in schema if schema[name] == pl.Float64 and name not in (*tests, "paper")]
-    return cells.with_columns(pl.col(shares).round(2), pl.col(tests).round(6))
+    return cells.with_columns(pl.col(shares).round(2), pl.col(tests).round_sig_figs(P_DIGITS))
 
 
 def strength_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
@@ -261,7 +286,7 @@ def strength_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFram
         for game in games:
             if game["cases"] != cases:
                 raise UserError(f"{game['method']} and {game['opponent']} met on other cases: {game['column']}")
-        counts = np.vstack([np.ones(len(cases)), resampled_counts(len(cases), resamples, seed)])
+        counts = np.vstack([np.ones(len(cases)), resampled_counts(games[0]["targets"], resamples, seed)])
         wins = np.zeros((len(counts), len(methods), len(methods)))
         for game in games:
             won = counts @ np.asarray(game["outcomes"])
@@ -285,7 +310,7 @@ def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
     for judge in judges:
         by_method = {row["method"]: row for row in found.filter(pl.col("column") == judge).to_dicts()}
         verdicts[judge] = np.array([by_method[method]["outcomes"] for method in methods])
-    counts = resampled_counts(len(cases), resamples, seed)
+    counts = resampled_counts(found["targets"][0].to_list(), resamples, seed)
     first = verdicts[judges[0]]
     rows = []
     for judge in judges:
@@ -305,7 +330,7 @@ def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
         rows.append(
             {
                 "judge": judge,
-                "n": mine.size,
+                "verdicts": mine.size,
                 "position_flip": own["position_flip"].mean(),
                 "unparsed": own["unparsed"].mean(),
                 **(compared if judge != judges[0] else dict.fromkeys(compared)),
@@ -344,10 +369,11 @@ def column_order(found: pl.DataFrame) -> list[str]:
 def cells_markdown(title: str, note: str, cells: pl.DataFrame, columns: Sequence[str]) -> str:
     """A wide table: methods down, `columns` across; percent, mark, interval, and the paper's figure."""
     by_place = {(row["method"], row["column"]): row for row in cells.to_dicts()}
-    lines = [f"# {title}", "", "| method | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    rows = []
     for method in cells["method"].unique(maintain_order=True):
         places = [by_place.get((method, column)) for column in columns]
-        lines.append(f"| {method} | " + " | ".join("–" if p is None else _cell(p) for p in places) + " |")
+        rows.append([escape(method), *("–" if place is None else _cell(place) for place in places)])
+    lines = [f"# {escape(title)}", "", *table_lines(["method", *map(escape, columns)], rows)]
     sizes = sorted({row["n"] for row in by_place.values()})
     cases = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return "\n".join([*lines, "", f"{note} n is {cases} cases a figure; the CSV beside this file has each n.", ""])
@@ -377,9 +403,9 @@ def write_rows(rows: pl.DataFrame, title: str, note: str, csv: str | Path, markd
 
 def rows_markdown(title: str, note: str, rows: pl.DataFrame) -> str:
     """A table as it is."""
-    head = ["| " + " | ".join(name.replace("_", " ") for name in rows.columns) + " |", "|" + " --- |" * rows.width]
-    body = ["| " + " | ".join(_plain(value) for value in row) + " |" for row in rows.iter_rows()]
-    return "\n".join([f"# {title}", "", *head, *body, "", note, ""])
+    head = [name.replace("_", " ") for name in rows.columns]
+    body = [[_plain(value) for value in row] for row in rows.iter_rows()]
+    return "\n".join([f"# {escape(title)}", "", *table_lines(head, body), "", note, ""])
 
 
 def _plain(value: Any) -> str:
@@ -387,4 +413,4 @@ def _plain(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))

@@ -194,7 +194,8 @@ def judge(model: VPL, cases: pl.DataFrame, pairs: Pairs, method: str, name: str)
         )
     # No response is shown first.
     probabilities = np.repeat(p_chosen(model, pairs)[:, None], 2, axis=1)
-    return judgement_rows(cases.with_columns(method=pl.lit(method)), name, probabilities)
+    judged = cases.with_columns(method=pl.lit(method), format_ok=pl.lit(None, pl.Boolean))
+    return judgement_rows(judged, name, probabilities)
 
 
 def featured_pairs(entry: Mapping[str, Any], users: pl.DataFrame) -> Pairs:

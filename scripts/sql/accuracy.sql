@@ -1,5 +1,7 @@
 -- Tables 2, 4 and 5: the share of cases whose chosen response a judge prefers under a method's description
--- (Eq. 5, 6). One row a method and column; a column takes one judge and one or more benchmarks.
+-- (the bracket of Eq. 5, 6). R_format, by which these multiply a reward, is left out: whatever description was parsed
+-- is judged, so that methods that write no completion can be compared; in_format stands beside it. One row a method
+-- and column; a column takes one judge and one or more benchmarks.
 -- Relations: judgements, methods(position, method, label, paper, reference),
 --            columns(position, name, judge, benchmark, paper), paper(method, "column", percent).
 SELECT
@@ -8,10 +10,12 @@ SELECT
     c.position AS column_position,
     list(j.benchmark || ' ' || j.case_id ORDER BY j.benchmark, j.case_id) AS cases,
     list(j.correct::DOUBLE ORDER BY j.benchmark, j.case_id) AS outcomes,
+    list(j.target ORDER BY j.benchmark, j.case_id) AS targets,
     count(*) AS n,
     100 * avg(j.correct::DOUBLE) AS percent,
     100 * avg(j.position_flip::DOUBLE) AS position_flip,
     100 * avg(j.unparsed / 2) AS unparsed,
+    100 * avg(j.format_ok::DOUBLE) AS in_format,
     m.reference,
     any_value(p.percent) AS paper
 FROM judgements AS j

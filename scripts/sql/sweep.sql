@@ -12,7 +12,8 @@ WITH cells AS (
         count(*) AS n,
         100 * avg(j.correct::DOUBLE) AS percent,
         list(j.benchmark || ' ' || j.case_id ORDER BY j.benchmark, j.case_id) AS cases,
-        list(j.correct::DOUBLE ORDER BY j.benchmark, j.case_id) AS outcomes
+        list(j.correct::DOUBLE ORDER BY j.benchmark, j.case_id) AS outcomes,
+        list(j.target ORDER BY j.benchmark, j.case_id) AS targets
     FROM judgements AS j
     JOIN files AS f ON f.filename = j.filename
     JOIN columns AS c ON c.variant = f.variant AND c.judge = f.judge AND c.benchmark = j.benchmark

@@ -1,5 +1,6 @@
 -- Table 3: how often the response under one method's description beats that under another's, ties counting half, with
--- the shares of ties and of cases in which the judge's two orders of presentation disagree.
+-- the shares of ties, of cases in which the judge's two orders of presentation disagree, and of orders in which a judge
+-- that writes selected nothing.
 -- Relations: wins, methods(position, method, label, paper), columns(position, name, benchmark, paper),
 --            paper(method, "column", percent).
 WITH games AS (
@@ -8,9 +9,11 @@ WITH games AS (
         unnest([method_b, method_a]) AS opponent,
         unnest(CASE outcome WHEN 'a' THEN [1.0, 0.0] WHEN 'b' THEN [0.0, 1.0] ELSE [0.5, 0.5] END)::DOUBLE AS won,
         outcome = 'tie' AS tie,
-        (p_a_ab > 0.5) <> (p_a_ba > 0.5) AS disagreement,
+        position_flip,
+        unparsed,
         benchmark,
-        case_id
+        case_id,
+        target
     FROM wins
 )
 SELECT
@@ -21,10 +24,12 @@ SELECT
     c.position * (SELECT count(*) FROM methods) + o.position AS column_position,
     list(g.benchmark || ' ' || g.case_id ORDER BY g.benchmark, g.case_id) AS cases,
     list(g.won ORDER BY g.benchmark, g.case_id) AS outcomes,
+    list(g.target ORDER BY g.benchmark, g.case_id) AS targets,
     count(*) AS n,
     100 * avg(g.won) AS percent,
     100 * avg(g.tie::DOUBLE) AS ties,
-    100 * avg(g.disagreement::DOUBLE) AS disagreements,
+    100 * avg(g.position_flip::DOUBLE) AS disagreements,
+    100 * avg(g.unparsed / 2) AS unparsed,
     any_value(p.percent) AS paper
 FROM games AS g
 JOIN methods AS m ON m.method = g.method

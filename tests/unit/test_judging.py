@@ -101,10 +101,11 @@ def test_a_case_keeps_its_own_pair_when_benchmarks_share_ids(cases, tmp_path):
     for kind, text in (("none", ""), ("golden", "joke"), ("signals", "1. Post: p\nChosen: c\nRejected: r")):
         preferences = given_preferences(kind, cases, "m")
         assert preferences["preference"].to_list() == [text, text]
+        assert preferences["format_ok"].null_count() == 2, "no completion, no format"
         records.write(preferences, tmp_path / "preferences.parquet", records.PREFERENCE)
-    judged = judge_preferences(
-        Judge("jud", KnownEngine(), Templates()), "j", cases, given_preferences("golden", cases, "m")
-    )
+    preferences = given_preferences("golden", cases, "m").with_columns(format_ok=pl.col("benchmark") == "b")
+    judged = judge_preferences(Judge("jud", KnownEngine(), Templates()), "j", cases, preferences)
+    assert dict(judged.select("benchmark", "format_ok").iter_rows()) == {"b": True, "b_reverse": False}
     assert dict(judged.select("benchmark", "correct").iter_rows()) == {"b": True, "b_reverse": False}
     records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
 

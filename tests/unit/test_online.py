@@ -2,6 +2,7 @@
 
 import numpy as np
 import polars as pl
+from alignxplore import records, tables
 from alignxplore.engines.base import Completion, Sampling
 from alignxplore.judging import Judge
 from alignxplore.online import compare, draw_cases, respond
@@ -12,7 +13,14 @@ TEMPLATES = Templates(**{name: f"resources/prompts/{name}.jinja" for name in ("j
 
 def cases(size=30):
     rows = [
-        {"benchmark": benchmark, "case_id": str(index), "prompt": f"post {index}", "golden_preference": "likes long"}
+        {
+            "benchmark": benchmark,
+            "case_id": str(index),
+            "prompt": f"post {index // 2}",
+            "chosen": "no" if index % 2 else "yes",
+            "rejected": "yes" if index % 2 else "no",
+            "golden_preference": "likes long",
+        }
         for benchmark in ("a", "b", "c")
         for index in range(size)
     ]
@@ -58,14 +66,48 @@ def test_position_decides_nothing_and_equal_responses_tie():
     assert wins["p_a_ab"].to_list() != wins["p_a_ba"].to_list()
 
 
+class Undecided:
+    """A judge that writes: it selects "first" wherever it stands, nothing where "mute" is shown first, else what is."""
+
+    def generate(self, prompts, sampling):
+        texts = []
+        for prompt in prompts:
+            shown = [prompt.user.split(f"Response {name}: ")[1].split("\n")[0] for name in "AB"]
+            texts.append("" if "mute" in shown[0] else f"Response {'B' if 'first' in shown[1] else 'A'}.")
+        return [Completion(text, "stop", 1, 1) for text in texts]
+
+
+def test_orders_disagree_about_differing_responses_that_were_both_selected_from(tmp_path):
+    first = responses("x", ["first", "left", "same", "mute", "other", "first"])
+    second = responses("y", ["second", "right", "same", "other", "mute", "second"])
+    judge = Judge("jud", Undecided(), TEMPLATES, Sampling(0.6, 0.95, 0, 8, 1))
+    wins = compare(judge, "judge", cases(), first, second)
+    assert wins["outcome"].to_list() == ["a", "tie", "tie", "b", "a", "a"]
+    assert wins["position_flip"].to_list() == [False, True, False, False, False, False]
+    assert wins["unparsed"].to_list() == [0, 0, 0, 1, 1, 0]
+    a, b, c = wins["target"].unique(maintain_order=True)
+    assert wins["target"].to_list() == [a, a, b, b, c, c], "posts with both responses, whichever was chosen"
+    path = tmp_path / "wins.parquet"
+    records.write(wins, path, records.WIN)
+    relations = {
+        "methods": tables.methods_relation([{"name": name, "label": name} for name in "xy"]),
+        "columns": tables.columns_relation([{"name": "all", "benchmarks": ["a"]}]),
+        "paper": tables.paper_relation("resources/paper_tables.csv", "table3"),
+    }
+    found = tables.query("scripts/sql/win_rates.sql", {"wins": [str(path)]}, relations)
+    for row in tables.win_rate_cells(found, 50, 1).to_dicts():
+        # One of six cases, two of twelve orders.
+        assert (row["disagreements"], row["unparsed"]) == (16.67, 16.67)
+
+
 class Echo:
     def generate(self, prompts, sampling):
         return [Completion(f" {prompt.user} ", "stop", 1, 1) for prompt in prompts]
 
 
 def test_responses_are_written_under_the_methods_description():
-    preferences = cases(2).select("benchmark", "case_id", method=pl.lit("x"), preference=pl.lit("likes jokes"))
-    written = respond(Echo(), TEMPLATES, cases(2), preferences, Sampling(0.9, 0.95, 10, 8, 1))
-    assert written.height == 6
+    preferences = cases(4).select("benchmark", "case_id", method=pl.lit("x"), preference=pl.lit("likes jokes"))
+    written = respond(Echo(), TEMPLATES, cases(4), preferences, Sampling(0.9, 0.95, 10, 8, 1))
+    assert written.height == 12
     assert all("likes jokes" in row["response"] for row in written.to_dicts())
-    assert "post 1" in written.filter(pl.col("case_id") == "1")["response"][0]
+    assert "post 1" in written.filter(pl.col("case_id") == "3")["response"][0]

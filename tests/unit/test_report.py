@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 import pytest
 from alignxplore import figures, records
-from alignxplore.case_study import case_study, choose_cases, escape, markdown
+from alignxplore.case_study import case_study, choose_cases, markdown
 from alignxplore.errors import UserError
+from alignxplore.markdown import escape
 from alignxplore.report import tables
 from alignxplore.report.cases import write_cases
 from alignxplore.report.provenance import Provenance

@@ -25,12 +25,62 @@ from statsmodels.stats.proportion import proportion_confint
 
 def test_bootstrap_interval_agrees_with_the_normal_one():
     values = np.random.default_rng(1).random(400) < 0.7
-    low, high = bootstrap_interval(values, 4000, seed=2)
+    cases = [str(index) for index in range(400)]
+    low, high = bootstrap_interval(values, cases, 4000, seed=2)
     half = 1.96 * math.sqrt(values.mean() * (1 - values.mean()) / len(values))
     assert low == pytest.approx(values.mean() - half, abs=0.006)
     assert high == pytest.approx(values.mean() + half, abs=0.006)
-    assert bootstrap_interval(values, 4000, seed=2) == (low, high)
-    assert bootstrap_interval([1.0, 1.0], 100, seed=1) == (1.0, 1.0)
+    assert bootstrap_interval(values, cases, 4000, seed=2) == (low, high)
+    assert bootstrap_interval([1.0, 1.0], ["a", "b"], 100, seed=1) == (1.0, 1.0)
+
+
+def test_clusters_of_one_case_are_drawn_as_cases():
+    for values in (np.random.default_rng(1).normal(size=333), np.random.default_rng(1).random(50) < 0.3):
+        found = bootstrap_interval(values, list(map(str, range(len(values)))), 700, seed=4)
+        rng = np.random.default_rng(4)
+        expected = stats.bootstrap((values,), np.mean, n_resamples=700, method="percentile", rng=rng, batch=200)
+        assert found == tuple(expected.confidence_interval)
+
+
+def clustered(rng, count):
+    """Outcomes of clusters of one to six cases, alike within a cluster nine times in ten; 60% are right."""
+    sizes = rng.integers(1, 7, count)
+    base, own, alike = (rng.random(n) for n in (count, sizes.sum(), sizes.sum()))
+    return np.where(alike < 0.9, np.repeat(base, sizes), own) < 0.6, np.repeat(np.arange(count), sizes)
+
+
+def test_an_interval_over_clusters_is_that_of_a_bootstrap_written_out():
+    values, clusters = clustered(np.random.default_rng(6), 80)
+    order = np.random.default_rng(7).permutation(len(values))
+    found = bootstrap_interval(values[order], clusters[order].astype(str).tolist(), 20_000, seed=1)
+    rng, means = np.random.default_rng(2), []
+    members = [values[clusters == cluster] for cluster in range(80)]
+    for _ in range(20_000):
+        means.append(np.concatenate([members[drawn] for drawn in rng.integers(0, 80, 80)]).mean())
+    assert found == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.004)
+    counts = resampled_counts(clusters[order].astype(str).tolist(), 20_000, seed=1)
+    means = counts @ values[order] / counts.sum(1)
+    assert found == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.004)
+
+
+def test_intervals_over_clusters_hold_the_truth_as_often_as_they_say():
+    rng, held, held_by_case = np.random.default_rng(8), 0, 0
+    for seed in range(300):
+        values, clusters = clustered(rng, 60)
+        low, high = bootstrap_interval(values, clusters.astype(str).tolist(), 300, seed)
+        held += low <= 0.6 <= high
+        low, high = bootstrap_interval(values, list(map(str, range(len(values)))), 300, seed)
+        held_by_case += low <= 0.6 <= high
+    assert 0.9 < held / 300 < 0.98
+    assert held_by_case / 300 < 0.8, "which is why"
+
+
+def test_answers_of_which_one_of_two_must_be_right_have_no_interval():
+    values = np.random.default_rng(1).random(50) < 0.5
+    mirrored, pairs = np.concatenate([values, ~values]), [str(index) for index in range(50)] * 2
+    assert bootstrap_interval(mirrored, pairs, 500, seed=1) == (0.5, 0.5)
+    counts = resampled_counts(pairs, 100, seed=1)
+    assert ((counts @ mirrored) == counts.sum(1) / 2).all()
 
 
 def test_paired_t_test_equals_scipy_and_survives_constant_differences():
@@ -94,7 +144,7 @@ def test_a_method_that_always_wins_has_a_finite_strength():
 
 
 def test_resampled_counts_draw_every_case_equally():
-    counts = resampled_counts(50, 4000, seed=1)
+    counts = resampled_counts(list(map(str, range(50))), 4000, seed=1)
     assert counts.shape == (4000, 50) and set(counts.sum(1)) == {50}
     assert counts.mean(0) == pytest.approx(np.ones(50), abs=0.08)
 

@@ -1,5 +1,6 @@
 """Tables against independent computations on the same Parquet files."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,12 @@ import polars as pl
 import pytest
 from alignxplore import figures, records, tables
 from alignxplore.errors import UserError
+from alignxplore.judgements import judge_preferences
+from alignxplore.judging import Judge
+from alignxplore.preferences import given_preferences
+from alignxplore.prompts import Templates
 from alignxplore.stats import mcnemar_test
+from markdown_it import MarkdownIt
 from scipy import stats
 
 SQL = "scripts/sql"
@@ -40,6 +46,8 @@ def judgements(tmp_path):
                     "p_chosen_ab": 0.5,
                     "p_chosen_ba": 0.5,
                     "unparsed": int(rng.integers(3)),
+                    "format_ok": None if method == "gold" else bool(rng.random() < 0.6),
+                    "target": f"{benchmark} {index}",
                     "correct": bool(rng.random() < skill[method]),
                     "position_flip": bool(rng.random() < 0.3),
                 }
@@ -84,20 +92,86 @@ def test_accuracy_equals_pandas(judgements):
         own = own[own.benchmark.isin(column["benchmarks"])]
         assert row["position_flip"] == pytest.approx(100 * own.position_flip.mean(), abs=0.0051)
         assert row["unparsed"] == pytest.approx(50 * own.unparsed.mean(), abs=0.0051)
+        if method["name"] == "gold":
+            assert row["in_format"] is None
+        else:
+            assert row["in_format"] == pytest.approx(100 * own.format_ok.astype(float).mean(), abs=0.0051)
         if method["name"] == "ours":
             assert (row["mark"], row["p_value"]) == ("best", None)
         else:
             expected = stats.ttest_rel(outcomes("ours"), mine).pvalue
-            assert row["p_value"] == pytest.approx(expected, abs=1e-6)
+            assert row["p_value"] == pytest.approx(expected, rel=6e-4) and row["p_value"] > 0
             others = [outcomes(m["name"]) for m in METHODS if m["name"] != "ours"]
             raw = sorted(mcnemar_test(outcomes("ours"), other) for other in others)
             mine_raw = mcnemar_test(outcomes("ours"), mine)
             # Two hypotheses: the smaller p-value is doubled, the larger stands but for being no smaller than that.
             adjusted = 2 * raw[0] if mine_raw == raw[0] else max(raw[1], 2 * raw[0])
-            assert row["mcnemar_holm"] == pytest.approx(min(adjusted, 1), abs=1e-6)
+            assert row["mcnemar_holm"] == pytest.approx(min(adjusted, 1), rel=6e-4)
             assert row["mark"] == ("*" if method["name"] == "plain" else None)
     published = dict(cells.filter(pl.col("column") == "one").select("method", "paper").iter_rows())
     assert published == {"Plain": 50.33, "Ours": 65.33, "Gold": None}
+
+
+def test_equal_bests_are_all_marked():
+    outcomes = {"a": [1, 0, 1, 0, 0, 0], "b": [1, 1, 1, 1, 0, 0], "c": [0, 0, 1, 1, 1, 1], "gold": [1, 1, 1, 1, 0, 0]}
+    rows = [
+        {
+            "method": method,
+            "column": "one",
+            "cases": [f"b {i}" for i in range(6)],
+            "targets": list("012345"),
+            "outcomes": [float(value) for value in own],
+            "n": 6,
+            "percent": 100 * sum(own) / 6,
+            "reference": method == "gold",
+            **dict.fromkeys(("position_flip", "unparsed", "in_format", "paper")),
+        }
+        for method, own in outcomes.items()
+    ]
+    cells = {cell["method"]: cell for cell in tables.accuracy_cells(pl.DataFrame(rows), 50, 1).to_dicts()}
+    assert [cells[method]["mark"] for method in outcomes] == [None, "best", "best", None]
+    assert [cells[method]["p_value"] is None for method in outcomes] == [False, True, False, False]
+    assert cells["c"]["p_value"] == 1.0
+    # Three hypotheses: b beats a in two cases and never loses, 2 / 4; adjusted, threefold, and no more than 1.
+    assert [cells[method]["mcnemar_holm"] for method in outcomes] == [1.0, None, 1.0, 1.0]
+
+
+class Alphabetical:
+    """An engine that selects the response that comes first in the alphabet, whatever it is told."""
+
+    def choice_logprobs(self, prompts, choices):
+        shown = [[prompt.user.split(f"Response {name}: ")[1] for name in "AB"] for prompt in prompts]
+        return np.array([[float(first < second), float(second < first)] for first, second in shown])
+
+
+def test_what_is_right_on_one_of_two_mirrored_cases_has_no_interval(tmp_path):
+    """Half of P-SOUPS's cases ask another's target for the opposite persona: a judge that is told nothing gets one."""
+    rng = np.random.default_rng(3)
+    words = [sorted(map(str, rng.choice(1000, 2, replace=False))) for _ in range(40)]
+    rows = [
+        {
+            "case_id": f"{index}-{sign}",
+            "benchmark": "b1",
+            "dimension": "style",
+            "direction": [sign],
+            "pairs": [],
+            "ugc": [],
+            "prompt": f"post {index % 7}",
+            "chosen": pair[sign < 0],
+            "rejected": pair[sign > 0],
+            "golden_preference": "g",
+        }
+        for index, pair in enumerate(words)
+        for sign in (1, -1)
+    ]
+    cases = pl.DataFrame(rows, schema=records.CASE)
+    judge = Judge("jud", Alphabetical(), Templates(judge="resources/prompts/judge.jinja"))
+    judged = judge_preferences(judge, "jud", cases, given_preferences("none", cases, "plain"))
+    assert judged["target"].n_unique() == 40
+    path = tmp_path / "judged.parquet"
+    records.write(judged, path, records.JUDGEMENT)
+    (cell,) = tables.accuracy_cells(accuracy([str(path)]).filter(pl.col("column") == "one"), 500, 1).to_dicts()
+    assert (cell["n"], cell["low"], cell["percent"], cell["high"]) == (80, 50.0, 50.0, 50.0)
 
 
 def test_methods_judged_on_other_cases_are_refused(judgements, tmp_path):
@@ -122,6 +196,9 @@ def test_win_rates_mirror_each_other(tmp_path):
             "p_a_ab": 0.5,
             "p_a_ba": 0.5,
             "outcome": outcome,
+            "position_flip": False,
+            "unparsed": 0,
+            "target": f"{index}",
         }
         for index, outcome in enumerate(outcomes)
     ]
@@ -184,17 +261,67 @@ def test_markdown_shows_every_figure(judgements):
     assert "n is 80 to 160 cases a figure" in text
 
 
+def rendered(text):
+    """The cells of the table of a Markdown page, row by row, as a reader sees them, and the page's heading."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    kinds = {"th_open": "cell", "td_open": "cell", "tr_open": "row", "heading_open": "title"}
+    rows, title = [], ""
+    for before, token in itertools.pairwise(tokens):
+        kind = kinds.get(before.type)
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline":
+            parts = token.children
+            markup = {part.type for part in parts} - {
+                "text",
+                "text_special",
+                "html_inline",
+                "strong_open",
+                "strong_close",
+            }
+            assert not markup and {part.content for part in parts if part.type == "html_inline"} <= {"<br>"}
+            shown = "".join(part.content for part in parts if part.type != "html_inline")
+            if kind == "cell":
+                rows[-1].append(shown)
+            elif kind == "title":
+                title = shown
+    return title, rows
+
+
+def test_names_are_text_in_markdown():
+    hostile = "<b>|x_1_ *y* `z` [a](b) \\| ![i](j) &amp; <br>"
+    rows = [
+        {
+            "method": f"{hostile}\n| new | row",
+            "column": f"{hostile} col",
+            "n": 2,
+            "percent": 50.0,
+            "low": 0.0,
+            "high": 100.0,
+        }
+        | dict.fromkeys(("mark", "paper"))
+    ]
+    text = tables.cells_markdown(hostile, "Note.", pl.DataFrame(rows), [f"{hostile} col"])
+    expected = [["method", f"{hostile} col"], [f"{hostile} | new | row", "50.0 [0.0, 100.0]"]]
+    assert rendered(text) == (hostile, expected)
+    text = tables.rows_markdown(hostile, "Note.", pl.DataFrame({"a_b": [hostile], "n": [1.5]}))
+    assert rendered(text) == (hostile, [["a b", "n"], [hostile, "1.50"]])
+
+
 def columns(entries):
     return tables.columns_relation(entries)
 
 
 def test_changes_are_paired_by_case(judgements, tmp_path):
-    """The cases of b1 again under another name, with other verdicts: means differ as pandas says."""
+    """The cases of b1 and b2, whose ids are alike, again under names that sort otherwise, with other verdicts: means
+    differ as pandas says.
+    """
+    origins = {"z_b1": "b1", "a_b2": "b2"}
     turned = pl.concat([records.read(path, records.JUDGEMENT) for path in judgements if "jud-" in path])
+    turned = turned.filter(pl.col("benchmark") != "unused")
     flipped = pl.Series(np.random.default_rng(2).random(turned.height) < 0.2)
-    turned = turned.filter(pl.col("benchmark") == "b1").with_columns(
-        benchmark=pl.lit("b1_reverse"), correct=pl.col("correct") ^ flipped.head(240)
-    )
+    names = {origin: name for name, origin in origins.items()}
+    turned = turned.with_columns(pl.col("benchmark").replace_strict(names), correct=pl.col("correct") ^ flipped)
     path = tmp_path / "turned.parquet"
     records.write(turned, path, records.JUDGEMENT)
     relations = {
@@ -202,14 +329,15 @@ def test_changes_are_paired_by_case(judgements, tmp_path):
         "columns": columns(
             [
                 {"name": "one", "judge": "jud", "benchmarks": ["b1"]},
-                {"name": "turned", "judge": "jud", "benchmarks": ["b1_reverse"]},
+                {"name": "turned", "judge": "jud", "benchmarks": ["z_b1", "a_b2"]},
                 {"name": "two", "judge": "jud", "benchmarks": ["b1", "b2"]},
+                {"name": "twice", "judge": "jud", "benchmarks": ["b1", "z_b1"]},
             ]
         ),
         "paper": tables.paper_relation("resources/paper_tables.csv", "table2"),
     }
     found = tables.query(f"{SQL}/accuracy.sql", {"judgements": [*judgements, str(path)]}, relations)
-    cells = tables.accuracy_cells(found, 500, 1, {"turned": "one"}).to_dicts()
+    cells = tables.accuracy_cells(found, 500, 1, {"turned": "two"}, origins).to_dicts()
     frame = pd.concat([pd.read_parquet(path) for path in [*judgements, path]])
     frame = frame[frame.judge == "jud"].set_index(["benchmark", "case_id"])
     for cell in cells:
@@ -217,13 +345,18 @@ def test_changes_are_paired_by_case(judgements, tmp_path):
             assert cell["change"] is None and cell["change_low"] is None
             continue
         own = frame[frame.method == {m["label"]: m["name"] for m in METHODS}[cell["method"]]].correct.astype(float)
-        difference = 100 * (own["b1_reverse"] - own["b1"])  # aligned by case_id
+        pairs = [own[name] - own[origin] for name, origin in origins.items()]  # aligned by case_id
+        difference = 100 * pd.concat(pairs)
         assert cell["change"] == pytest.approx(difference.mean(), abs=0.0051)
         assert cell["change_low"] < cell["change"] < cell["change_high"]
         half = 1.96 * difference.std() / math.sqrt(len(difference))
         assert cell["change_high"] - cell["change_low"] == pytest.approx(2 * half, rel=0.15)
     with pytest.raises(UserError, match="'one' and 'two' are of other cases"):
         tables.accuracy_cells(found, 10, 1, {"two": "one"})
+    with pytest.raises(UserError, match="'two' and 'turned' are of other cases"):
+        tables.accuracy_cells(found, 10, 1, {"turned": "two"})
+    with pytest.raises(UserError, match="'twice' has cases twice"):
+        tables.accuracy_cells(found, 10, 1, {"twice": "one"}, origins)
 
 
 def wins_of_three(tmp_path):
@@ -243,6 +376,9 @@ def wins_of_three(tmp_path):
                 "p_a_ab": rng.random(),
                 "p_a_ba": rng.random(),
                 "outcome": "tie" if rng.random() < 0.1 else "a" if rng.random() < odds else "b",
+                "position_flip": bool(rng.random() < 0.2),
+                "unparsed": int(rng.integers(3)),
+                "target": f"{index}",
             }
             for index in rng.permutation(60)
         ]
@@ -275,8 +411,8 @@ def test_every_pair_is_counted_and_strengths_rank_the_methods(tmp_path):
             assert cell["n"] == len(pair)
             assert cell["percent"] == pytest.approx(100 * won.mean(), abs=0.0051)
             assert cell["ties"] == pytest.approx(100 * (pair.outcome == "tie").mean(), abs=0.0051)
-            disagree = (pair.p_a_ab > 0.5) != (pair.p_a_ba > 0.5)
-            assert cell["disagreements"] == pytest.approx(100 * disagree.mean(), abs=0.0051)
+            assert cell["disagreements"] == pytest.approx(100 * pair.position_flip.mean(), abs=0.0051)
+            assert cell["unparsed"] == pytest.approx(50 * pair.unparsed.mean(), abs=0.0051)
     strengths = tables.strength_rows(found, 400, 1)
     for entry in entries:
         own = strengths.filter(pl.col("column") == entry["name"])
@@ -308,7 +444,7 @@ def test_judges_are_compared_with_the_first(judgements):
     frame = frame[frame.benchmark.isin(["b1", "b2"])].set_index(["method", "benchmark", "case_id"]).sort_index()
     mine, other = frame[frame.judge == "gen"], frame[frame.judge == "jud"]
     assert (first["judge"], first["agreement"], first["kendall_tau"]) == ("jud", None, None)
-    assert second["n"] == len(mine) == 480
+    assert second["verdicts"] == len(mine) == 480
     assert second["agreement"] == pytest.approx(100 * (mine.correct == other.correct).mean(), abs=1e-4)
     assert second["position_flip"] == pytest.approx(100 * mine.position_flip.mean(), abs=1e-4)
     assert second["unparsed"] == pytest.approx(50 * mine.unparsed.mean(), abs=1e-4)
@@ -325,6 +461,7 @@ def test_a_ranking_upside_down_is_seen():
             "column": judge,
             "column_position": place,
             "cases": [f"b {i:02}" for i in range(20)],
+            "targets": [f"{i}" for i in range(20)],
             "outcomes": [1.0] * right + [0.0] * (20 - right),
             "position_flip": 0.0,
             "unparsed": 0.0,

@@ -160,6 +160,7 @@ def test_from_texts_to_judgements_the_same_bytes_each_time(entry, tmp_path):
     assert judged.select("benchmark", "method", "judge").unique().rows() == [("b", "vpl", "judge")]
     assert (judged["p_chosen_ab"] == judged["p_chosen_ba"]).all() and not judged["position_flip"].any()
     assert (judged["correct"] == (judged["p_chosen_ab"] > 0.5)).all() and judged["unparsed"].sum() == 0
+    assert judged["format_ok"].null_count() == judged.height
     assert pl.read_parquet(tmp_path / "first/metrics.parquet").height == SETTINGS.epochs
     assert vpl.train(vpl.featured_pairs(entry, EXAMPLES), SETTINGS, seed=8)[1]["loss"][0] != pytest.approx(
         pl.read_parquet(tmp_path / "first/metrics.parquet")["loss"][0]

@@ -65,7 +65,7 @@
     if (said) {
       const facts = [
         ["ended", said[FINISH] || "–"],
-        ["format", said[FORMAT] ? "right" : "wrong"],
+        ["format", said[FORMAT] === null ? null : said[FORMAT] ? "right" : "wrong"],
         ["tokens", said[COMPLETION_TOKENS] ? `${said[PROMPT_TOKENS]} in, ${said[COMPLETION_TOKENS]} out` : null],
       ];
       parts.push(text("Preference description", said[PREFERENCE] || "(empty)", "description"));

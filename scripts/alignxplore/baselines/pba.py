@@ -14,8 +14,7 @@ import polars as pl
 
 from alignxplore.data.wording import Wording
 from alignxplore.engines import Engine
-from alignxplore.formats import Parsed
-from alignxplore.preferences import Result, preference_rows
+from alignxplore.preferences import worded_rows
 from alignxplore.prompts import SCORE_CHOICES, Templates
 from alignxplore.records import N_DIMENSIONS
 
@@ -34,7 +33,7 @@ def bridged_preferences(
     dimensions = entry.get("dimensions", range(N_DIMENSIONS))
     poles = [(wording.phrase(str(index), 1), wording.phrase(str(index), -1)) for index in dimensions]
     rows = list(cases.iter_rows(named=True))
-    results: list[Result] = []
+    texts: list[tuple[str, str]] = []
     for start in range(0, len(rows), _CASES_AT_ONCE):
         of_cases = [[*row["pairs"], *row["ugc"]] for row in rows[start : start + _CASES_AT_ONCE]]
         scores = iter(signal_scores(engine, templates, list(chain(*of_cases)), poles))
@@ -43,8 +42,8 @@ def bridged_preferences(
             direction = np.zeros(N_DIMENSIONS, dtype=int)
             direction[list(dimensions)] = directions(mean, entry["upper"], entry["lower"])
             listed = "\n".join(f"{score:.3f} {up} / {down}" for score, (up, down) in zip(mean, poles, strict=True))
-            results.append((Parsed(listed, wording.describe(direction.tolist()), True), "stop", 0, 0))
-    return preference_rows(rows, method, results)
+            texts.append((listed, wording.describe(direction.tolist())))
+    return worded_rows(rows, method, texts)
 
 
 def signal_scores(
