@@ -2,18 +2,27 @@
 
 import argparse
 import json
+import logging
+import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from alignxplore import cli, engines, plan, product, provenance, sweep
+from alignxplore.config import check_document
 from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
+from alignxplore.formats import Parsed
+from alignxplore.prompts import Templates
 
-PROMPTS = Path(__file__).parents[2] / "resources/prompts"
+log = logging.getLogger(__name__)
+
+WORKFLOW = Path(__file__).parents[2]
+PROMPTS = WORKFLOW / "resources/prompts"
 
 
 def journal_stats(arguments: argparse.Namespace) -> None:
@@ -53,24 +62,45 @@ def plan_run(arguments: argparse.Namespace) -> None:
 def infer(arguments: argparse.Namespace) -> None:
     """Print the reasoning and the preference description for one user's signals."""
     signals = product.read_signals(_text(arguments.signals), arguments.signals)
-    sampling = engines.Sampling(arguments.temperature, 0.95, 10, arguments.max_new_tokens, arguments.seed)
-    templates = product.packaged_templates(arguments.prompts)
-    parsed = product.infer(_engine(arguments), templates, signals, sampling)
+    sampling = engines.Sampling(
+        arguments.temperature, arguments.top_p, arguments.top_k, arguments.max_new_tokens, arguments.seed
+    )
+    templates = _templates(arguments, "concise" if arguments.concise else "preference")
+    completion, parsed = product.infer(_engine(arguments), templates, signals, sampling, not arguments.concise)
+    if warning := _shortcoming(completion, parsed, arguments):
+        log.warning("What is shown may be no description: %s", warning)
     if arguments.json:
-        print(json.dumps(vars(parsed), ensure_ascii=False))
+        print(json.dumps({**vars(parsed), "finish_reason": completion.finish_reason}, ensure_ascii=False))
     else:
-        print(f"{parsed.reasoning}\n\n{parsed.preference}")
+        print("\n\n".join(filter(None, (parsed.reasoning, parsed.preference))))
+
+
+def _shortcoming(completion: engines.Completion, parsed: Parsed, arguments: argparse.Namespace) -> str | None:
+    """What is wrong with an answer, and what may help."""
+    if completion.finish_reason == "length":
+        count = completion.completion_tokens
+        full = count < arguments.max_new_tokens
+        advice = "the model's context is full; give it less to read" if full else "--max-new-tokens allows more"
+        return f"the answer was cut off at {count} tokens: {advice}"
+    if parsed.format_ok:
+        return None
+    if arguments.concise:
+        return "the answer is empty: another --seed may give one"
+    return (
+        "the answer is out of format, which is <think>reasoning</think> and then <answer>description</answer>: another"
+        " --seed may help; a model that was not trained to reason so is asked with --concise"
+    )
 
 
 def judge(arguments: argparse.Namespace) -> None:
     """Print which of two responses suits a preference, and how probably."""
-    templates = product.packaged_templates(arguments.prompts)
     texts = arguments.preference, arguments.post, arguments.first, arguments.second
-    p_first = product.compare(_engine(arguments), templates, *texts)
+    p_first = product.compare(_engine(arguments), _templates(arguments, "judge"), *texts)
+    selected = "tie" if p_first == 0.5 else "first" if p_first > 0.5 else "second"
     if arguments.json:
-        print(json.dumps({"p_first": p_first}))
+        print(json.dumps({"selected": selected, "p_first": p_first}))
     else:
-        print(f"{'first' if p_first > 0.5 else 'second'} ({max(p_first, 1 - p_first):.1%})")
+        print(f"{selected} ({max(p_first, 1 - p_first):.1%})")
 
 
 def sweep_variants(arguments: argparse.Namespace) -> None:
@@ -89,22 +119,48 @@ def sweep_variants(arguments: argparse.Namespace) -> None:
 
 def _engine(arguments: argparse.Namespace) -> engines.Engine:
     """A local directory or hub model by transformers, or what the JSON of a `models` entry says."""
-    if not arguments.model.startswith("{"):
-        if arguments.model.startswith(("/", ".", "models/")) and not Path(arguments.model).is_dir():
-            raise UserError(f"--model: there is no directory {arguments.model}")
-        return engines.load({"engine": "transformers", "path": arguments.model})
-    try:
-        entry: dict[str, Any] = json.loads(arguments.model)
-    except ValueError as error:
-        raise UserError(f"--model is not JSON: {error}") from None
+    entry: dict[str, Any] = {"engine": "transformers", "path": arguments.model}
+    if arguments.model.startswith("{"):
+        try:
+            entry = json.loads(arguments.model)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"--model is not JSON: {error}") from None
+        part = ("properties", "models", "additionalProperties")
+        check_document(entry, WORKFLOW / "config/schema.yaml", "--model", part)
+    path = entry["path"]
+    if entry["engine"] != "openai" and not Path(path).is_dir():
+        if path.startswith(("/", ".", "models/")):
+            raise UserError(f"--model: there is no directory {path}")
+        if path.count("/") != 1:
+            raise UserError(f"--model: there is no directory {path}, and a hub id reads OWNER/NAME")
     return engines.load(entry)
+
+
+def _templates(arguments: argparse.Namespace, name: str) -> Templates:
+    return Templates(**{name: arguments.prompts / f"{name}.jinja"})
 
 
 def _text(source: str) -> str:
     try:
-        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: cannot be read: {error}") from error
+
+
+def _number(kind: type[int] | type[float], said: str, within: Callable[[float], bool]) -> Callable[[str], float]:
+    """What argparse reads a number with that has to lie within limits."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+            if math.isfinite(value) and within(value):
+                return value
+        except (ValueError, OverflowError):
+            pass
+        raise argparse.ArgumentTypeError(f"{text} is not {said}")
+
+    return read
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,8 +175,14 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=action)
         if name == "infer":
             command.add_argument("signals", help="JSON file of pairs (prompt, chosen, rejected); - for standard input")
-            command.add_argument("--temperature", type=float, default=0.9)
-            command.add_argument("--max-new-tokens", type=int, default=2048)
+            command.add_argument("--concise", action="store_true", help="ask for the description without reasoning")
+            for option, default, number, said in (
+                ("--temperature", 0.9, _number(float, "a number from 0", lambda n: n >= 0), "0 is greedy"),
+                ("--top-p", 0.95, _number(float, "a number over 0, up to 1", lambda n: 0 < n <= 1), "1 is all"),
+                ("--top-k", 10, _number(int, "a whole number from 0", lambda n: n >= 0), "0 is all"),
+                ("--max-new-tokens", 2048, _number(int, "a whole number from 1", lambda n: n >= 1), "at most"),
+            ):
+                command.add_argument(option, type=number, default=default, help=f"{said} (default: %(default)s)")
             command.add_argument("--seed", type=int, default=1)
         else:
             command.add_argument("preference", help="description of the user's preferences")

@@ -113,13 +113,20 @@ def check_published(config: Mapping[str, Any]) -> None:
                 _known(f"tables.{name}.columns.{place}.paper", column["paper"], columns)
 
 
-def check_document(document: Any, schema_file: Path, name: str) -> None:
-    """Raise a UserError that names the first key of `document` that is not as the schema says, if there is one."""
+def check_document(document: Any, schema_file: Path, name: str, part: Sequence[str] = ()) -> None:
+    """Raise a UserError that names the first key of `document` that is not as the schema says, if there is one.
+
+    `part` is the way to the schema of a part, for a document that is no more than that.
+    """
     schema = yaml.safe_load(schema_file.read_text(encoding="utf-8"))
+    definitions = schema.get("$defs", {})
+    for key in part:
+        schema = schema[key]
+    schema = {"$defs": definitions, **schema}
     validator = jsonschema.Draft202012Validator(schema)
     error = jsonschema.exceptions.best_match(validator.iter_errors(document))
     if error is not None:
-        raise UserError(f"{name}: {_describe(error)}")
+        raise UserError(f"{name}: {_describe(error, document, schema)}")
 
 
 def known(key: str, value: str, names: Iterable[str]) -> None:
@@ -272,8 +279,15 @@ def _known(key: str, value: str, names: Iterable[str]) -> None:
     known(f"config: {key}", value, names)
 
 
-def _describe(error: jsonschema.ValidationError) -> str:
+def _describe(error: jsonschema.ValidationError, document: Any, schema: Any) -> str:
     path = ".".join(str(part) for part in error.absolute_path)
+    if error.validator is None:  # `false` in the schema; which of the keys it is said of, the error does not tell
+        for key in error.absolute_schema_path:
+            schema = schema[key]
+        for key in error.absolute_path:
+            document = document[key]
+        refused = next(key for key in document if schema.get(key) is False)
+        return f"{path + '.' if path else ''}{refused}: not for an entry of this kind"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = sorted(set(error.instance) - set(known))[0]

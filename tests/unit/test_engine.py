@@ -7,6 +7,7 @@ import pytest
 from alignxplore import engines
 from alignxplore.digests import directory_digest
 from alignxplore.engines import Completion, Sampling
+from alignxplore.engines.base import PromptRefused
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal, account
 from alignxplore.errors import UserError
@@ -129,6 +130,20 @@ def test_an_answer_that_a_backend_leaves_out_is_an_error(make):
 
     with pytest.raises(UserError, match="left 1 of 6 prompts without an answer"):
         make(Forgetful()).generate(PROMPTS, SAMPLING)
+
+
+def test_a_prompt_that_is_refused_is_named_by_its_place_in_the_call(make):
+    class Choosy(Backend):
+        def choice_logprobs(self, prompts, choices, done=()):
+            for index, prompt in enumerate(prompts):
+                if prompt == PROMPTS[4]:
+                    raise PromptRefused(index, "is too long")
+            return super().choice_logprobs(prompts, choices, done)
+
+    engine = make(Choosy())
+    engine.choice_logprobs(PROMPTS[:3], (" A", " B"))
+    with pytest.raises(UserError, match="^prompt 6 is too long$"):
+        engine.choice_logprobs([PROMPTS[0], PROMPTS[1], PROMPTS[1], PROMPTS[2], PROMPTS[3], PROMPTS[4]], (" A", " B"))
 
 
 def test_a_model_is_known_by_its_content_wherever_it_lies_and_however_it_is_run(tiny_model, tmp_path):

@@ -1,14 +1,18 @@
 """The transformers backend against plain, unbatched use of the same model."""
 
+import json
+import shutil
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from alignxplore.engines import Completion, Sampling
+from alignxplore.engines.base import PromptRefused
 from alignxplore.engines.hf import TransformersBackend
-from alignxplore.engines.tokens import encode, encode_text
+from alignxplore.engines.tokens import context_limit, encode, encode_text
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, mark_user_text
 from transformers import PreTrainedTokenizerFast
@@ -187,3 +191,115 @@ def test_templates_that_open_or_switch_thinking(tiny_model, tmp_path):
     completion = generate(switched, [prompt])[0]
     assert not completion.text.startswith("<think>")
     assert completion.prompt_tokens == len(encode(tokenizer, prompt, {"enable_thinking": False}))
+    # What is scored behind the prompt must not stand inside the thought that the template opens.
+    closed = Prompt(prompt.user, "</think>" + prompt.prefill)
+    for score, arguments in ((backend.choice_logprobs, CHOICES), (backend.loglikelihood, ["a", "b"])):
+        with pytest.raises(PromptRefused, match="prompt 2 cannot be scored.*opens <think>.*sampling"):
+            list(score([closed, prompt], arguments))
+        assert len(in_order(score([closed, closed], arguments))) == 2
+    assert len(in_order(switched.choice_logprobs([prompt], CHOICES))) == 1
+
+
+@pytest.fixture(scope="module")
+def short(tiny_model, tmp_path_factory, backend):
+    """The same model with a context of so many tokens, and a prompt that fills it."""
+    (prompt,) = (p for p in PROMPTS if p.user.count("joke") == 9)
+    limit = len(encode(backend.tokenizer, prompt))
+    path = shutil.copytree(tiny_model, tmp_path_factory.mktemp("short") / "model")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": limit}))
+    model = TransformersBackend(str(path), batch_tokens=130)
+    model.shares = backend.shares
+    return model, prompt, limit
+
+
+def test_prompts_beyond_the_context_are_refused_before_anything_is_computed(short, monkeypatch):
+    model, full, limit = short
+    over = Prompt(full.user.replace("Post:", "Post: Post:"), full.prefill)
+    length = len(encode(model.tokenizer, over))
+    short_one = PROMPTS[0]
+    assert len(in_order(model.choice_logprobs([short_one, full], CHOICES))) == 2
+    assert len(model.last_states([full], [""])) == 1
+    room = limit - len(encode(model.tokenizer, short_one))
+    fitting = ""
+    while len(encode_text(model.tokenizer, fitting + " joke")) <= room:
+        fitting += " joke"
+    assert len(in_order(model.loglikelihood([short_one], [fitting]))) == 1
+    monkeypatch.setattr(type(model.model.base_model), "forward", lambda *_, **__: pytest.fail("it was computed"))
+    too_much = [
+        lambda: list(model.choice_logprobs([short_one, over], CHOICES)),
+        lambda: list(model.loglikelihood([short_one, over], ["a", "b"])),
+        lambda: model.last_states([short_one, over], ["", ""]),
+        lambda: list(model.generate([short_one, over], [1, 2], SAMPLING)),
+    ]
+    for ask in too_much:
+        with pytest.raises(
+            PromptRefused, match=rf"prompt 2 comes to {length}.* tokens.* takes {limit} in all: shorten"
+        ):
+            ask()
+    with pytest.raises(PromptRefused, match=f"prompt 2 comes to {limit} tokens, and up to 12 are to follow"):
+        list(model.generate([short_one, full], [1, 2], SAMPLING))
+    with pytest.raises(PromptRefused, match="prompt 1 comes to"):
+        list(model.loglikelihood([short_one], [fitting + " joke"]))
+
+
+def test_a_completion_is_cut_off_where_the_context_is_full(short, backend):
+    model, full, limit = short
+    text = full.user.replace("a quick joke ", "", 1)
+    tight = Prompt(text, full.prefill)
+    room = limit - len(encode(model.tokenizer, tight))
+    assert 0 < room < SAMPLING.max_new_tokens
+    prompts, seeds = [tight, PROMPTS[0]], [3, 5]
+    free, other = generate(backend, prompts, seeds=seeds)
+    cut, same = generate(model, prompts, seeds=seeds)
+    assert same == other
+    assert free.completion_tokens > room  # or the test shows nothing
+    assert cut.completion_tokens == room and cut.finish_reason == "length"
+    assert free.text.startswith(cut.text) and free.logprobs[:room] == pytest.approx(cut.logprobs, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        ({}, None),
+        ({"max_position_embeddings": None}, None),
+        ({"max_position_embeddings": 2048}, 2048),
+        ({"max_position_embeddings": 2048, "rope_parameters": None}, 2048),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default"}}, 2048),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 8192),
+        # Stated before scaling (Qwen2.5), or behind it (DeepSeek-V3, Llama 3).
+        (
+            {
+                "max_position_embeddings": 32768,
+                "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+            },
+            131072,
+        ),
+        (
+            {
+                "max_position_embeddings": 163840,
+                "rope_parameters": {"rope_type": "yarn", "factor": 40, "original_max_position_embeddings": 4096},
+            },
+            163840,
+        ),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_parameters": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192},
+            },
+            131072,
+        ),
+        (
+            {
+                "max_position_embeddings": 4096,
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "linear", "factor": 8.0},
+                    "sliding_attention": {"rope_type": "default"},
+                },
+            },
+            32768,
+        ),
+    ],
+)
+def test_a_models_context(config, limit):
+    assert context_limit(SimpleNamespace(**config)) == limit

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from alignxplore.engines import Sampling
+from alignxplore.engines.base import PromptRefused
 from alignxplore.engines.tokens import encode, encode_text
 from alignxplore.prompts import Prompt, mark_user_text
 
@@ -79,3 +80,40 @@ def test_generation_ends_behind_a_stop_text(backend):
     (stopped,) = in_order(backend.generate(PROMPTS[:1], [1], Sampling(0.0, 1.0, 0, 24, seed=1, stop=(stop,))))
     assert stopped.text == free.text[: free.text.index(stop) + len(stop)]
     assert stopped.finish_reason == "stop"
+
+
+def test_prompts_beyond_the_context_are_refused_and_completions_cut_off(backend, monkeypatch):
+    def of_tokens(count: int) -> Prompt:
+        prompt = Prompt("Post:")
+        while len(encode(backend.tokenizer, prompt)) < count:
+            prompt = Prompt(prompt.user + " joke")
+        assert len(encode(backend.tokenizer, prompt)) == count
+        return prompt
+
+    greedy = Sampling(0.0, 1.0, 0, 24, seed=1)
+    (cut,) = in_order(backend.generate([of_tokens(1021)], [1], greedy))
+    assert cut.completion_tokens == 3 and cut.finish_reason == "length"
+    assert len(in_order(backend.choice_logprobs([of_tokens(1023)], (" A", " B")))) == 1
+    monkeypatch.setattr(backend.llm, "generate", lambda *_: pytest.fail("it was computed"))
+    over = [PROMPTS[0], of_tokens(1024)]
+    for ask in (
+        lambda: backend.generate(over, [1, 2], greedy),
+        lambda: backend.choice_logprobs(over, (" A", " B")),
+        lambda: backend.loglikelihood(over, ["a", ""]),
+    ):
+        with pytest.raises(PromptRefused, match="prompt 2 comes to 1024 tokens, .* takes 1024 in all"):
+            list(ask())
+
+
+def test_nothing_is_scored_inside_a_thought_that_the_template_opens(backend, vllm_model, monkeypatch):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(vllm_model)
+    tokenizer.chat_template += "<think>"
+    monkeypatch.setattr(backend, "tokenizer", tokenizer)
+    for ask in (
+        lambda: backend.choice_logprobs(PROMPTS, (" A", " B")),
+        lambda: backend.loglikelihood(PROMPTS, ["a"] * 4),
+    ):
+        with pytest.raises(PromptRefused, match="opens <think>"):
+            list(ask())

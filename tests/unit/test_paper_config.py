@@ -22,6 +22,18 @@ def test_a_step_has_128_prompts_of_4_rollouts():
     assert (rollouts // grpo["num_generations"], grpo["num_generations"]) == (128, 4)
 
 
+def test_models_that_think_first_are_judges_that_write():
+    """The chat templates of QwQ and R1 open a thought, in which no selection can be read."""
+    thinking = {"qwq_32b", "r1_671b", "r1_distill_7b"}
+    judges = CONFIG["judges"]
+    reading = {name for name, entry in judges.items() if "sampling" not in entry}
+    assert not thinking & {judges[name]["model"] for name in reading}
+    assert not thinking & {m["model"] for m in CONFIG["methods"].values() if m["kind"] == "pba"}
+    # Only probabilities that were read tell how sure a judge is.
+    confidence = [figure["judges"] for figure in CONFIG["figures"].values() if figure.get("by") == "confidence"]
+    assert confidence and all(reading.issuperset(names) for names in confidence)
+
+
 def test_every_published_figure_is_named_as_in_the_resource():
     with open(CONFIG["published"], encoding="utf-8", newline="") as file:
         published = {(row["table"], row["method"], row["column"]) for row in csv.DictReader(file)}

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 
 
@@ -37,12 +38,22 @@ class Completion:
     logprobs: tuple[float, ...] = ()
 
 
+class PromptRefused(UserError):
+    """A prompt that a model cannot be asked, by its index among those of the call."""
+
+    def __init__(self, index: int, reason: str):
+        super().__init__(f"prompt {index + 1} {reason}")
+        self.index = index
+        self.reason = reason
+
+
 class Backend(Protocol):
     """One way of running a language model.
 
     Methods yield answers as they are found, each a batch of (index of the request, answer). A batch of which all
     are in `done` is left out; how the rest is batched depends on the requests alone, so that what a killed job had
-    found and what it finds when run again are those of an undisturbed one.
+    found and what it finds when run again are those of an undisturbed one. A prompt that the model cannot be asked is a
+    PromptRefused before anything is computed.
     """
 
     def generate(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alignxplore.engines.base import Backend, Completion, Sampling
+from alignxplore.engines.base import Backend, Completion, PromptRefused, Sampling
 from alignxplore.engines.journal import CALL, KEY_LENGTH, Journal
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
@@ -116,14 +116,17 @@ class Engine:
             if self._backend is None:
                 self._backend = self._load()
                 loading = time.monotonic() - started
-            for batch in ask(self._backend, missing, done):
-                new = [
-                    (keys[missing[place]], {"model": self.name, **record})
-                    for place, record in batch
-                    if keys[missing[place]] not in found
-                ]
-                found.update(new)
-                self._journal.add(new)
+            try:
+                for batch in ask(self._backend, missing, done):
+                    new = [
+                        (keys[missing[place]], {"model": self.name, **record})
+                        for place, record in batch
+                        if keys[missing[place]] not in found
+                    ]
+                    found.update(new)
+                    self._journal.add(new)
+            except PromptRefused as error:
+                raise PromptRefused(missing[error.index], error.reason) from None
         if unanswered := [key for key in first if key not in found]:
             raise UserError(f"model {self.name} left {len(unanswered)} of {len(first)} prompts without an answer")
         self._account(kind, hits, list(found.values())[len(hits) :], time.monotonic() - started - loading, loading)

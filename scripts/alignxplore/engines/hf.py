@@ -1,6 +1,7 @@
 """The transformers backend: batches of like length by a token budget; what prompts share is computed once."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, L
 
 from alignxplore.engines import shared_prompts
 from alignxplore.engines.base import Completion, Sampling
-from alignxplore.engines.tokens import choice_tokens, encode, encode_text, opens_thinking
+from alignxplore.engines.tokens import (
+    check_lengths,
+    check_scored,
+    choice_tokens,
+    context_limit,
+    encode,
+    encode_text,
+    opens_thinking,
+)
 from alignxplore.errors import UserError, unloadable
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
@@ -21,7 +30,10 @@ Rows = Sequence[list[int]]
 
 
 class TransformersBackend:
-    """A causal language model in this process; `chat_template` holds options of the model's chat template."""
+    """A causal language model in this process; `chat_template` holds options of the model's chat template.
+
+    A prompt longer than the model's context is refused; a completion is cut off where the context is full.
+    """
 
     def __init__(
         self,
@@ -38,6 +50,8 @@ class TransformersBackend:
             self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options).eval()
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(unloadable(path, error)) from error
+        self.path = path
+        self.limit = context_limit(self.model.config.get_text_config())
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
         self.batch_tokens = batch_tokens
@@ -47,8 +61,21 @@ class TransformersBackend:
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops)
         self.shares = shared_prompts.supports(self.model)
 
-    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        return [encode(self.tokenizer, prompt, self.chat_template) for prompt in prompts]
+    def _encode(self, prompts: Sequence[Prompt], new: int = 0) -> list[list[int]]:
+        rows = [encode(self.tokenizer, prompt, self.chat_template) for prompt in prompts]
+        check_lengths(self.path, rows, self.limit, new)
+        return rows
+
+    def _joined(self, heads: Rows, continuations: Sequence[str]) -> tuple[Rows, Rows]:
+        """Each prompt with its continuation, and the continuations."""
+        tails = [encode_text(self.tokenizer, text) for text in continuations]
+        rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
+        check_lengths(self.path, rows, self.limit)
+        return rows, tails
+
+    def _room(self, row: Sequence[int], sampling: Sampling) -> int:
+        """Tokens that a completion of the row may have."""
+        return sampling.max_new_tokens if self.limit is None else min(sampling.max_new_tokens, self.limit - len(row))
 
     def _batches(self, sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
         """Indices in batches of like size whose padded tokens are within the budget.
@@ -72,7 +99,7 @@ class TransformersBackend:
     ) -> Iterator[list[tuple[int, Completion]]]:
         """One completion for each prompt; those of equal prompts are written side by side."""
         same: dict[tuple[int, ...], list[int]] = {}
-        for index, row in enumerate(self._encode(prompts)):
+        for index, row in enumerate(self._encode(prompts, sampling.max_new_tokens)):
             same.setdefault(tuple(row), []).append(index)
         groups = list(same.items())
         opened = opens_thinking(self.tokenizer, self.chat_template)
@@ -80,17 +107,18 @@ class TransformersBackend:
             members = [index for group in batch for index in groups[group][1]]
             if all(index in done for index in members):
                 continue
-            uniforms = torch.tensor(
-                np.stack([np.random.default_rng(seeds[index]).random(sampling.max_new_tokens) for index in members])
-            )
             rows = [list(groups[group][0]) for group in batch]
-            drawn = self._sample(rows, len(members) // len(rows), sampling, uniforms)
-            yield [
-                (index, self._completion(tokens, logprobs, sampling, opened, prompt_tokens=len(rows[place])))
-                for index, place, (tokens, logprobs) in zip(
-                    members, np.repeat(range(len(rows)), len(members) // len(rows)), drawn, strict=True
-                )
-            ]
+            rooms = [self._room(row, sampling) for row in rows]
+            steps = max(rooms)
+            uniforms = torch.tensor(np.stack([np.random.default_rng(seeds[index]).random(steps) for index in members]))
+            drawn = self._sample(rows, len(members) // len(rows), replace(sampling, max_new_tokens=steps), uniforms)
+            answers = []
+            for index, place, (tokens, logprobs) in zip(
+                members, np.repeat(range(len(rows)), len(members) // len(rows)), drawn, strict=True
+            ):
+                tokens, logprobs = tokens[: rooms[place]], logprobs[: rooms[place]]
+                answers.append((index, self._completion(tokens, logprobs, sampling, opened, len(rows[place]))))
+            yield answers
 
     def _completion(
         self, tokens: list[int], logprobs: list[float], sampling: Sampling, opened: bool, prompt_tokens: int
@@ -158,6 +186,7 @@ class TransformersBackend:
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Log-probability of each choice's first token after each prompt, in nats."""
         tokens = choice_tokens(self.tokenizer, choices)
+        check_scored(self.tokenizer, prompts, self.chat_template)
         for members, hidden in self._hidden(self._encode(prompts), 1, done):
             logits = self._logits(torch.stack([states[-1] for states in hidden]))
             yield list(zip(members, logits.log_softmax(-1)[:, tokens].tolist(), strict=True))
@@ -166,9 +195,8 @@ class TransformersBackend:
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
         """Sum of the continuation's token log-probabilities in nats, and its number of tokens, for each prompt."""
-        heads = self._encode(prompts)
-        tails = [encode_text(self.tokenizer, text) for text in continuations]
-        rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
+        check_scored(self.tokenizer, prompts, self.chat_template)
+        rows, tails = self._joined(self._encode(prompts), continuations)
         for members, hidden in self._hidden(rows, [len(tail) + 1 for tail in tails], done):
             answers = []
             for index, states in zip(members, hidden, strict=True):
@@ -179,10 +207,7 @@ class TransformersBackend:
 
     def last_states(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> torch.Tensor:
         """Last hidden state behind each prompt and its continuation: (prompts, hidden size), float32, on the CPU."""
-        rows = [
-            head + encode_text(self.tokenizer, text)
-            for head, text in zip(self._encode(prompts), continuations, strict=True)
-        ]
+        rows, _ = self._joined(self._encode(prompts), continuations)
         states = torch.empty(len(rows), self.model.config.get_text_config().hidden_size)
         for members, hidden in self._hidden(rows, 1, ()):
             states[members] = torch.stack([last[-1] for last in hidden]).float().cpu()

@@ -7,7 +7,7 @@ from vllm import LLM, SamplingParams
 from vllm.platforms import current_platform
 
 from alignxplore.engines.base import Completion, Sampling
-from alignxplore.engines.tokens import choice_tokens, encode, encode_text, opens_thinking
+from alignxplore.engines.tokens import check_lengths, check_scored, choice_tokens, encode, encode_text, opens_thinking
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
@@ -19,7 +19,8 @@ class VLLMBackend:
     """A causal language model run by vLLM; `gpu` GPUs share its layers.
 
     `chat_template` holds options of the model's chat template. vLLM makes its own batches, so that the requests of a
-    call are handed to it some thousands at a time, and answers come back with each of these.
+    call are handed to it some thousands at a time, and answers come back with each of these. Its limit on prompts and
+    completions is `max_model_len`, or the model's own.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class VLLMBackend:
         max_model_len: int | None = None,
         chat_template: Mapping[str, Any] | None = None,
     ):
+        self.path = path
         self.llm = LLM(
             model=path,
             revision=revision,
@@ -46,8 +48,13 @@ class VLLMBackend:
         self.chat_template = chat_template
 
     def _run(
-        self, rows: Sequence[list[int]], parameters: SamplingParams | Sequence[SamplingParams], done: Collection[int]
+        self,
+        rows: Sequence[list[int]],
+        parameters: SamplingParams | Sequence[SamplingParams],
+        done: Collection[int],
+        new: int = 1,
     ) -> Iterator[list[tuple[int, Any]]]:
+        check_lengths(self.path, rows, self.llm.model_config.max_model_len, new)
         for start in range(0, len(rows), REQUESTS):
             indices = [i for i in range(start, min(start + REQUESTS, len(rows))) if i not in done]
             asked = parameters if isinstance(parameters, SamplingParams) else [parameters[i] for i in indices]
@@ -77,7 +84,7 @@ class VLLMBackend:
             )
             for seed in seeds
         ]
-        for batch in self._run(rows, parameters, done):
+        for batch in self._run(rows, parameters, done, sampling.max_new_tokens):
             answers = []
             for index, output in batch:
                 result = output.outputs[0]
@@ -99,6 +106,7 @@ class VLLMBackend:
     ) -> Iterator[list[tuple[int, list[float]]]]:
         """Log-probability of each choice's first token after each prompt, in nats."""
         tokens = choice_tokens(self.tokenizer, choices)
+        check_scored(self.tokenizer, prompts, self.chat_template)
         parameters = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=tokens)
         for batch in self._run(self._encode(prompts), parameters, done):
             yield [
@@ -109,6 +117,7 @@ class VLLMBackend:
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
         """Sum of the continuation's token log-probabilities in nats, and its number of tokens, for each prompt."""
+        check_scored(self.tokenizer, prompts, self.chat_template)
         heads = self._encode(prompts)
         tails = [encode_text(self.tokenizer, text) for text in continuations]
         rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
