@@ -77,6 +77,8 @@ def load(path: str | Path, directory: str | Path = ".") -> Sweep:
     entry = _read(Path(path))
     check_document(entry, WORKFLOW / "config/sweeps/schema.yaml", str(path))
     base = _read(Path(directory, entry["base"]))
+    if not isinstance(base, dict):
+        raise UserError(f"{path}: base: {entry['base']} holds no configuration")
     configs: dict[str, dict[str, Any]] = {}
     for variant, changes in entry["variants"].items():
         config = changed(base, {**(entry.get("common") or {}), **(changes or {})}, f"{path}: {variant}")

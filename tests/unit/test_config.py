@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from alignxplore.config import check_config, check_published
+from alignxplore.config import check_config, check_published, ordered
 from alignxplore.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -19,6 +19,18 @@ def test_our_own_are_accepted(name):
     config = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())
     check_config(config, CONFIG / "schema.yaml")
     check_published(config)
+
+
+def test_equal_settings_stand_in_equal_order():
+    text = (CONFIG / "config.yaml").read_text()
+    config, turned = yaml.safe_load(text), yaml.safe_load(text)
+    turned["evaluation"] = dict(reversed(turned["evaluation"].items()))
+    column = turned["tables"]["table2"]["columns"][0]
+    turned["tables"]["table2"]["columns"][0] = dict(reversed(column.items()))
+    assert repr(turned) != repr(config) and repr(ordered(turned)) == repr(ordered(config))
+    assert ordered(config) == config
+    assert list(ordered(config)["methods"]) == list(config["methods"]), "the order of rows is shown"
+    assert list(ordered(config)["data"]["splits"]) == list(config["data"]["splits"]), "a user belongs to the last"
 
 
 @pytest.mark.parametrize(

@@ -111,5 +111,11 @@ def test_a_job_that_the_journal_answered_says_nothing_of_new_prompts(jobs):
     assert (found.new, found.tokens, found.seconds) == (pytest.approx(20), None, None)
 
 
+def test_a_cause_that_records_do_not_tell_is_told_in_snakemakes_words(jobs):
+    found = planned(jobs, "cases", "describe")
+    assert found["cases"].causes == ["changed"]
+    assert found["describe"].causes == [], "it runs for the other"
+
+
 def test_nothing_to_do_says_so(jobs):
     assert plan.describe(plan.estimate(jobs, "journal"), len(jobs)).startswith("Nothing to be done: 6 jobs")

@@ -83,6 +83,25 @@ def test_a_variant_is_what_it_would_be_alone(swept, tmp_path):
         assert (alone / name).read_bytes() == (tree / name).read_bytes(), name
 
 
+def test_a_finished_run_where_the_sweep_starts_is_shared(tmp_path):
+    for name in ("config", "resources", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    with Server(reply=verdict) as server:
+        file = write_config(tmp_path / "base.yaml", served_config(server))
+        targets = [f"results/judgements/judge/{method}.parquet" for method in METHODS]
+        command = ["-m", "snakemake", *targets, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+        finished = python(*command, "--configfile", str(file), "--cores", "2", cwd=tmp_path)
+        assert finished.returncode == 0, finished.stderr
+        variants = {"same": {}, "fewer": FEWER}
+        write_config(tmp_path / "small.yaml", {"base": "base.yaml", "table": "served", "variants": variants})
+        result = run(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert ran(tmp_path, "same") == set()
+    assert ran(tmp_path, "fewer") == {"split/test", "cases/alignx_test"} | {
+        f"{stage}/{method}" for stage in ("preferences", "judgements/judge") for method in METHODS
+    }
+
+
 def test_the_table_compares_them_all(swept):
     path, _, result = swept
     tree = path / "sweeps/small"
@@ -248,6 +267,10 @@ def changing(key: str, value: object = 3) -> dict:
         (changing("judges.judge.model", "sreved"), "no such name 'sreved'; did you mean 'served'?"),
         ({"variants": {"a": {}, "../b": {}}}, "variants: '../b' does not match"),
         ({"variants": {"a": {}}}, "variants: {'a': {}}"),
+        ({"variants": {"a": {}, 1: {}}}, "variants: 1 is not of type 'string'"),
+        ({"variants": {"a": {}, "b": {1: 1}}}, "variants.b: 1 is not of type 'string'"),
+        ({"base": "list.yaml"}, "base: list.yaml holds no configuration"),
+        ({"methods": ["golden", "golden"]}, "non-unique elements"),
         ({"table": "table9"}, "table: no such name 'table9'; there are served"),
         ({"methods": ["golem"]}, "methods: no such name 'golem'; did you mean 'golden'?"),
         ({"metods": ["golden"]}, "metods: unknown key; did you mean 'methods'?"),
@@ -256,6 +279,7 @@ def changing(key: str, value: object = 3) -> dict:
 def test_a_wrong_sweep_is_named_before_anything_runs(tmp_path, entry, message):
     with Server() as server:
         write_config(tmp_path / "base.yaml", served_config(server))
+    write_config(tmp_path / "list.yaml", ["a list"])
     given = {"base": "base.yaml", "table": "served", "variants": {"a": {}, "b": {"seed": 2}}, **entry}
     path = write_config(tmp_path / "wrong.yaml", given)
     with pytest.raises(UserError, match=".") as error:
