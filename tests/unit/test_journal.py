@@ -147,6 +147,9 @@ def test_prune_joins_files_and_drops_what_is_not_wanted(tmp_path):
     assert Journal(tmp_path).get(before) == {k: r for k, r in before.items() if r["model"] == "m"}
     assert prune(tmp_path, newer_than=time.time() + 10)[0] == 0
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="typo: there is no journal here"):
+        prune(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
 
 
 def test_a_full_disk_is_named(tmp_path):

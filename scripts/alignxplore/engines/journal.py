@@ -86,13 +86,17 @@ def _file_name() -> str:
     return f"{job}-{uuid.uuid4().hex}.jsonl" if job else f"{uuid.uuid4().hex}.jsonl"
 
 
+def _check_there(directory: str | Path) -> None:
+    if not any(Path(directory).glob("*.jsonl")):
+        raise UserError(f"{directory}: there is no journal here")
+
+
 def account(directory: str | Path) -> pl.DataFrame:
     """What each model was asked: entries, calls, new answers and hits, their tokens, dollars and seconds.
 
     `loading` is what starting the model took in the mean, which is not in `seconds`.
     """
-    if not list(Path(directory).glob("*.jsonl")):
-        raise UserError(f"{directory}: there is no journal here")
+    _check_there(directory)
     query = (SQL / "journal.sql").read_text(encoding="utf-8")
     with duckdb.connect() as connection:
         return connection.sql(query, params={"files": f"{directory}/*.jsonl", "call": CALL}).pl().fill_null(0)
@@ -102,9 +106,10 @@ def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: 
     """Join the files that no process writes to into one, without repeated and broken lines.
 
     With `keep`, answers of models other than these go; so do those of files last written before `newer_than` (seconds
-    since the epoch). Returns the number of records kept and dropped.
+    since the epoch). Returns the number of records kept and dropped; raises UserError where there is no journal.
     """
     directory = Path(directory)
+    _check_there(directory)
     old: list[BinaryIO] = []
     kept = dropped = 0
     seen: set[str] = set()
