@@ -2,6 +2,15 @@
 
 import csv
 import difflib
+import graphlib
+import json
+import math
+import os
+import posixpath
+import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +22,20 @@ from alignxplore.errors import UserError
 
 DERIVED = ("reverse_of", "truncation_of")
 """Keys under which a benchmark names the one that it is made from."""
+
+HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+"""NAME or OWNER/NAME."""
+
+JOB_LAUNCHERS = ("accelerate", "deepspeed", "torchrun")
+"""Programs that `--sdm conda` brings to a training job, whether or not they are where the workflow is read."""
+
+MAY_BE_SECRET = {
+    "base_url": "must be an address such as https://HOST/v1, without user, password or query: a key belongs in the"
+    " environment variable that key_env names",
+    "key_env": "must be the name of an environment variable, of letters, digits and '_': the key itself belongs in"
+    " that variable",
+}
+"""What is said of a wrong value of these keys, in place of the value."""
 
 SEQUENCES = ("benchmarks", "figures", "gguf", "groups", "judges", "methods", "models", "psoups", "splits", "tables")
 """Keys of mappings whose order is shown or means something."""
@@ -70,25 +93,40 @@ def check_config(config: Mapping[str, Any], schema_file: Path) -> None:
     _known("cold_start.teacher", config["cold_start"]["teacher"], config["models"])
     _known("cold_start.judge", config["cold_start"]["judge"], config["judges"])
     _check_results(config)
-    made = {f"models/demo/{name}" for name in config.get("demo", {}).get("models", {})}
-    made |= {f"models/gguf/{name}" for name in config.get("gguf", {})}
+    _check_derived(config)
+    _check_launch(config["training"]["launch"])
     for name, entry in config["training"]["variants"].items():
-        _known(f"training.variants.{name}.from", entry["from"], config["models"])
-        if "chat_template" in config["models"][entry["from"]]:
+        key = f"training.variants.{name}"
+        _known(f"{key}.from", entry["from"], config["models"])
+        start = config["models"][entry["from"]]
+        if "chat_template" in start:
             raise UserError(
-                f"config: training.variants.{name}.from: training applies no chat_template options, which"
-                f" models.{entry['from']} has"
+                f"config: {key}.from: training applies no chat_template options, which models.{entry['from']} has"
+            )
+        if start["engine"] == "openai":
+            raise UserError(
+                f"config: {key}.from: {entry['from']!r} is served (engine 'openai'), and a served model cannot be"
+                " trained: name one whose weights are at hand"
             )
         if "judge" in entry:
-            _known(f"training.variants.{name}.judge", entry["judge"], config["judges"])
-    made |= {f"models/trained/{name}" for name in config["training"]["variants"]}
-    for name, entry in config["models"].items():
-        path = entry["path"]
-        if path.startswith(("models/", "/", "./", "../")) and path not in made and not Path(path).is_dir():
-            raise UserError(f"config: models.{name}.path: there is no directory {path!r}, and no rule makes it")
+            _known(f"{key}.judge", entry["judge"], config["judges"])
     for name, entry in config.get("demo", {}).get("models", {}).items():
         if "base" in entry:
             _known(f"demo.models.{name}.base", entry["base"], config["demo"]["models"])
+    _check_paths(config)
+    _check_cycles(config)
+
+
+def unpinned_models(config: Mapping[str, Any]) -> list[str]:
+    """Names of the models that come from the hub at no pinned revision, so that they may change unseen."""
+    return [
+        name
+        for name, entry in config["models"].items()
+        if entry["engine"] != "openai"
+        and "revision" not in entry
+        and not entry["path"].startswith("models/")
+        and not Path(entry["path"]).is_dir()
+    ]
 
 
 def check_published(config: Mapping[str, Any]) -> None:
@@ -118,6 +156,7 @@ def check_document(document: Any, schema_file: Path, name: str, part: Sequence[s
 
     `part` is the way to the schema of a part, for a document that is no more than that.
     """
+    _check_plain(document, name, [])
     schema = yaml.safe_load(schema_file.read_text(encoding="utf-8"))
     definitions = schema.get("$defs", {})
     for key in part:
@@ -136,6 +175,128 @@ def known(key: str, value: str, names: Iterable[str]) -> None:
         close = difflib.get_close_matches(value, names, 1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
         raise UserError(f"{key}: no such name {value!r}{hint}")
+
+
+def _check_plain(value: Any, name: str, path: list[str]) -> None:
+    """That keys are text and numbers finite, which a schema does not ask."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise UserError(f"{name}: {'.'.join([*path, _written(key)])}: {_NO_TEXT}")
+            _check_plain(part, name, [*path, key])
+    elif isinstance(value, list | tuple):
+        for place, part in enumerate(value):
+            _check_plain(part, name, [*path, str(place)])
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name}: {'.'.join(path)}: must be a finite number, not {value}")
+
+
+_NO_TEXT = "YAML takes this for no text: write it in quotes"
+
+
+def _written(value: Any) -> str:
+    """A plain value as YAML has it."""
+    return json.dumps(value) if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _check_derived(config: Mapping[str, Any]) -> None:
+    """That benchmarks can be reversed and truncated, as far as the configuration tells."""
+    history = config["data"]["refine"]["history"]
+    for name, entry in config["benchmarks"].items():
+        key, origin = f"benchmarks.{name}", benchmark_origin(config, name)
+        if "reverse_of" in entry and origin.get("split", "").endswith("_ugc"):
+            raise UserError(
+                f"config: {key}.reverse_of: {entry['reverse_of']!r} has comments, which cannot be reversed: they have"
+                " no rejected text"
+            )
+        # Published P-SOUPS cases have signals of their own, however many.
+        if "truncation_of" in entry and origin["source"] == "alignx" and entry["signals"] >= history:
+            raise UserError(
+                f"config: {key}.signals: must be fewer than the {history} of every case (data.refine.history), not"
+                f" {entry['signals']}"
+            )
+
+
+def _check_launch(command: str) -> None:
+    """That a training job will find the program, and the configuration file that the program is told of."""
+    key = "config: training.launch"
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"{key}: cannot be cut into words ({error}): {command!r}") from None
+    if not words:
+        raise UserError(f"{key}: names no program: write python, or accelerate launch with its options")
+    # As cli.prefer_own_programs puts it for jobs.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    if words[0] not in JOB_LAUNCHERS and shutil.which(words[0], path=path) is None:
+        close = difflib.get_close_matches(words[0], ["python", *JOB_LAUNCHERS], 1)
+        hint = f"did you mean {close[0]!r}?" if close else "install it, or write its path"
+        raise UserError(f"{key}: there is no program {words[0]!r}; {hint}")
+    options = [word.partition("=") for word in words]
+    values = [value for option, _, value in options if option == "--config_file" and value]
+    values += [after for word, after in zip(words, words[1:], strict=False) if word == "--config_file"]
+    for file in values:
+        if file.endswith((".yaml", ".json")) and not Path(file).is_file():
+            raise UserError(f"{key}: there is no file {file!r}, which --config_file names")
+
+
+def _check_paths(config: Mapping[str, Any]) -> None:
+    """That the journal can be a directory, and that models are made, there, or of the hub."""
+    journal = Path(config["journal"])
+    there = next(path for path in [journal, *journal.parents, Path("/")] if path.exists())
+    if not there.is_dir():
+        raise UserError(f"config: journal: {str(there)!r} is a file: name a directory, which need not be there yet")
+    makers = _makers(config)
+    for name, entry in config["models"].items():
+        key, path = f"config: models.{name}.path", entry["path"]
+        plain = posixpath.normpath(path)
+        if plain in makers and path != plain:
+            raise UserError(f"{key}: write {plain!r} for {path!r}, as the rule that makes it does")
+        # To an endpoint any other name may mean something.
+        if path in makers or (entry["engine"] == "openai" and not path.startswith("models/")):
+            continue
+        if path.startswith("~"):
+            raise UserError(f"{key}: nothing replaces the ~ of {path!r}: write the directory out")
+        if Path(path).is_dir():
+            continue
+        if path.startswith("models/") or Path(path).exists() or not HUB_ID.fullmatch(path):
+            raise UserError(
+                f"{key}: there is no directory {path!r}, and no rule makes it; a model of the hub is NAME or OWNER/NAME"
+            )
+
+
+def _makers(config: Mapping[str, Any]) -> dict[str, str]:
+    """The directories of models that rules make, with the key that each is made for."""
+    tables = {
+        "demo.models": ("models/demo", config.get("demo", {}).get("models", {})),
+        "gguf": ("models/gguf", config.get("gguf", {})),
+        "training.variants": ("models/trained", config["training"]["variants"]),
+    }
+    return {f"{place}/{name}": f"{key}.{name}" for key, (place, names) in tables.items() for name in names}
+
+
+def _check_cycles(config: Mapping[str, Any]) -> None:
+    """That no model is made from itself, by whatever way."""
+    makers = _makers(config)
+
+    def made(*models: str) -> list[str]:
+        return [makers[path] for path in (config["models"][model]["path"] for model in models) if path in makers]
+
+    cold = config["cold_start"]
+    needs = {"cold_start": made(cold["teacher"], config["judges"][cold["judge"]]["model"])}
+    for name, entry in config["training"]["variants"].items():
+        judge = [config["judges"][entry["judge"]]["model"]] if "judge" in entry else []
+        data = ["cold_start"] if entry["stage"] == "sft" else []
+        needs[f"training.variants.{name}"] = [*made(entry["from"], *judge), *data]
+    for name, entry in config.get("demo", {}).get("models", {}).items():
+        needs[f"demo.models.{name}"] = [f"demo.models.{entry['base']}"] if "base" in entry else []
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        chain = list(reversed(error.args[1]))
+        raise UserError(
+            f"config: {chain[0]}: is made from itself: {', which needs '.join(chain)}; let one of them start elsewhere"
+        ) from None
 
 
 def _check_baselines(config: Mapping[str, Any]) -> None:
@@ -294,4 +455,13 @@ def _describe(error: jsonschema.ValidationError, document: Any, schema: Any) -> 
         key = f"{path}.{unknown}" if path else unknown
         close = difflib.get_close_matches(unknown, known, 1)
         return f"{key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
+    if error.validator == "not":
+        return f"{path}: this key has no meaning beside the others here: leave it out"
+    if error.absolute_path and error.absolute_path[-1] in MAY_BE_SECRET:
+        return f"{path}: {MAY_BE_SECRET[error.absolute_path[-1]]}"
+    if "propertyNames" in error.absolute_schema_path and error.validator == "pattern":
+        characters = "letters, digits, '_', '.' and '-', and begin with none of the last two"
+        return f"{path}: the name {error.instance!r} must be of {characters}"
+    if error.validator == "type" and error.validator_value == "string" and not isinstance(error.instance, list | dict):
+        return f"{path}: {_written(error.instance)}: {_NO_TEXT}"
     return f"{path or 'top level'}: {error.message}"
