@@ -182,7 +182,7 @@ def _check_plain(value: Any, name: str, path: list[str]) -> None:
     if isinstance(value, Mapping):
         for key, part in value.items():
             if not isinstance(key, str):
-                raise UserError(f"{name}: {'.'.join([*path, _written(key)])}: {_NO_TEXT}")
+                raise UserError(f"{name}: {_no_text('.'.join(path), key)}")
             _check_plain(part, name, [*path, key])
     elif isinstance(value, list | tuple):
         for place, part in enumerate(value):
@@ -191,12 +191,10 @@ def _check_plain(value: Any, name: str, path: list[str]) -> None:
         raise UserError(f"{name}: {'.'.join(path)}: must be a finite number, not {value}")
 
 
-_NO_TEXT = "YAML takes this for no text: write it in quotes"
-
-
-def _written(value: Any) -> str:
-    """A plain value as YAML has it."""
-    return json.dumps(value) if value is None or isinstance(value, bool | int | float) else str(value)
+def _no_text(path: str, value: Any) -> str:
+    """What is said of a plain value in place of text, as YAML has it."""
+    written = json.dumps(value) if value is None or isinstance(value, bool | int | float) else str(value)
+    return f"{path or 'top level'}: {written} is not of type 'string': write it in quotes"
 
 
 def _check_derived(config: Mapping[str, Any]) -> None:
@@ -459,9 +457,6 @@ def _describe(error: jsonschema.ValidationError, document: Any, schema: Any) -> 
         return f"{path}: this key has no meaning beside the others here: leave it out"
     if error.absolute_path and error.absolute_path[-1] in MAY_BE_SECRET:
         return f"{path}: {MAY_BE_SECRET[error.absolute_path[-1]]}"
-    if "propertyNames" in error.absolute_schema_path and error.validator == "pattern":
-        characters = "letters, digits, '_', '.' and '-', and begin with none of the last two"
-        return f"{path}: the name {error.instance!r} must be of {characters}"
     if error.validator == "type" and error.validator_value == "string" and not isinstance(error.instance, list | dict):
-        return f"{path}: {_written(error.instance)}: {_NO_TEXT}"
+        return _no_text(path, error.instance)
     return f"{path or 'top level'}: {error.message}"
