@@ -19,6 +19,7 @@ from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 
+from alignxplore.checks import check_keys, check_training
 from alignxplore.cli import prefer_own_library, prefer_own_programs
 from alignxplore.config import (
     benchmark_origin,
@@ -68,6 +69,16 @@ except UserError as error:
 onstart:
     try:
         check_writable("data", "results", "models", "logs", config["journal"])
+        # Not where files are only touched; jobs' own processes do not come here.
+        planned = [] if workflow.touch else list(workflow.dag.needrun_jobs())
+        asked = sorted(set().union(*map(models_asked, planned)))
+        for warning in check_keys(
+            {name: config["models"][name] for name in asked}, config["journal"]
+        ):
+            logger.warning(warning)
+        check_training(
+            {job.rule.name for job in planned} & {"sft", "grpo"}, config["training"]
+        )
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -170,6 +181,14 @@ def judge_entry(name):
 def judge_model(name):
     """The name of a judge's model."""
     return config["judges"][name]["model"]
+
+
+def models_asked(job):
+    """The names of the models that a job asks, where its script takes them from."""
+    names = {job.resources.get("model"), job.resources.get("judge_model")}
+    if {"name", "judge"} <= set(job.params.keys()):
+        names.add(judge_model(job.params["name"]))
+    return names - {None}
 
 
 def judge_files(name):
@@ -297,10 +316,12 @@ def training_settings(stage):
 
 def launch_files(command):
     """The configuration files that a launcher is told of, and those that they name in turn."""
-    words = [word for word in shlex.split(command) if word.endswith((".yaml", ".json"))]
-    files = [word for word in words if Path(word).is_file()]
+    words = [part for word in shlex.split(command) for part in word.split("=")]
+    ours = [word for word in words if word.endswith((".yaml", ".json"))]
+    files = [word for word in ours if Path(word).is_file()]
     for file in files:
-        named = yaml.safe_load(Path(file).read_text()).get("deepspeed_config", {})
+        values = yaml.safe_load(Path(file).read_text()) or {}
+        named = values.get("deepspeed_config") or {}
         files += filter(None, [named.get("deepspeed_config_file")])
     return files
 

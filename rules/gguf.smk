@@ -1,10 +1,29 @@
 # Models that come as GGUF files become directories that every engine and trainer reads.
 
+from importlib.metadata import packages_distributions, version
+
 GGUF = config["gguf"]
+
+
+def gguf_package(wildcards):
+    """The package that carries a model's file, with its version where it is installed, and the file's name there."""
+    entry = GGUF[wildcards.model]
+    if "package" not in entry:
+        return None
+    carriers = packages_distributions().get(entry["package"], [])
+    versions = {carrier: version(carrier) for carrier in carriers}
+    return {"name": entry["package"], "file": entry["file"], "versions": versions}
+
+
+def gguf_file(wildcards):
+    """A model's file, unless a package carries it."""
+    entry = GGUF[wildcards.model]
+    return [] if "package" in entry else entry["file"]
 
 
 rule gguf_model:
     input:
+        file=gguf_file,
         chat_template=lambda wildcards: GGUF[wildcards.model].get("chat_template", []),
         library=library("gguf_model.py"),
     output:
@@ -23,8 +42,7 @@ rule gguf_model:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        file=lambda wildcards: GGUF[wildcards.model]["file"],
-        package=lambda wildcards: GGUF[wildcards.model].get("package"),
+        package=gguf_package,
         dtype=lambda wildcards: GGUF[wildcards.model]["dtype"],
     message:
         "Reading {wildcards.model} from its GGUF file"

@@ -9,7 +9,8 @@ from alignxplore.gguf import convert, locate
 def main(snakemake):
     inputs, params = snakemake.input, snakemake.params
     template = Path(inputs.chat_template).read_text(encoding="utf-8") if inputs.chat_template else None
-    convert(locate(params.file, params.package), Path(snakemake.output.model), params.dtype, template)
+    file = locate(params.package["file"], params.package["name"]) if params.package else Path(inputs.file)
+    convert(file, Path(snakemake.output.model), params.dtype, template)
 
 
 script_main(main, snakemake)  # noqa: F821

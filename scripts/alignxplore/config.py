@@ -165,7 +165,7 @@ def check_document(document: Any, schema_file: Path, name: str, part: Sequence[s
     validator = jsonschema.Draft202012Validator(schema)
     error = jsonschema.exceptions.best_match(validator.iter_errors(document))
     if error is not None:
-        raise UserError(f"{name}: {_describe(error, document, schema)}")
+        raise UserError(f"{name}: {_describe(error)}")
 
 
 def known(key: str, value: str, names: Iterable[str]) -> None:
@@ -438,15 +438,8 @@ def _known(key: str, value: str, names: Iterable[str]) -> None:
     known(f"config: {key}", value, names)
 
 
-def _describe(error: jsonschema.ValidationError, document: Any, schema: Any) -> str:
+def _describe(error: jsonschema.ValidationError) -> str:
     path = ".".join(str(part) for part in error.absolute_path)
-    if error.validator is None:  # `false` in the schema; which of the keys it is said of, the error does not tell
-        for key in error.absolute_schema_path:
-            schema = schema[key]
-        for key in error.absolute_path:
-            document = document[key]
-        refused = next(key for key in document if schema.get(key) is False)
-        return f"{path + '.' if path else ''}{refused}: not for an entry of this kind"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = sorted(set(error.instance) - set(known))[0]
@@ -454,7 +447,7 @@ def _describe(error: jsonschema.ValidationError, document: Any, schema: Any) -> 
         close = difflib.get_close_matches(unknown, known, 1)
         return f"{key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if error.validator == "not":
-        return f"{path}: this key has no meaning beside the others here: leave it out"
+        return f"{path}: not for an entry of this kind: leave it out"
     if error.absolute_path and error.absolute_path[-1] in MAY_BE_SECRET:
         return f"{path}: {MAY_BE_SECRET[error.absolute_path[-1]]}"
     if error.validator == "type" and error.validator_value == "string" and not isinstance(error.instance, list | dict):

@@ -11,17 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignxplore.errors import UserError
 
 
-def locate(file: str, package: str | None = None) -> Path:
-    """The GGUF file: a path, or a file within an installed package, which is not imported."""
-    if package is None:
-        path = Path(file)
-    else:
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(
-                f"the package {package}, which holds {file}, is not installed: see the configuration's page"
-            )
-        path = Path(spec.submodule_search_locations[0]) / file
+def locate(file: str, package: str) -> Path:
+    """A file within an installed package, which is not imported."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the package {package}, which holds {file}, is not installed: see the configuration's page")
+    path = Path(spec.submodule_search_locations[0]) / file
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     return path

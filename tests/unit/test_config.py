@@ -213,7 +213,7 @@ def test_what_would_mislead_is_refused(change, message):
         ("openai", "base_url", "https://hidden-1@host", "without user, password or query"),
         ("openai", "base_url", "https://host/v1?key=hidden-1", "without user, password or query"),
         ("openai", "base_url", "host/v1#hidden-1", "without user, password or query"),
-        ("vllm", "base_url", "https://me:hidden-1@host/v1", "this key has no meaning beside the others here"),
+        ("vllm", "base_url", "https://me:hidden-1@host/v1", "not for an entry of this kind"),
     ],
 )
 def test_what_may_be_a_secret_is_not_told(engine, key, value, message):

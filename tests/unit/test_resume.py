@@ -136,6 +136,11 @@ def test_checkpoints_that_are_all_damaged_do_not_outlive_the_new_ones(model, und
     assert outcome(output) == undisturbed
 
 
+def test_a_first_training_warns_of_no_other(model, tmp_path, caplog):
+    train(model, tmp_path / "policy", max_steps=1)
+    assert "belongs to a run" not in caplog.text
+
+
 def test_other_settings_start_afresh(model, undisturbed, tmp_path, caplog):
     output = tmp_path / "policy"
     with pytest.raises(UserError):

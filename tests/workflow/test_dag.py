@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,80 @@ def test_bad_configuration_is_named_in_one_line(tree, change, message):
     assert result.returncode != 0
     assert message in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "message"),
+    [
+        (
+            "sft",
+            {"lerning_rate": 1e-6},
+            "training.sft: training setting 'lerning_rate' is unknown to SFTConfig; did you",
+        ),
+        (
+            "grpo",
+            {"per_device_train_batch_size": 12, "num_generations": 7},
+            "(12) must be divisible by num_generations",
+        ),
+    ],
+)
+def test_a_training_that_cannot_start_stops_the_run_before_any_job(tree, stage, settings, message):
+    path = configured(tree, "untrained", lambda c: c["training"][stage].update(settings))
+    arguments = ("--cores", "1", "--forceall", "--configfile", str(path))
+    stopped = snakemake(tree, "models/trained/alignxplore", *arguments)
+    output = stopped.stdout + stopped.stderr
+    assert stopped.returncode != 0 and message in output
+    assert "Traceback" not in output and "jobid" not in output
+    # What trains nothing goes on, and finds no lock; its jobs' own processes check nothing.
+    result = snakemake(tree, "data/cold/dimensions.parquet", *arguments)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_key_that_a_planned_job_needs_stops_the_run_before_any_job(tree):
+    def remote(config):
+        config["models"]["remote"] = {"engine": "openai", "path": "far", "key_env": "SET_NOWHERE"}
+        config["methods"]["instruct"].update(model="remote")
+        config["judges"]["judge2"].update(model="remote", sampling=config["evaluation"])
+
+    path = configured(tree, "keyless", remote)
+    arguments = ("--cores", "1", "--forceall", "--configfile", str(path))
+    for target in ("preferences/instruct.parquet", "judgements/judge2/golden.parquet"):
+        stopped = snakemake(tree, f"results/{target}", *arguments)
+        output = stopped.stdout + stopped.stderr
+        assert stopped.returncode != 0
+        assert "models.remote: the environment variable SET_NOWHERE with its key is not set" in output
+        assert "Traceback" not in output and "jobid" not in output
+    result = snakemake(tree, "data/cold/dimensions.parquet", *arguments)
+    assert result.returncode == 0, result.stderr
+
+
+def test_files_that_a_launch_command_names_are_inputs(tree):
+    (tree / "empty.yaml").write_text("")
+    (tree / "null.yaml").write_text("deepspeed_config: null\n")
+    (tree / "zero.yaml").write_text("deepspeed_config: {deepspeed_config_file: config/deepspeed/zero3.json}\n")
+    words = "accelerate launch --config_file=zero.yaml --a=empty.yaml --b null.yaml"
+    path = configured(tree, "launched", lambda c: c["training"].update(launch=words))
+    plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", str(path), "--", "models/trained/no_rl"]
+    done = subprocess.run(plan, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (job,) = [job for job in json.loads(done.stdout)["jobs"] if job["rule"] == "sft"]
+    assert {"zero.yaml", "config/deepspeed/zero3.json", "empty.yaml", "null.yaml"} <= set(job["input"])
+
+
+def test_a_gguf_file_that_is_not_there_is_named(tree):
+    path = configured(tree, "ungguf", lambda c: c.update(gguf={"small": {"file": "none.gguf", "dtype": "float32"}}))
+    result = snakemake(tree, "-n", "models/gguf/small", "--configfile", str(path))
+    assert result.returncode != 0 and "none.gguf" in result.stdout + result.stderr
+
+
+def test_a_gguf_files_package_is_known_by_its_version(tree):
+    entry = {"package": "yaml", "file": "a.gguf", "dtype": "float32"}
+    path = configured(tree, "packaged", lambda c: c.update(gguf={"small": entry}))
+    plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", str(path), "--", "models/gguf/small"]
+    done = subprocess.run(plan, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (job,) = json.loads(done.stdout)["jobs"]
+    assert job["params"]["package"] == {"name": "yaml", "file": "a.gguf", "versions": {"PyYAML": version("PyYAML")}}
 
 
 def test_data_stage_runs_and_then_has_nothing_to_do(tree):

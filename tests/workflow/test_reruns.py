@@ -74,6 +74,8 @@ def trees(tmp_path_factory, config) -> list[Path]:
         else:
             shutil.copy2(source, tree / name)
     shutil.copy2(ROOT / "resources/paper_tables.csv", tree / "resources/other_tables.csv")
+    for name in ("small.gguf", "other.gguf"):
+        (tree / name).write_text(name)
     (tree / "base.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", "base.yaml"]
     for job in json.loads(run(tree, *plan))["jobs"]:
@@ -156,6 +158,11 @@ def test_a_change_of_each_group_reruns_what_the_table_says(trees, config):
     files = ["alignxplore/cli.py", "alignxplore/engines/vllm.py", "prompts/respond.jinja", "sql/refine.sql", "grpo.py"]
     wrong = plans(trees, config, keys, files)
     assert not wrong, listed(wrong)
+
+
+def test_a_replaced_gguf_file_is_read_again(trees):
+    (reply,) = ask(trees[:1], [{"file": "small.gguf"}])
+    assert not (wrong := difference(reply, {"reruns": ["gguf_model"]})), wrong
 
 
 @pytest.mark.slow

@@ -359,9 +359,9 @@ def _resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
     run_file = partial / "run.json"
     text = json.dumps(facts, indent=2, sort_keys=True)
     if not run_file.is_file() or run_file.read_text(encoding="utf-8") != text:
-        if partial.exists():
+        if run_file.is_file():  # without it the directory is the trainer's own, made when it was built
             log.warning("%s belongs to a run with other settings or data, and is removed", partial)
-            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         run_file.write_text(text, encoding="utf-8")
         return None

@@ -189,6 +189,14 @@ def reward_function(
     return preference_reward
 
 
+def configure(
+    settings: Mapping[str, Any], output: Path, kind: type[GRPOConfig] = GRPOConfig
+) -> tuple[common.Settings, GRPOConfig]:
+    """The checked settings, and the trainer's arguments; UserError says which is wrong."""
+    checked = common.check_settings(settings, kind)
+    return checked, common.make_arguments(kind, checked, DEFAULTS, common.partial_directory(output))
+
+
 def make_trainer(
     settings: Mapping[str, Any],
     model: str | Path,
@@ -198,8 +206,7 @@ def make_trainer(
     output: Path,
 ) -> PreferenceTrainer:
     """A trainer of `model` on `prompts`, one for each of `cases`; the rewards of Eq. 3 come from `reward`."""
-    checked = common.check_settings(settings, GRPOConfig)
-    arguments = common.make_arguments(GRPOConfig, checked, DEFAULTS, common.partial_directory(output))
+    checked, arguments = configure(settings, output)
     network, tokenizer = common.load_model(Path(model), checked), common.load_tokenizer(Path(model), checked)
     encoded = {str(index): encode(tokenizer, prompt) for index, prompt in enumerate(prompts)}
     limit = checked.max_prompt_length

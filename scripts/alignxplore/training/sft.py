@@ -85,6 +85,17 @@ def tokenise(
     return rows
 
 
+def configure(
+    settings: Mapping[str, Any], output: Path, kind: type[SFTConfig] = SFTConfig
+) -> tuple[common.Settings, SFTConfig]:
+    """The checked settings, and the trainer's arguments; UserError says which is wrong."""
+    checked = common.check_settings(settings, kind)
+    for name in ("packing", "padding_free"):
+        if checked.trainer.get(name):
+            raise UserError(f"training setting {name!r}: Eq. 8 needs each sequence in a row of its own")
+    return checked, common.make_arguments(kind, checked, DEFAULTS, common.partial_directory(output))
+
+
 def make_trainer(
     settings: Mapping[str, Any], model: str | Path, rows: Sequence[Mapping[str, list[int]]], output: Path
 ) -> ColdStartTrainer:
@@ -93,11 +104,7 @@ def make_trainer(
     Sequences over `max_length` tokens, or with prompts over `max_prompt_length`, are left out: cut short, they would
     teach the model not to finish.
     """
-    checked = common.check_settings(settings, SFTConfig)
-    for name in ("packing", "padding_free"):
-        if checked.trainer.get(name):
-            raise UserError(f"training setting {name!r}: Eq. 8 needs each sequence in a row of its own")
-    arguments = common.make_arguments(SFTConfig, checked, DEFAULTS, common.partial_directory(output))
+    checked, arguments = configure(settings, output)
     kept = [row for row in rows if _short_enough(row, checked.max_prompt_length, arguments.max_length)]
     if len(kept) < len(rows):
         log.warning("left out %d of %d sequences that are too long", len(rows) - len(kept), len(rows))
