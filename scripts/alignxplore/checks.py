@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def check_training(stages: Collection[str], training: Mapping[str, Any]) -> None
     A process of its own imports TRL, which takes seconds. Where TRL is not installed, jobs have environments of their
     own, and check for themselves.
     """
-    if not stages:
+    if not stages or find_spec("trl") is None:
         return
     work = {"processes": processes(training["launch"]), "stages": {stage: training[stage] for stage in sorted(stages)}}
     done = subprocess.run([sys.executable, str(PROGRAM)], input=json.dumps(work), capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """What is checked when a run starts."""
 
 import pytest
+from alignxplore import checks
 from alignxplore.checks import check_keys, check_training, processes
 from alignxplore.engines.journal import CALL, Journal
 from alignxplore.errors import UserError
@@ -52,3 +53,8 @@ def test_settings_are_checked_for_the_machines_that_train():
 
 def test_a_run_that_trains_nothing_checks_no_training():
     check_training(set(), {"launch": "python", "sft": {"unknown": 1}})
+
+
+def test_where_trl_is_not_installed_jobs_check_for_themselves(monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    check_training({"sft"}, {"launch": "python", "sft": {"unknown": 1}})
