@@ -23,6 +23,9 @@ from alignxplore.errors import UserError
 DERIVED = ("reverse_of", "truncation_of")
 """Keys under which a benchmark names the one that it is made from."""
 
+LOADING_ENGINES = ("transformers", "vllm")
+"""Engines whose models are directories or of the hub."""
+
 HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """NAME or OWNER/NAME."""
 
@@ -122,7 +125,7 @@ def unpinned_models(config: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name, entry in config["models"].items()
-        if entry["engine"] != "openai"
+        if entry["engine"] in LOADING_ENGINES
         and "revision" not in entry
         and not entry["path"].startswith("models/")
         and not Path(entry["path"]).is_dir()
@@ -250,8 +253,9 @@ def _check_paths(config: Mapping[str, Any]) -> None:
         plain = posixpath.normpath(path)
         if plain in makers and path != plain:
             raise UserError(f"{key}: write {plain!r} for {path!r}, as the rule that makes it does")
-        # To an endpoint any other name may mean something.
-        if path in makers or (entry["engine"] == "openai" and not path.startswith("models/")):
+        # To an endpoint, or an engine of your own, any other name may mean something.
+        loads = entry["engine"] in LOADING_ENGINES
+        if path in makers or not (loads or path.startswith("models/")):
             continue
         if path.startswith("~"):
             raise UserError(f"{key}: nothing replaces the ~ of {path!r}: write the directory out")

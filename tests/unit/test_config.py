@@ -42,7 +42,10 @@ def test_equal_settings_stand_in_equal_order():
             lambda c: c["online"]["groups"].update(more=["psoups_style", "alignx_test"]),
             "online.groups.more: 'psoups_style' is in 'psoups' already",
         ),
-        (lambda c: c["judges"]["gen"].update(sampling=c["evaluation"]), "judges.gen.sampling: this key has no meaning"),
+        (
+            lambda c: c["judges"]["gen"].update(sampling=c["evaluation"]),
+            "judges.gen.sampling: not for an entry of this kind",
+        ),
         (lambda c: c["judges"]["judge"].update(length_normalised=True), "judges.judge"),
         (
             lambda c: c["figures"].update(table2=c["figures"]["figure3"]),
