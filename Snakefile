@@ -34,18 +34,6 @@ if "gguf" in config:
     include: "rules/gguf.smk"
 
 
-from alignxplore.config import unpinned_models
-
-# Jobs read the workflow again, and would say it again.
-if workflow.is_main_process and (names := unpinned_models(config)):
-    logger.warning(
-        "config: models without a revision: "
-        + ", ".join(names)
-        + ". Where one changes on the hub, the journal still answers with what it said before; pin the commit that you use"
-        " by the model's key `revision`."
-    )
-
-
 rule all:
     default_target: True
     input:

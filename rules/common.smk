@@ -27,6 +27,7 @@ from alignxplore.config import (
     check_published,
     ordered,
     origin_name,
+    unpinned_models,
 )
 from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError, check_writable
@@ -64,6 +65,15 @@ try:
     config.update(ordered(config))
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+# Jobs read the workflow again, and would say it again.
+if workflow.is_main_process and (names := unpinned_models(config)):
+    logger.warning(
+        "config: models without a revision: "
+        + ", ".join(names)
+        + ". Where one changes on the hub, the journal still answers with what it said before; pin the commit that you use"
+        " by the model's key `revision`."
+    )
 
 
 onstart:

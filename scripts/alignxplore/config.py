@@ -200,12 +200,17 @@ def _no_text(path: str, value: Any) -> str:
     return f"{path or 'top level'}: {written} is not of type 'string': write it in quotes"
 
 
+def _has_comments(config: Mapping[str, Any], benchmark: str) -> bool:
+    """Whether a benchmark's signals are comments, and no pairs."""
+    return benchmark_origin(config, benchmark).get("split", "").endswith("_ugc")
+
+
 def _check_derived(config: Mapping[str, Any]) -> None:
     """That benchmarks can be reversed and truncated, as far as the configuration tells."""
     history = config["data"]["refine"]["history"]
     for name, entry in config["benchmarks"].items():
         key, origin = f"benchmarks.{name}", benchmark_origin(config, name)
-        if "reverse_of" in entry and origin.get("split", "").endswith("_ugc"):
+        if "reverse_of" in entry and _has_comments(config, name):
             raise UserError(
                 f"config: {key}.reverse_of: {entry['reverse_of']!r} has comments, which cannot be reversed: they have"
                 " no rejected text"
@@ -305,7 +310,7 @@ def _check_baselines(config: Mapping[str, Any]) -> None:
     for name, entry in config["methods"].items():
         if entry["kind"] in ("vpl", "lminductreason"):
             for benchmark in entry.get("benchmarks", config["benchmarks"]):
-                if benchmark_origin(config, benchmark).get("split", "").endswith("_ugc"):
+                if _has_comments(config, benchmark):
                     raise UserError(f"config: methods.{name}.benchmarks: {benchmark!r} has no pairs to infer from")
         if entry["kind"] != "vpl":
             continue
