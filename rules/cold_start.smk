@@ -15,7 +15,7 @@ rule teacher:
     log:
         "logs/teacher.log",
     benchmark:
-        "benchmarks/teacher.tsv"
+        "logs/timings/teacher.tsv"
     priority: 3
     conda:
         environment(COLD["teacher"])
@@ -49,7 +49,7 @@ rule verify:
     log:
         "logs/verify.log",
     benchmark:
-        "benchmarks/verify.tsv"
+        "logs/timings/verify.tsv"
     priority: 3
     conda:
         environment(judge_model(COLD["judge"]))

@@ -19,9 +19,9 @@ from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 
-from alignxplore.checks import check_keys, check_training
-from alignxplore.cli import prefer_own_library, prefer_own_programs
-from alignxplore.config import (
+from alignxplore.workflow.onstart import check_keys, check_training
+from alignxplore.workflow.job import prefer_own_library, prefer_own_programs
+from alignxplore.workflow.config import (
     benchmark_origin,
     check_config,
     check_published,
@@ -31,11 +31,11 @@ from alignxplore.config import (
 )
 from alignxplore.data.locations import HubFile, is_hub, local_files
 from alignxplore.errors import UserError, check_writable
-from alignxplore.imports import library_modules
-from alignxplore.locks import hold_workflow
+from alignxplore.workflow.dependencies import library_modules
+from alignxplore.workflow.locks import hold_workflow
 from alignxplore.options import MODEL_OPTIONS, TRAINING_OPTIONS, without
-from alignxplore.preferences import GIVEN
-from alignxplore.sidecars import sidecar
+from alignxplore.methods.preferences import GIVEN
+from alignxplore.workflow.provenance import sidecar
 
 # Held until this process ends; jobs are processes of their own, and Snakemake locks nothing for them.
 if workflow.is_main_process:

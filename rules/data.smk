@@ -12,7 +12,7 @@ rule download:
     log:
         "logs/download/{raw}.log",
     benchmark:
-        "benchmarks/download/{raw}.tsv"
+        "logs/timings/download/{raw}.tsv"
     wildcard_constraints:
         raw=one_of(map(re.escape, HUB_FILES)),
     conda:
@@ -46,7 +46,7 @@ rule refine:
     log:
         "logs/refine/{scatteritem}.log",
     benchmark:
-        "benchmarks/refine/{scatteritem}.tsv"
+        "logs/timings/refine/{scatteritem}.tsv"
     conda:
         "../envs/cpu.yaml"
     threads: 1
@@ -78,7 +78,7 @@ rule gather_refined:
     log:
         "logs/gather_refined.log",
     benchmark:
-        "benchmarks/gather_refined.tsv"
+        "logs/timings/gather_refined.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -101,7 +101,7 @@ rule split:
     log:
         "logs/split/{split}.log",
     benchmark:
-        "benchmarks/split/{split}.tsv"
+        "logs/timings/split/{split}.tsv"
     wildcard_constraints:
         split=one_of(config["data"]["splits"]),
     conda:
@@ -130,7 +130,7 @@ rule check_splits:
     log:
         "logs/check_splits.log",
     benchmark:
-        "benchmarks/check_splits.tsv"
+        "logs/timings/check_splits.tsv"
     priority: 3
     conda:
         "../envs/cpu.yaml"
@@ -155,7 +155,7 @@ rule dimensions:
     log:
         "logs/dimensions.log",
     benchmark:
-        "benchmarks/dimensions.tsv"
+        "logs/timings/dimensions.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -177,7 +177,7 @@ rule benchmark_alignx:
     log:
         "logs/cases/{benchmark}.log",
     benchmark:
-        "benchmarks/cases/{benchmark}.tsv"
+        "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=one_of(benchmarks_of("alignx")),
     conda:
@@ -202,7 +202,7 @@ rule benchmark_psoups:
     log:
         "logs/cases/{benchmark}.log",
     benchmark:
-        "benchmarks/cases/{benchmark}.tsv"
+        "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=one_of(benchmarks_of("psoups")),
     conda:
@@ -234,7 +234,7 @@ rule benchmark_reverse:
     log:
         "logs/cases/{benchmark}.log",
     benchmark:
-        "benchmarks/cases/{benchmark}.tsv"
+        "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=one_of(benchmarks_with("reverse_of")),
     conda:
@@ -259,7 +259,7 @@ rule benchmark_truncate:
     log:
         "logs/cases/{benchmark}.log",
     benchmark:
-        "benchmarks/cases/{benchmark}.tsv"
+        "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=one_of(benchmarks_with("truncation_of")),
     conda:

@@ -19,7 +19,7 @@ rule demo_world:
     log:
         "logs/demo/world.log",
     benchmark:
-        "benchmarks/demo/world.tsv"
+        "logs/timings/demo/world.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -49,7 +49,7 @@ rule demo_tokenizer:
     log:
         "logs/demo/tokenizer.log",
     benchmark:
-        "benchmarks/demo/tokenizer.tsv"
+        "logs/timings/demo/tokenizer.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -78,7 +78,7 @@ rule demo_model:
     log:
         "logs/demo/{model}.log",
     benchmark:
-        "benchmarks/demo/{model}.tsv"
+        "logs/timings/demo/{model}.tsv"
     wildcard_constraints:
         model=one_of(DEMO["models"]),
     priority: demo_priority

@@ -31,7 +31,7 @@ rule gguf_model:
     log:
         "logs/gguf/{model}.log",
     benchmark:
-        "benchmarks/gguf/{model}.tsv"
+        "logs/timings/gguf/{model}.tsv"
     wildcard_constraints:
         model=one_of(GGUF),
     priority: 3

@@ -10,7 +10,7 @@ rule preferences_given:
     log:
         "logs/preferences/{method}.log",
     benchmark:
-        "benchmarks/preferences/{method}.tsv"
+        "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_of(*GIVEN)),
     conda:
@@ -39,7 +39,7 @@ rule preferences_model:
     log:
         "logs/preferences/{method}.log",
     benchmark:
-        "benchmarks/preferences/{method}.tsv"
+        "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
         method=one_of(methods_of("model")),
     conda:

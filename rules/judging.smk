@@ -16,7 +16,7 @@ rule judgements:
     log:
         "logs/judgements/{judge}/{method}.log",
     benchmark:
-        "benchmarks/judgements/{judge}/{method}.tsv"
+        "logs/timings/judgements/{judge}/{method}.tsv"
     wildcard_constraints:
         judge=one_of(config["judges"]),
         method=one_of(describing_methods()),

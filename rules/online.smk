@@ -18,7 +18,7 @@ if "online" in config:
         log:
             "logs/responses/{method}.log",
         benchmark:
-            "benchmarks/responses/{method}.tsv"
+            "logs/timings/responses/{method}.tsv"
         wildcard_constraints:
             method=one_of(describing_methods()),
         conda:
@@ -53,7 +53,7 @@ if "online" in config:
         log:
             "logs/wins/{method_a}/{method_b}.log",
         benchmark:
-            "benchmarks/wins/{method_a}/{method_b}.tsv"
+            "logs/timings/wins/{method_a}/{method_b}.tsv"
         wildcard_constraints:
             method_a=one_of(describing_methods()),
             method_b=one_of(describing_methods()),

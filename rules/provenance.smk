@@ -17,7 +17,7 @@ rule provenance:
     log:
         "logs/provenance.log",
     benchmark:
-        "benchmarks/provenance.tsv"
+        "logs/timings/provenance.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:

@@ -16,7 +16,7 @@ rule figure_training:
     log:
         "logs/figures/{figure}.log",
     benchmark:
-        "benchmarks/figures/{figure}.tsv"
+        "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
         figure=one_of(figures_of("training")),
     conda:
@@ -51,7 +51,7 @@ rule figure_words:
     log:
         "logs/figures/{figure}.log",
     benchmark:
-        "benchmarks/figures/{figure}.tsv"
+        "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
         figure=one_of(figures_of("words")),
     conda:
@@ -92,7 +92,7 @@ rule figure_accuracy:
     log:
         "logs/figures/{figure}.log",
     benchmark:
-        "benchmarks/figures/{figure}.tsv"
+        "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
         figure=one_of(figures_of("accuracy")),
     conda:
@@ -133,7 +133,7 @@ if "case_study" in config:
         log:
             "logs/case_study.log",
         benchmark:
-            "benchmarks/case_study.tsv"
+            "logs/timings/case_study.tsv"
         conda:
             "../envs/cpu.yaml"
         resources:
@@ -176,7 +176,7 @@ rule report:
     log:
         "logs/report.log",
     benchmark:
-        "benchmarks/report.tsv"
+        "logs/timings/report.tsv"
     conda:
         "../envs/cpu.yaml"
     resources:

@@ -19,7 +19,7 @@ rule table_benchmarks:
     log:
         "logs/tables/{table}.log",
     benchmark:
-        "benchmarks/tables/{table}.tsv"
+        "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
         table=one_of(tables_of("benchmarks")),
     conda:
@@ -54,7 +54,7 @@ rule table_accuracy:
     log:
         "logs/tables/{table}.log",
     benchmark:
-        "benchmarks/tables/{table}.tsv"
+        "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
         table=one_of(tables_of("accuracy")),
     conda:
@@ -95,7 +95,7 @@ rule table_win_rates:
     log:
         "logs/tables/{table}.log",
     benchmark:
-        "benchmarks/tables/{table}.tsv"
+        "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
         table=one_of(tables_of("win_rates")),
     conda:
@@ -136,7 +136,7 @@ rule table_strengths:
     log:
         "logs/tables/{table}.log",
     benchmark:
-        "benchmarks/tables/{table}.tsv"
+        "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
         table=one_of(tables_of("strengths")),
     conda:
@@ -176,7 +176,7 @@ rule table_judges:
     log:
         "logs/tables/{table}.log",
     benchmark:
-        "benchmarks/tables/{table}.tsv"
+        "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
         table=one_of(tables_of("judges")),
     conda:

@@ -17,7 +17,7 @@ rule sft:
     log:
         "logs/training/{variant}.log",
     benchmark:
-        "benchmarks/training/{variant}.tsv"
+        "logs/timings/training/{variant}.tsv"
     wildcard_constraints:
         variant=one_of(variants_of("sft")),
     priority: 3
@@ -59,7 +59,7 @@ rule grpo:
     log:
         "logs/training/{variant}.log",
     benchmark:
-        "benchmarks/training/{variant}.tsv"
+        "logs/timings/training/{variant}.tsv"
     wildcard_constraints:
         variant=one_of(variants_of("grpo")),
     priority: 3

@@ -1,7 +1,7 @@
 """Make benchmark cases of a test split of AlignX."""
 
 from alignxplore import records
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.benchmarks import alignx_cases
 from alignxplore.data.wording import Wording
 

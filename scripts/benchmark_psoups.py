@@ -1,7 +1,7 @@
 """Make benchmark cases of a P-SOUPS file."""
 
 from alignxplore import records
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.benchmarks import psoups_cases
 from alignxplore.data.psoups import Signals
 

@@ -1,7 +1,7 @@
 """Reverse all preferences of a benchmark."""
 
 from alignxplore import records
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.benchmarks import reverse
 from alignxplore.data.wording import Wording
 

@@ -1,7 +1,7 @@
 """Keep the first signals of every case of a benchmark."""
 
 from alignxplore import records
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.benchmarks import truncate
 
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from alignxplore.case_study import case_study
-from alignxplore.cli import script_main
+from alignxplore.results.case_study import case_study
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,7 +1,7 @@
 """See that the sets share no user, post or interaction, and count what they hold."""
 
 from alignxplore import records
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.split import summary
 
 

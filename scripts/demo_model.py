@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.demo.pretrain import train_scale_model
 from alignxplore.demo.tasks import open_tasks, role_samples
 from transformers import PreTrainedTokenizerFast

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.demo.raw import Population, Users, write_alignx, write_psoups, write_wording
 from alignxplore.demo.world import PSOUPS_DIMENSIONS, Lexicon, Reveal, World
 

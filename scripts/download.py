@@ -1,6 +1,6 @@
 """Fetch one raw file from a dataset on the Hugging Face hub, at a pinned revision."""
 
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.download import download
 
 

@@ -1,8 +1,9 @@
 """Draw accuracy against one thing that it may depend on, and write the points beside the figure."""
 
 import polars as pl
-from alignxplore import figures, tables
-from alignxplore.cli import script_main
+from alignxplore.results import figures
+from alignxplore.results import tables
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,7 +1,8 @@
 """Draw one figure of training, a line a variant (figures 2 and 4)."""
 
-from alignxplore import figures, records
-from alignxplore.cli import script_main
+from alignxplore import records
+from alignxplore.results import figures
+from alignxplore.workflow.job import script_main
 from alignxplore.training.metrics import GRPO_METRICS
 
 

@@ -1,8 +1,9 @@
 """Draw the words of several methods' preference descriptions (figure 3)."""
 
 import polars as pl
-from alignxplore import figures, records
-from alignxplore.cli import script_main
+from alignxplore import records
+from alignxplore.results import figures
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.shards import FILES, gather
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from alignxplore.cli import script_main
-from alignxplore.gguf import convert, locate
+from alignxplore.workflow.job import script_main
+from alignxplore.engines.gguf import convert, locate
 
 
 def main(snakemake):

@@ -1,7 +1,7 @@
 """Train a model by GRPO on D_rl (Eq. 9-11)."""
 
 from alignxplore import options
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.training import programs
 
 

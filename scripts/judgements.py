@@ -2,9 +2,9 @@
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.cli import script_main
-from alignxplore.judgements import judge_preferences
-from alignxplore.judging import load_judge
+from alignxplore.workflow.job import script_main
+from alignxplore.judging.rows import judge_preferences
+from alignxplore.judging.judge import load_judge
 from alignxplore.prompts import Templates
 
 

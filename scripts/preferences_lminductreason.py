@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.baselines.lminductreason import induced_preferences
-from alignxplore.cli import script_main
+from alignxplore.methods.lminductreason import induced_preferences
+from alignxplore.workflow.job import script_main
 from alignxplore.engines import Sampling, load
-from alignxplore.judging import load_judge
+from alignxplore.judging.judge import load_judge
 from alignxplore.prompts import Templates
 
 

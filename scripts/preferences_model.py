@@ -2,9 +2,9 @@
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.engines import Sampling, load
-from alignxplore.inference import model_preferences
+from alignxplore.methods.model import model_preferences
 from alignxplore.prompts import Templates
 
 

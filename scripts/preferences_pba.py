@@ -2,8 +2,8 @@
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.baselines.pba import bridged_preferences
-from alignxplore.cli import script_main
+from alignxplore.methods.pba import bridged_preferences
+from alignxplore.workflow.job import script_main
 from alignxplore.data.wording import Wording
 from alignxplore.engines import load
 from alignxplore.prompts import Templates

@@ -1,7 +1,7 @@
 """Gather the records of all jobs that the results came from."""
 
-from alignxplore import provenance
-from alignxplore.cli import script_main
+from alignxplore.workflow import provenance
+from alignxplore.workflow.job import script_main
 from alignxplore.records import replacing
 
 

@@ -1,6 +1,6 @@
 """Read one shard of the raw AlignX files, and keep what has a clear, consistent history (paper A.1)."""
 
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.refine import Rules
 from alignxplore.data.shards import FILES, refine_shard
 from alignxplore.data.sources import plan

@@ -1,6 +1,6 @@
 """Fine-tune a model on D_cold (Eq. 8)."""
 
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.training import programs
 
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 from alignxplore import records
-from alignxplore.cli import script_main
+from alignxplore.workflow.job import script_main
 from alignxplore.data.split import split, split_keys, take
 
 

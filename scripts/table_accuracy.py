@@ -1,7 +1,7 @@
 """Aggregate judgements into a table of accuracies (Tables 2, 4 and 5)."""
 
-from alignxplore import tables
-from alignxplore.cli import script_main
+from alignxplore.results import tables
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

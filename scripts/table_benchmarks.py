@@ -1,7 +1,7 @@
 """Count what the benchmarks hold (Table 1)."""
 
-from alignxplore import tables
-from alignxplore.cli import script_main
+from alignxplore.results import tables
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,7 +1,7 @@
 """Compare judges: their failings, and how far the ranking of the methods depends on them."""
 
-from alignxplore import tables
-from alignxplore.cli import script_main
+from alignxplore.results import tables
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,7 +1,7 @@
 """Rank methods by all comparisons of their responses (Bradley-Terry strengths)."""
 
-from alignxplore import tables
-from alignxplore.cli import script_main
+from alignxplore.results import tables
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

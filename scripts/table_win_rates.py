@@ -1,7 +1,7 @@
 """Aggregate comparisons of responses into a table of win rates (Table 3)."""
 
-from alignxplore import tables
-from alignxplore.cli import script_main
+from alignxplore.results import tables
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,11 +1,11 @@
 """Keep the teacher's generations that earn the full reward: D_cold (Eq. 7)."""
 
 from alignxplore import options, records
-from alignxplore.cli import script_main
-from alignxplore.judging import load_judge
+from alignxplore.workflow.job import script_main
+from alignxplore.judging.judge import load_judge
 from alignxplore.prompts import Templates
-from alignxplore.rewards import Reward
-from alignxplore.verification import verify
+from alignxplore.judging.reward import Reward
+from alignxplore.training.cold_start import verify
 
 
 def main(snakemake):

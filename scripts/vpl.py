@@ -1,7 +1,8 @@
 """Train VPL on D_rl."""
 
-from alignxplore import options, records, vpl
-from alignxplore.cli import script_main
+from alignxplore import options, records
+from alignxplore.methods import vpl
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

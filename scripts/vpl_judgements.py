@@ -1,8 +1,9 @@
 """Judge the cases of VPL's benchmarks by its own reward."""
 
 import polars as pl
-from alignxplore import options, records, vpl
-from alignxplore.cli import script_main
+from alignxplore import options, records
+from alignxplore.methods import vpl
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

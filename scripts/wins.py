@@ -2,9 +2,9 @@
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.cli import script_main
-from alignxplore.judging import load_judge
-from alignxplore.online import compare
+from alignxplore.workflow.job import script_main
+from alignxplore.judging.judge import load_judge
+from alignxplore.judging.online import compare
 from alignxplore.prompts import Templates
 
 

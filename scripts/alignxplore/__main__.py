@@ -12,8 +12,12 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore import cli, engines, plan, product, provenance, sweep
-from alignxplore.config import check_document
+from alignxplore import engines, sweep
+from alignxplore.workflow import job as cli
+from alignxplore.workflow import plan
+from alignxplore import signals as product
+from alignxplore.workflow import provenance
+from alignxplore.workflow.config import check_document
 from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed

@@ -1,11 +1,8 @@
 """Small runs that nobody disturbs, to disturb copies of them and to compare with."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 from faulty_server import Server
 from random_models import random_qwen2

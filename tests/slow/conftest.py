@@ -1,4 +1,4 @@
-"""Finished runs of the default. SEEDS_DIR names a directory that benchmarks/seeds.py has filled, or is to fill."""
+"""Finished runs of the default. SEEDS_DIR names a directory that tests/slow/seeds.py has filled, or is to fill."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent))
 import seeds
 
 SEEDS = (1, 2, 3)

@@ -63,7 +63,7 @@ def why_not() -> str | None:
     if missing:
         return f"Slurm is not installed ({', '.join(missing)} missing): apt-get install {PACKAGES}"
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        return "Snakemake's executor for Slurm is not installed: pip install -r requirements/slurm.txt"
+        return "Snakemake's executor for Slurm is not installed: pip install -r envs/requirements/slurm.txt"
     if os.geteuid() != 0:
         return "the tests start Slurm's daemons and write /etc/slurm: run them as root, where that does no harm"
     if any((ETC / name).exists() for name in ("slurm.conf", "gres.conf")):

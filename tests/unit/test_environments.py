@@ -35,7 +35,7 @@ def pins(lines: list[str]) -> dict[str, str]:
 
 
 def requirements(name: str) -> dict[str, str]:
-    return pins((ROOT / f"requirements/{name}.txt").read_text().splitlines())
+    return pins((ROOT / f"envs/requirements/{name}.txt").read_text().splitlines())
 
 
 def environment(name: str) -> dict:
@@ -86,23 +86,23 @@ def torch_version() -> str:
     return version
 
 
-@pytest.mark.parametrize("path", ["containers/Dockerfile", "containers/alignxplore.def", "envs/gpu.post-deploy.sh"])
+@pytest.mark.parametrize("path", ["envs/containers/Dockerfile", "envs/containers/alignxplore.def", "envs/gpu.post-deploy.sh"])
 def test_what_is_installed_elsewhere_has_the_same_version(path):
     known = {("torch", torch_version()), *requirements("flash-attn").items()}
     assert named_in(path) and named_in(path) <= known
 
 
 def test_containers_start_from_the_same_image_and_python():
-    of_docker = re.findall(r"^FROM (\S+)$", (ROOT / "containers/Dockerfile").read_text(), re.MULTILINE)
-    of_apptainer = re.findall(r"^From: (\S+)$", (ROOT / "containers/alignxplore.def").read_text(), re.MULTILINE)
+    of_docker = re.findall(r"^FROM (\S+)$", (ROOT / "envs/containers/Dockerfile").read_text(), re.MULTILINE)
+    of_apptainer = re.findall(r"^From: (\S+)$", (ROOT / "envs/containers/alignxplore.def").read_text(), re.MULTILINE)
     assert of_docker == of_apptainer and len(of_docker) == 1
     assert of_docker[0].startswith(f"python:{environment('cpu')['dependencies'][0].split('=')[1]}.")
 
 
 def test_requirement_files_that_others_name_are_there():
-    for path in ("Makefile", "containers/Dockerfile", "containers/alignxplore.def", "envs/gpu.post-deploy.sh"):
+    for path in ("Makefile", "envs/containers/Dockerfile", "envs/containers/alignxplore.def", "envs/gpu.post-deploy.sh"):
         for name in re.findall(r"requirements/([\w-]+)\.txt", (ROOT / path).read_text()):
-            assert (ROOT / f"requirements/{name}.txt").exists(), f"{path}: {name}"
+            assert (ROOT / f"envs/requirements/{name}.txt").exists(), f"{path}: {name}"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import jsonschema  # noqa: F401
 import pandas  # noqa: F401
 import plan_jobs
 import yaml
-from alignxplore.imports import library_modules
+from alignxplore.workflow.dependencies import library_modules
 
 
 def answer(request):

@@ -57,7 +57,7 @@ def start(entry: Mapping[str, Any]) -> Backend:
 
 
 def _transformers(options: dict[str, Any]) -> Backend:
-    from alignxplore.engines.hf import TransformersBackend
+    from alignxplore.engines.transformers import TransformersBackend
 
     options.pop("gpu", None)
     return TransformersBackend(**options)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore import engines, records
-from alignxplore.engines import shared_prompts
+from alignxplore.engines import packing
 from alignxplore.engines.tokens import encode, opens_thinking
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed, normalise_thinking, parse_completion
-from alignxplore.judging import load_judge
+from alignxplore.judging.judge import load_judge
 from alignxplore.prompts import Prompt, Templates
-from alignxplore.rewards import Reward
+from alignxplore.judging.reward import Reward
 from alignxplore.training import common
 from alignxplore.training.metrics import GRPO_METRICS
 
@@ -50,7 +50,7 @@ class PreferenceTrainer(GRPOTrainer):
         plain_sampling = self.min_p is None and self.repetition_penalty == 1 and not self.args.generation_kwargs
         backend = self.use_vllm or self.use_transformers_continuous_batching
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        self._share = shared_prompts.supports(self.accelerator.unwrap_model(self.model))
+        self._share = packing.supports(self.accelerator.unwrap_model(self.model))
         self._share_rollouts = self._share and plain_sampling and not backend and not sharded
         # Sharded parameters are gathered at every forward pass, so that all processes must make equally many.
         self._skip_without_signal = not sharded
@@ -76,7 +76,7 @@ class PreferenceTrainer(GRPOTrainer):
         with unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
         ) as model:
-            rollouts = shared_prompts.rollout(
+            rollouts = packing.rollout(
                 model,
                 [group[0] for group in groups],
                 num_generations,
@@ -142,7 +142,7 @@ class PreferenceTrainer(GRPOTrainer):
         log_probs, entropies = [], []
         for chunk in chunks:
             members = chunk.tolist()
-            packed = shared_prompts.pack([prompts[i] for i in members], [answers[i] for i in members], device)
+            packed = packing.pack([prompts[i] for i in members], [answers[i] for i in members], device)
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(live[chunk[0]])), self.accelerator.autocast():
                 scores = common.score(model, packed.inputs, packed.shift_labels, self.temperature)
             log_probs.append(packed.unpack(scores[0], lengths[chunk], logits_to_keep))

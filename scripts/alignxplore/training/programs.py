@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from alignxplore import cli
+from alignxplore.workflow import job as cli
 from alignxplore.errors import UserError
 from alignxplore.options import TRAINING_OPTIONS, restored
 

@@ -1,1 +1,0 @@
-"""Earlier methods that infer preferences, as baselines of Table 2."""

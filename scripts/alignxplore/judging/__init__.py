@@ -1,0 +1,1 @@
+"""Judges and rewards: how well a preference description steers a model."""

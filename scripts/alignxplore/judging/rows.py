@@ -1,0 +1,50 @@
+"""JUDGEMENT rows: preference descriptions judged by the target pairs of their cases."""
+
+import hashlib
+import json
+
+import numpy as np
+import polars as pl
+
+from alignxplore.judging.judge import Judge, is_correct, position_flip
+
+
+def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences: pl.DataFrame) -> pl.DataFrame:
+    """JUDGEMENT rows: every preference against the target pair of its case, joined on benchmark and case_id."""
+    key = ["benchmark", "case_id"]
+    joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
+    rows = list(joined.iter_rows(named=True))
+    return judgement_rows(joined, name, judge.p_chosen(rows, [row["preference"] for row in rows]))
+
+
+def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:
+    """JUDGEMENT rows under the judge's name `name`, of `judged` rows with case_id, benchmark, method,
+    format_ok, and the texts of their targets.
+
+    `probabilities` (rows, 2) are those of the chosen response, shown first and second; NaN where it is unknown.
+    """
+    unparsed = np.isnan(probabilities)
+    known = np.where(unparsed, 0.5, probabilities)
+    return judged.select("case_id", "benchmark", "method", "format_ok").with_columns(
+        judge=pl.lit(name),
+        p_chosen_ab=pl.Series(known[:, 0], dtype=pl.Float64),
+        p_chosen_ba=pl.Series(known[:, 1], dtype=pl.Float64),
+        correct=pl.Series(is_correct(known)),
+        position_flip=pl.Series(position_flip(probabilities)),
+        unparsed=pl.Series(unparsed.sum(1), dtype=pl.Int8),
+        target=target_ids(judged),
+    )
+
+
+def target_ids(cases: pl.DataFrame) -> pl.Series:
+    """A stable id of each case's target, which is a post and two responses, whichever of them was chosen.
+
+    P-SOUPS has one target under opposite preferences, and a benchmark that is made from another has its targets.
+    """
+    targets = cases.select("prompt", "chosen", "rejected").iter_rows()
+    return pl.Series("target", [_target_id(*target) for target in targets], dtype=pl.String)
+
+
+def _target_id(prompt: str, chosen: str, rejected: str) -> str:
+    text = json.dumps([prompt, *sorted((chosen, rejected))])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,44 @@
+"""Preference descriptions by a language model (Eq. 1)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from alignxplore.engines import Completion, Engine, Sampling
+from alignxplore.formats import ANSWER_END, Parsed, parse_completion
+from alignxplore.methods.preferences import Result, preference_rows
+from alignxplore.prompts import Prompt, Templates
+
+
+def model_preferences(
+    engine: Engine,
+    templates: Templates,
+    cases: pl.DataFrame,
+    method: str,
+    entry: Mapping[str, Any],
+    sampling: Sampling,
+) -> pl.DataFrame:
+    """PREFERENCE rows of a method whose `entry` names a model; all cases go to the engine at once."""
+    rows = list(cases.iter_rows(named=True))
+    reasons = entry["reasoning"]
+    prompts = [templates.preference(case) if reasons else templates.concise(case) for case in rows]
+    results: list[Result] = [
+        (parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens)
+        for completion, parsed in describe(engine, prompts, sampling, reasons)
+    ]
+    return preference_rows(rows, method, results)
+
+
+def describe(
+    engine: Engine, prompts: Sequence[Prompt], sampling: Sampling, reasons: bool = True
+) -> list[tuple[Completion, Parsed]]:
+    """What a model answers to prompts for a preference description, and r and d of each answer.
+
+    A model that `reasons` is stopped where its answer ends.
+    """
+    if reasons:
+        sampling = replace(sampling, stop=(ANSWER_END,))
+    completions = engine.generate(prompts, sampling)
+    return [(c, parse_completion(c.text, c.finish_reason, reasons)) for c in completions]

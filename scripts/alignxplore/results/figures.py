@@ -1,0 +1,187 @@
+"""All figures, drawn alike: training curves (2, 4), word clouds (3), and accuracy against what it may depend on."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import polars as pl
+
+from alignxplore.results.stats import calibration_error
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
+from wordcloud import STOPWORDS, WordCloud  # noqa: E402
+
+LABELS = {
+    "reward": "reward (mean of rollouts)",
+    "completion_length": "completion length (tokens)",
+    "format_ok": "share in the right format",
+    "entropy": "entropy (nats a token)",
+    "grad_norm": "gradient norm",
+    "reward_std": "standard deviation of rewards",
+    "clipped_ratio": "share cut off at the limit",
+    "loss": "loss",
+}
+LINES = ("-", "--", "-.", ":")
+MARKERS = "os^DvPX*"
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+"""Okabe and Ito's, told apart by colour-blind readers; line and marker tell series apart in grey."""
+INK = "#15374f"
+"""Of words, dark enough to read in grey."""
+WINDOW = 10
+CHANCE = 50
+AXES = {
+    "confidence": "confidence of the judge (probability of its choice)",
+    "dimension": "accuracy (% of cases)",
+    "signals": "signals shown (pairs and comments)",
+    "length": "length of the completion (tokens, fifths of cases)",
+}
+STYLE: dict[Any, Any] = {
+    "figure.figsize": (6.4, 3.6),
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "alignxplore",  # ids in the file would otherwise differ from run to run
+}
+
+
+def training_curves(metrics: Mapping[str, pl.DataFrame], metric: str) -> Figure:
+    """`metric` by optimiser step, one line a variant: each step thinly, and the mean of WINDOW steps up to it."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = pyplot.subplots(layout="constrained")
+        for index, (variant, table) in enumerate(metrics.items()):
+            color, line = COLORS[index % len(COLORS)], LINES[index % len(LINES)]
+            smooth = table[metric].rolling_mean(WINDOW, min_samples=1)
+            axes.plot(table["step"], table[metric], color=color, alpha=0.25, linewidth=0.8)
+            axes.plot(table["step"], smooth, line, color=color, linewidth=1.8, label=variant)
+        axes.set_xlabel(f"optimiser step (bold: mean of {WINDOW})")
+        axes.set_ylabel(LABELS.get(metric, metric.replace("_", " ")))
+        axes.legend()
+    return figure
+
+
+def word_counts(texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs, without stop words; hyphenated words count as one."""
+    words = (word for text in texts for word in re.findall(r"[a-z][a-z'-]*", text.lower()))
+    return Counter(word for word in words if word not in STOPWORDS)
+
+
+def word_clouds(texts: Mapping[str, list[str]], seed: int) -> Figure:
+    """One cloud for each method's descriptions; a word's size follows its count."""
+    with matplotlib.rc_context(STYLE):
+        across = min(2, len(texts))
+        down = -(-len(texts) // across)
+        figure, axes = pyplot.subplots(
+            down, across, figsize=(3.6 * across, 2.3 * down), layout="constrained", squeeze=False
+        )
+        for place in axes.flat:
+            place.set_axis_off()
+        for place, (method, descriptions) in zip(axes.flat, texts.items(), strict=False):
+            place.set_title(f"{method} (n = {len(descriptions)})", fontsize=10)
+            counts = word_counts(descriptions)
+            if counts:
+                cloud = WordCloud(
+                    width=720,
+                    height=400,
+                    background_color="white",
+                    color_func=lambda *_, **__: INK,
+                    random_state=seed,
+                    max_words=60,
+                )
+                place.imshow(cloud.generate_from_frequencies(counts), interpolation="bilinear")
+    return figure
+
+
+def accuracy_points(points: pl.DataFrame, by: str) -> Figure:
+    """POINTS of tables.py against `by`, a key of AXES: a panel a judge, a series a method, with intervals."""
+    panels = {str(panel): own for (panel,), own in points.group_by("panel", maintain_order=True)}
+    across, draw = (6.2, _dimensions) if by == "dimension" else (4.6, _lines)
+    down = 1.6 + 0.26 * points["x"].n_unique() if by == "dimension" else 3.8
+    with matplotlib.rc_context(STYLE):
+        figure, axes = pyplot.subplots(
+            1, len(panels), figsize=(across * len(panels), down), layout="constrained", squeeze=False, sharey=True
+        )
+        for place, (panel, own) in zip(axes.flat, panels.items(), strict=True):
+            place.set_title(f"judge: {panel}", fontsize=10)
+            draw(place, own, by)
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        if by != "confidence":  # whose legends differ, and stand in the panels
+            _legend_below(figure, handles, names)
+    return figure
+
+
+def _legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
+    """A legend of as many columns as the figure is wide enough for."""
+    for columns in range(min(3, len(names)), 0, -1):
+        legend = figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=columns)
+        figure.draw_without_rendering()
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
+def _dimensions(axes: Any, points: pl.DataFrame, by: str) -> None:
+    """Rows of dots; the series stand a little below each other, so that their intervals can be told apart."""
+    series = _series(points)
+    for index, (name, own) in enumerate(series.items()):
+        below = own["x"] + 0.5 * (index - (len(series) - 1) / 2) / len(series)
+        axes.errorbar(own["accuracy"], below, xerr=_spread(own), linestyle="", label=name, **_look(index))
+    counts = points.group_by("x", "label").agg(pl.col("n").max()).sort("x")
+    # AlignX explains some names in parentheses, which would leave no room for the points.
+    names = [f"{name.partition(' (')[0]} (n = {n})" for name, n in counts.select("label", "n").rows()]
+    places = counts["x"].to_list()
+    axes.set_yticks(places, names, fontsize=7)
+    axes.set_ylim(places[-1] + 0.7, places[0] - 0.7)
+    axes.axvline(CHANCE, color="0.5", linewidth=0.8)
+    axes.set_xlabel(AXES[by])
+
+
+def _lines(axes: Any, points: pl.DataFrame, by: str) -> None:
+    for index, (name, own) in enumerate(_series(points).items()):
+        # The same cases are shown with more and more signals; otherwise each case is at one place.
+        counts = own["n"].to_list()
+        label = f"{name} (n = {max(counts) if by == 'signals' else sum(counts)})"
+        if by == "confidence":
+            label += f", ECE {calibration_error(own['x'], own['accuracy'] / 100, own['n']):.2f}"
+        line = LINES[index % len(LINES)]
+        axes.errorbar(own["x"], own["accuracy"], yerr=_spread(own), linestyle=line, label=label, **_look(index))
+    axes.axhline(CHANCE, color="0.5", linewidth=0.8)
+    axes.set_xlabel(AXES[by])
+    axes.set_ylabel(AXES["dimension"])
+    axes.label_outer()
+    if by == "signals":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if by == "confidence":
+        axes.plot([0.5, 1], [50, 100], color="0.5", linewidth=0.8)
+        axes.legend(fontsize=8, loc="lower right")
+
+
+def _series(points: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {str(name): own for (name,), own in points.group_by("series", maintain_order=True)}
+
+
+def _spread(points: pl.DataFrame) -> list[pl.Series]:
+    return [points["accuracy"] - points["low"], points["high"] - points["accuracy"]]
+
+
+def _look(index: int) -> dict[str, Any]:
+    look = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+    return {**look, "markersize": 4, "elinewidth": 0.8, "capsize": 1.5}
+
+
+def save(figure: Figure, svg: str | Path, png: str | Path | None = None) -> None:
+    """Write a figure, as PNG too where that is asked for; equal figures give equal bytes."""
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(svg, metadata={"Date": None})
+        if png is not None:
+            figure.savefig(png, dpi=160, metadata={"Software": None})
+    pyplot.close(figure)

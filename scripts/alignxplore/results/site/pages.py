@@ -1,0 +1,282 @@
+"""The pages of the site: tables, figures, training curves, data, provenance, and the shell of the case explorer."""
+
+import datetime
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import docutils.core
+import docutils.utils
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from alignxplore import records
+from alignxplore.results import figures
+from alignxplore.results.case_study import CHOSEN
+from alignxplore.errors import UserError
+from alignxplore.results.site import tables
+from alignxplore.results.site.cases import Sources, write_cases
+from alignxplore.results.site.provenance import Provenance
+from alignxplore.results.site.scripts import write_call
+
+NO_METRICS = ("step", "epoch")
+LAST_STEPS = 10
+EXPORTS = re.compile(r"export\{(?:[^{}]*,)?([\w$]+) as default(?:,[^{}]*)?\};")
+INSTALL = "install the itables of envs/requirements/run.txt"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A table (CSV) or figure (SVG) of the configuration, and the reStructuredText file that explains its kind."""
+
+    name: str
+    title: str
+    path: Path
+    caption: Path | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that the site shows.
+
+    `points` are CSV files of what a figure draws, by its name; `metrics` Parquet files of training by the name of
+    the checkpoint.
+    """
+
+    tables: Sequence[Result]
+    figures: Sequence[Result]
+    points: Mapping[str, Path]
+    metrics: Mapping[str, Path]
+    funnel: Path
+    splits: Path
+    rejects: Path
+    provenance: Path
+    sources: Sources
+    study: Path | None = None
+
+
+def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
+    """Write the site to `directory`; `resources` holds its templates (pages/) and its own CSS and JavaScript (assets/).
+
+    Raises UserError, naming the file, where an input, a template or DataTables cannot be read.
+    """
+    data = directory / "data"
+    data.mkdir(parents=True)
+    shutil.copytree(resources / "assets", directory / "assets")
+    _write_datatables(directory / "assets/datatables.js")
+    provenance = Provenance.read(inputs.provenance)
+    shutil.copy(inputs.provenance, data)
+    numbers = write_cases(inputs.sources, data)
+    numbers.write_parquet(data / "cases.parquet")
+    pages = _Pages(resources / "pages", directory, provenance, study=inputs.study is not None)
+    finals = [*inputs.tables, *inputs.figures]
+    shown = {result.name: tables.read_table(_copied(result.path, data)) for result in inputs.tables}
+    _write_cells(shown, data / "cells.parquet")
+    points = {name: tables.read_table(_copied(path, data)) for name, path in inputs.points.items()}
+    for result in inputs.figures:
+        _copied(result.path, directory / "figures")
+    made = [str(result.path) for result in finals if str(result.path) in provenance.rows]
+    pages.write(
+        "index",
+        tables=[(result, shown[result.name], _html(result.caption)) for result in inputs.tables],
+        figures=[(result, points.get(result.name), _html(result.caption)) for result in inputs.figures],
+        cases=numbers.height,
+        benchmarks=numbers["benchmark"].n_unique(),
+        methods=len(inputs.sources.labels),
+        total=provenance.total([*made, *(before for output in made for before in provenance.chain(output))]),
+        commits=_distinct(provenance, "commit"),
+        seeds=_distinct(provenance, "seed"),
+    )
+    pages.write("cases", count=numbers.height)
+    if inputs.study is not None:
+        pages.write("case_study")
+        _write_study(inputs.study, numbers, data)
+    pages.write("training", groups=_training(inputs.metrics, directory), last_steps=LAST_STEPS)
+    rejects = records.read(inputs.rejects, records.REJECT)
+    pages.write(
+        "data",
+        funnel=tables.read_table(_copied(inputs.funnel, data)),
+        splits=tables.read_table(_copied(inputs.splits, data)),
+        rejects=_reasons(rejects),
+        paths={"funnel": str(inputs.funnel), "splits": str(inputs.splits), "rejects": str(inputs.rejects)},
+    )
+    pages.write("provenance", groups=list(provenance.groups()))
+
+
+def _write_datatables(path: Path) -> None:
+    """DataTables as itables packs it, its module made a script: a page that is opened from disk may load no module."""
+    try:
+        itables = distribution("itables")
+        bundle = Path(str(itables.locate_file("itables/html/dt_bundle.js")))
+        module = bundle.read_text(encoding="utf-8")
+    except (PackageNotFoundError, OSError) as error:
+        raise UserError(f"no DataTables ({error}): {INSTALL}") from error
+    code, exports = EXPORTS.subn(r"window.DataTable=\1;", module)
+    licence = itables.read_text("licenses/LICENSE")
+    if exports != 1 or licence is None:
+        raise UserError(f"{bundle}: no module of DataTables with its licence: {INSTALL}")
+    path.write_text(f'/*! itables\n{licence}*/\n(()=>{{"use strict";{code}}})();\n', encoding="utf-8")
+
+
+def _copied(path: Path, directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        return Path(shutil.copy(path, directory))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be copied into the report: {error.strerror}") from error
+
+
+class _Pages:
+    """Renders the templates of a directory; all text is escaped."""
+
+    def __init__(self, templates: Path, directory: Path, provenance: Provenance, study: bool):
+        self.directory = directory
+        self.environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(templates),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.filters |= {
+            "plain": tables.plain,
+            "is_number": tables.is_number,
+            "anchor": anchor,
+            "duration": duration,
+            "count": count,
+            "signed": lambda number: f"{number:+.1f}".replace("-", "\u2212"),
+            "moment": moment,
+            "commit": commit,
+            "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+            "words": lambda name: name.replace("_", " "),
+        }
+        self.environment.tests["endswith"] = str.endswith
+        self.environment.globals |= {"provenance": provenance, "study": study}
+
+    def write(self, name: str, **values: Any) -> None:
+        try:
+            page = self.environment.get_template(f"{name}.html.jinja").render(page=name, **values)
+        except jinja2.TemplateError as error:
+            raise UserError(f"report template {name}.html.jinja: {error}") from error
+        (self.directory / f"{name}.html").write_text(page, encoding="utf-8")
+
+
+def anchor(path: str) -> str:
+    """A path as an id within a page."""
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in path)
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def moment(started: str | None) -> str:
+    """A time of provenance, to the second."""
+    return "at an unknown time" if started is None else started.replace("T", " ")[:19] + " UTC"
+
+
+def commit(code: str | None) -> str:
+    """A commit's short name, with "+" where the code was changed since."""
+    if code is None:
+        return "unknown"
+    name, changed, _ = code.partition("+")
+    return name[:9] + changed
+
+
+def count(number: float) -> str:
+    """A number that a reader takes in at a glance."""
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def _html(caption: Path | None) -> Markup:
+    """A caption of ours as HTML; it may contain no raw HTML and no other file."""
+    if caption is None:
+        return Markup("")
+    settings = {"raw_enabled": False, "file_insertion_enabled": False, "halt_level": 2, "report_level": 5}
+    try:
+        parts = docutils.core.publish_parts(
+            caption.read_text(encoding="utf-8"), writer="html5", settings_overrides=settings
+        )
+    except (OSError, docutils.utils.SystemMessage) as error:
+        raise UserError(f"caption {caption}: {error}") from error
+    return Markup(parts["fragment"])
+
+
+def _write_cells(shown: Mapping[str, tables.Table], path: Path) -> None:
+    """The figures of all wide tables in one file."""
+    rows = [
+        {"table": name, "method": method, "column": column, **vars(figure), "change": (figure.change or (None,))[0]}
+        for name, table in shown.items()
+        for method, figures_ in (table.wide or {}).items()
+        for column, figure in figures_.items()
+    ]
+    schema = pl.Schema(
+        {
+            **dict.fromkeys(("table", "method", "column"), pl.String()),
+            **dict.fromkeys(("percent", "low", "high"), pl.Float64()),
+            "mark": pl.String(),
+            **dict.fromkeys(("paper", "change"), pl.Float64()),
+        }
+    )
+    pl.DataFrame(rows, schema=schema).write_parquet(path)
+
+
+def _write_study(study: Path, numbers: pl.DataFrame, data: Path) -> None:
+    told = json.loads(study.read_text(encoding="utf-8"))
+    found = pl.DataFrame(told["cases"], schema=CHOSEN).join(
+        numbers, on=["benchmark", "case_id"], how="left", maintain_order="left"
+    )
+    if missing := found.filter(pl.col("number").is_null())["case_id"].to_list():
+        raise UserError(f"{study}: the report has no case {missing[0]!r}; take its benchmark into a table")
+    write_call(data / "study.js", "AX.study", found["number"].to_list(), told["methods"])
+
+
+def _distinct(provenance: Provenance, field: str) -> list[str]:
+    return sorted({str(row[field]) for row in provenance.rows.values() if row[field] is not None})
+
+
+def _reasons(rejects: pl.DataFrame) -> tables.Table:
+    reasons = rejects.group_by("field", "reason").len("records").sort("records", "field", "reason", descending=True)
+    return tables.Table(reasons.columns, [[str(value) for value in row] for row in reasons.iter_rows()])
+
+
+def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, Any]]:
+    """Draws every metric, checkpoints of one kind together; the groups as the page lists them."""
+    loaded = {name: pl.read_parquet(_copied(path, directory / "data/training")) for name, path in metrics.items()}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, table in loaded.items():
+        groups.setdefault(tuple(c for c in table.columns if c not in NO_METRICS), []).append(name)
+    drawn = []
+    for place, (names, members) in enumerate(groups.items()):
+        curves = []
+        for metric in names:
+            path = directory / "figures" / f"training-{place}-{metric}.svg"
+            figure = figures.training_curves({member: loaded[member] for member in members}, metric)
+            figures.save(figure, path)
+            last = {member: loaded[member][metric].tail(LAST_STEPS).mean() for member in members}
+            curves.append({"metric": metric, "image": f"figures/{path.name}", "last": last})
+        steps = {member: loaded[member].height for member in members}
+        paths = {member: str(metrics[member]) for member in members}
+        drawn.append({"members": members, "steps": steps, "paths": paths, "curves": curves})
+    return drawn
+
+
+def results(paths: Iterable[str], titles: Mapping[str, str], captions: Mapping[str, str]) -> list[Result]:
+    """Results by their files, with the title and the caption's file that their name has."""
+    named = ((Path(path).stem, Path(path)) for path in paths)
+    return [
+        Result(name, titles[name], path, Path(captions[name]) if name in captions else None) for name, path in named
+    ]

@@ -1,0 +1,118 @@
+"""Where each file of the results comes from: its job, and the chain of jobs before it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import polars as pl
+
+from alignxplore.errors import UserError
+from alignxplore.workflow.provenance import SCHEMA
+
+JSON_FIELDS = ("wildcards", "config", "inputs", "models", "versions", "account")
+
+
+@dataclass(frozen=True)
+class Total:
+    """A chain of jobs in figures: seconds of work, and what its models were asked."""
+
+    jobs: int
+    seconds: float
+    asked: int
+    from_journal: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+
+
+class Provenance:
+    """The rows of results/provenance.parquet by output, with JSON fields decoded."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]):
+        self.rows = {row["output"]: row for row in rows}
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Provenance":
+        """Raises UserError, naming file, output and field, where the file is not as it should be."""
+        try:
+            table = pl.read_parquet(path, glob=False)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+        if missing := [name for name in SCHEMA if name not in table.columns]:
+            raise UserError(f"{path}: field {missing[0]!r} is missing")
+        rows = table.to_dicts()
+        for row in rows:
+            for name in JSON_FIELDS:
+                try:
+                    row[name] = json.loads(row[name]) if row[name] else None
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{path}: output {row['output']!r}, field {name!r}: no JSON: {error}") from error
+        return cls(rows)
+
+    def owner(self, path: str) -> str | None:
+        """The output that `path` is, or is in."""
+        for candidate in (path, *map(str, PurePosixPath(path).parents)):
+            if candidate in self.rows:
+                return candidate
+        return None
+
+    @cached_property
+    def _before(self) -> Mapping[str, Sequence[str]]:
+        return {
+            output: list(dict.fromkeys(own for path in row["inputs"] or () if (own := self.owner(path)) is not None))
+            for output, row in self.rows.items()
+        }
+
+    def chain(self, output: str) -> Sequence[str]:
+        """The outputs that `output` was made from, at any distance: nearest first, without itself."""
+        seen: dict[str, None] = {}
+        queue = list(self._before[output])
+        while queue:
+            following: list[str] = []
+            for one in queue:
+                if one not in seen and one != output:
+                    seen[one] = None
+                    following += self._before[one]
+            queue = following
+        return list(seen)
+
+    def total(self, outputs: Sequence[str]) -> Total:
+        """Sums over the jobs that made `outputs`; a job that made several counts once."""
+        jobs = {self._job(self.rows[output]): self.rows[output] for output in outputs}
+        accounts = [account for row in jobs.values() for account in row["account"] or ()]
+
+        def summed(name: str) -> Any:
+            return sum(account.get(name) or 0 for account in accounts)
+
+        return Total(
+            len(jobs),
+            sum(row["seconds"] or 0.0 for row in jobs.values()),
+            summed("asked"),
+            summed("from_journal"),
+            summed("prompt_tokens"),
+            summed("completion_tokens"),
+            float(summed("cost")),
+        )
+
+    def origin(self, output: str) -> Mapping[str, Any] | None:
+        """What the site tells of a file: its row, the outputs before it, and the chain's total; None if unknown."""
+        if output not in self.rows:
+            return None
+        before = self.chain(output)
+        return {"row": self.rows[output], "chain": before, "total": self.total([output, *before])}
+
+    def groups(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Outputs by the stage that their directory names, what a reader looks for first."""
+        named: dict[str, list[str]] = {"Tables and figures": []}
+        for output in sorted(self.rows):
+            parts = PurePosixPath(output).parts
+            final = len(parts) == 2 and parts[0] == "results"
+            named.setdefault("Tables and figures" if final else "/".join(parts[:2]), []).append(output)
+        yield from ((name, outputs) for name, outputs in named.items() if outputs)
+
+    @staticmethod
+    def _job(row: Mapping[str, Any]) -> tuple[str, str, str]:
+        return row["rule"], json.dumps(row["wildcards"], sort_keys=True), row["started"] or ""

@@ -1,0 +1,92 @@
+"""What a trained model is for: one user's preferences from their signals, and responses judged by them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from alignxplore.engines import Completion, Engine, Sampling
+from alignxplore.errors import UserError
+from alignxplore.formats import Parsed
+from alignxplore.methods.model import describe
+from alignxplore.judging.judge import Judge
+from alignxplore.prompts import Templates
+
+_FORMS = {"pairs": ("prompt", "chosen", "rejected"), "ugc": ("prompt", "comment")}
+
+
+def read_signals(text: str, source: str) -> dict[str, list[dict[str, str]]]:
+    """One user's signals as a case has them: `pairs` (prompt, chosen, rejected) and `ugc` (prompt, comment).
+
+    The JSON is an object with either or both, or a list of pairs and comments. Raises UserError that names the record
+    and field of `source` that is wrong.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not valid JSON: {error}") from None
+    if isinstance(value, list):
+        records = [("item", number, _form(item), item) for number, item in enumerate(value, 1)]
+    elif isinstance(value, dict):
+        if unknown := sorted(set(value) - set(_FORMS)):
+            raise UserError(f"{source}: unknown field {unknown[0]!r}; there are pairs and ugc")
+        for form, items in value.items():
+            if not isinstance(items, list):
+                raise UserError(f"{source}: {form!r} must be a list")
+        records = [(form, number, form, item) for form in value for number, item in enumerate(value[form], 1)]
+    else:
+        records = []
+    if not records:
+        raise UserError(f"{source}: there are no signals: it must hold a list of pairs (prompt, chosen, rejected)")
+    signals: dict[str, list[dict[str, str]]] = {form: [] for form in _FORMS}
+    for group, number, form, item in records:
+        signals[form].append(_record(item, form, f"{source}: {group} {number}"))
+    return signals
+
+
+def _form(item: Any) -> str:
+    """Whether an item of a mixed list is a comment, or a pair."""
+    is_comment = isinstance(item, dict) and "comment" in item and not {"chosen", "rejected"} & set(item)
+    return "ugc" if is_comment else "pairs"
+
+
+def _record(item: Any, form: str, where: str) -> dict[str, str]:
+    names = _FORMS[form]
+    if not isinstance(item, dict):
+        raise UserError(f"{where}: must be an object with {', '.join(names)}")
+    if unknown := sorted(set(item) - set(names)):
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; {form} have {', '.join(names)}")
+    for name in names:
+        if not isinstance(item.get(name), str) or not item[name].strip():
+            raise UserError(f"{where}: {name!r} must be a text that is not empty")
+        _check_unicode(item[name], f"{where}: {name!r}")
+    return {name: item[name] for name in names}
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where} holds a lone surrogate, which is not valid Unicode") from None
+
+
+def infer(
+    engine: Engine, templates: Templates, signals: Mapping[str, Any], sampling: Sampling, reasons: bool = True
+) -> tuple[Completion, Parsed]:
+    """What a model answers on one user's signals, and its reasoning r and preference description d (Eq. 1).
+
+    A model that does not reason is asked for the description alone.
+    """
+    prompt = templates.preference(signals) if reasons else templates.concise(signals)
+    (answer,) = describe(engine, [prompt], sampling, reasons)
+    return answer
+
+
+def compare(engine: Engine, templates: Templates, preference: str, post: str, first: str, second: str) -> float:
+    """Probability that a user with this preference prefers the first response, over both orders (Eq. 6).
+
+    Raises UserError for a text that is not valid Unicode.
+    """
+    for name, text in (("preference", preference), ("post", post), ("first", first), ("second", second)):
+        _check_unicode(text, name)
+    case = {"prompt": post, "chosen": first, "rejected": second}
+    return float(Judge("jud", engine, templates).p_chosen([case], [preference]).mean())

@@ -1,0 +1,59 @@
+"""Cold-start data (paper 3.2): the teacher's generations, and D_cold, those of them that a judge finds right (Eq. 7)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from alignxplore.engines import Engine, Sampling
+from alignxplore.formats import Parsed, render_completion
+from alignxplore.judging.reward import Reward
+from alignxplore.methods.model import describe
+from alignxplore.prompts import Templates
+
+
+def generate(
+    engine: Engine,
+    templates: Templates,
+    examples: pl.DataFrame,
+    dimensions: Mapping[str, Sequence[str]],
+    generations: int,
+    sampling: Sampling,
+) -> pl.DataFrame:
+    """GENERATION rows: `generations` reasoning chains and descriptions for each example, given its key dimensions."""
+    rows = list(examples.iter_rows(named=True))
+    prompts = [templates.preference(row, dimensions[row["example_id"]]) for row in rows for _ in range(generations)]
+    results = []
+    for index, (completion, parsed) in enumerate(describe(engine, prompts, sampling)):
+        results.append(
+            {
+                "example_id": rows[index // generations]["example_id"],
+                "generation": index % generations,
+                "completion": completion.text,
+                "reasoning": parsed.reasoning,
+                "preference": parsed.preference,
+                "format_ok": parsed.format_ok,
+                "finish_reason": completion.finish_reason,
+                "prompt_tokens": completion.prompt_tokens,
+                "completion_tokens": completion.completion_tokens,
+            }
+        )
+    return pl.DataFrame(results)
+
+
+def verify(reward: Reward, generations: pl.DataFrame, examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The generations with their `reward`, and D_cold: the examples whose generation earned 1, with `completion`.
+
+    The completion is the canonical form of the teacher's r and d; D_cold's prompts will not mention the key
+    dimensions (Eq. 8 conditions on the signals alone).
+    """
+    cases: dict[str, dict[str, Any]] = {row["example_id"]: row for row in examples.iter_rows(named=True)}
+    rows = list(generations.iter_rows(named=True))
+    parsed = [Parsed(row["reasoning"], row["preference"], row["format_ok"]) for row in rows]
+    rewards = reward(parsed, [cases[row["example_id"]] for row in rows])
+    scored = generations.with_columns(reward=pl.Series(rewards, dtype=pl.Float64))
+    completion = pl.struct("reasoning", "preference").map_elements(
+        lambda row: render_completion(row["reasoning"], row["preference"]), return_dtype=pl.String
+    )
+    kept = scored.filter(pl.col("reward") == 1).select("example_id", "generation", completion=completion)
+    return scored, kept.join(examples, on="example_id", how="inner", maintain_order="left")

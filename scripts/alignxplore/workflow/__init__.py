@@ -1,0 +1,1 @@
+"""How jobs start and are recorded, and what a run would do: operations, apart from the science."""

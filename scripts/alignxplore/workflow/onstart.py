@@ -1,0 +1,72 @@
+"""What is checked when a run starts, so that it does not stop after days: training settings, and models' keys."""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignxplore.errors import UserError
+
+PROGRAM = Path(__file__).parents[2] / "check_training.py"
+
+
+def check_keys(models: Mapping[str, Mapping[str, Any]], journal: str | Path) -> list[str]:
+    """Warnings of models, by their names in the config, whose key is not set and whose answers the journal may know.
+
+    Raises UserError where it knows none, so that the run cannot do without.
+    """
+    lacking = {n: entry for n, entry in models.items() if "key_env" in entry and not os.environ.get(entry["key_env"])}
+    if not lacking:
+        return []
+    known = set()
+    if list(Path(journal).glob("*.jsonl")):
+        from alignxplore.engines.journal import account  # slow to import, and rarely needed
+
+        known = {row["model"] for row in account(journal).iter_rows(named=True) if row["entries"]}
+    for name, entry in lacking.items():
+        if entry["path"] not in known:
+            raise UserError(f"models.{name}: the environment variable {entry['key_env']} with its key is not set")
+    return [
+        f"models.{name}: the environment variable {entry['key_env']} with its key is not set; "
+        "what the journal does not know cannot be asked"
+        for name, entry in lacking.items()
+    ]
+
+
+def check_training(stages: Collection[str], training: Mapping[str, Any]) -> None:
+    """Check the settings of these stages of the config's `training`; UserError with the first that is wrong.
+
+    A process of its own imports TRL, which takes seconds. Where TRL is not installed, jobs have environments of their
+    own, and check for themselves.
+    """
+    if not stages or find_spec("trl") is None:
+        return
+    work = {"processes": processes(training["launch"]), "stages": {stage: training[stage] for stage in sorted(stages)}}
+    done = subprocess.run([sys.executable, str(PROGRAM)], input=json.dumps(work), capture_output=True, text=True)
+    if done.returncode:
+        raise UserError((done.stderr.strip().splitlines() or ["the training settings could not be checked"])[-1])
+
+
+def processes(launcher: str) -> int | None:
+    """How many processes a launch command starts on all machines, as far as it tells."""
+    words = shlex.split(launcher)
+    if Path(words[0]).name.startswith("python") and "-m" not in words:
+        return 1
+    if "launch" not in words:
+        return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--num_processes", "--num-processes", type=int)
+    parser.add_argument("--config_file", "--config-file")
+    told, _ = parser.parse_known_args(words[words.index("launch") + 1 :])
+    if told.num_processes is None and told.config_file and Path(told.config_file).is_file():
+        values = yaml.safe_load(Path(told.config_file).read_text(encoding="utf-8"))
+        return values.get("num_processes") if isinstance(values, dict) else None
+    return told.num_processes

@@ -1,0 +1,242 @@
+"""What a run would do and cost, from what earlier runs recorded: jobs, causes, new prompts, time, tokens, money.
+
+Rows are carried along the planned jobs: a set has as many as the configuration says, and what is made of an input that
+grows grows with it. A prompt is new where the journal cannot know it: all of a job's prompts where its model,
+templates, sampling or judge changed, or the texts that it reads, and otherwise those of the added rows alone.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from alignxplore.digests import digest
+from alignxplore.engines.journal import account
+from alignxplore.errors import UserError
+from alignxplore.workflow.provenance import Record, portable, read, sidecars
+from alignxplore.workflow.provenance import sidecar
+
+GROWTH = ("size", "generations", "cases")
+"""Parameters of which a higher value adds rows, and changes none of those that were there."""
+
+PROGRAM = Path(__file__).parents[2] / "plan_jobs.py"
+
+Job = Mapping[str, Any]
+"""As scripts/plan_jobs.py prints it."""
+
+
+@dataclass
+class Estimate:
+    """What one job is expected to take; None is unknown. `asked` prompts, of which `new` go to a model."""
+
+    job: Job
+    causes: list[str]
+    asked: float | None = 0.0
+    new: float | None = 0.0
+    tokens: float | None = 0.0
+    seconds: float | None = 0.0
+    dollars: float | None = 0.0
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """The job's GPUs times its hours."""
+        return None if self.seconds is None else self.job["gpus"] * self.seconds / 3600
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """What a new prompt took, in the mean, and what starting the model took."""
+
+    tokens: float
+    seconds: float
+    dollars: float
+    loading: float
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any], new: int) -> "_Rate | None":
+        """From what a job asked of a model; nothing where the journal answered all."""
+        if not new:
+            return None
+        tokens = entry["prompt_tokens"] + entry["completion_tokens"]
+        return cls(tokens / new, entry["seconds"] / new, entry["cost"] / new, entry.get("loading", 0.0))
+
+
+@dataclass
+class _State:
+    """What is known of files: expected rows, and those whose content is expected to be all new."""
+
+    now: dict[str, float] = field(default_factory=dict)
+    fresh: set[str] = field(default_factory=set)
+
+
+def workflow_jobs(configfile: str | None, targets: Sequence[str]) -> tuple[list[Job], str]:
+    """All jobs of the workflow, and its journal; UserError with what Snakemake says where it cannot plan."""
+    command = [sys.executable, str(PROGRAM), *(["--configfile", configfile] if configfile else []), "--", *targets]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith(("Traceback", " "))]
+        raise UserError("the workflow cannot be planned: " + "\n".join(lines[-4:]))
+    planned = json.loads(done.stdout)
+    return planned["jobs"], planned["journal"]
+
+
+def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
+    """An estimate for each planned job, in the order of `jobs`, which is that of their dependencies."""
+    planned = {output for job in jobs if job["reason"] for output in job["output"]}
+    makers = {output: record for path in sidecars(".") for record in [read(path)] for output in record["outputs"]}
+    rates = _rates(journal)
+    state = _State()
+    for output, maker in makers.items():
+        rows = maker["outputs"][output]["rows"]
+        if rows is not None:
+            state.now[output] = rows
+    found = []
+    for job in jobs:
+        if not job["reason"] or not job["output"]:  # rules that name targets have none
+            continue
+        path = sidecar(job["output"][0])
+        record = read(path) if path.is_file() else None
+        own, answers = _causes(job, record, planned)
+        if not own and not planned.intersection(job["input"]):
+            own = [job["reason"]]  # something that records do not tell, in Snakemake's words
+        found.append(_expect(job, record, own, answers, rates, state))
+    return found
+
+
+def _causes(job: Job, record: Record | None, planned: set[str]) -> tuple[list[str], bool]:
+    """Why a job is to run, apart from others that run before it; and whether all its answers are expected to change."""
+    if record is None:
+        return ["made for the first time"], True
+    causes: list[str] = []
+    answers = False
+    old, new = _flat(record["params"]), _flat(json.loads(json.dumps(job["params"])))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            causes.append(f"{name}: {_shown(old, name)} -> {_shown(new, name)}")
+            answers |= name not in GROWTH
+    inputs = {portable(file): file for file in job["input"]}
+    for file in sorted(inputs.keys() - record["inputs"].keys()):
+        causes.append(f"{file}: a new input")
+        answers |= not file.endswith(".py")
+    for file in sorted(record["inputs"].keys() - inputs.keys()):
+        causes.append(f"{file}: no input any more")
+    for file in sorted(inputs.keys() & record["inputs"].keys()):
+        path = Path(inputs[file])
+        if inputs[file] not in planned and path.exists() and digest(path) != record["inputs"][file]:
+            causes.append(f"{file}: changed")
+            answers |= not file.endswith((".py", ".sql"))
+    missing = [file for file in job["output"] if not Path(file).exists() and file not in job["temporary"]]
+    causes += [f"{file}: missing" for file in missing]
+    return causes, answers
+
+
+def _expect(
+    job: Job, record: Record | None, own: list[str], answers: bool, rates: Mapping[str, _Rate], state: _State
+) -> Estimate:
+    """One job's estimate; `state` is told of its outputs."""
+    makes_model = any(output.startswith("models/") for output in job["output"])
+    read_before = {file: rows for file, rows in record.get("read", {}).items() if file in state.now} if record else {}
+    before = sum(read_before.values())
+    scale = sum(state.now[file] for file in read_before) / before if before else 1.0
+    fresh = answers or any(file in state.fresh for file in job["input"]) or (makes_model and not math.isclose(scale, 1))
+    if record is not None:
+        for name in ("generations", "cases"):
+            if name in job["params"] and record["params"].get(name):
+                scale *= job["params"][name] / record["params"][name]
+    for output in job["output"]:
+        if fresh:
+            state.fresh.add(output)
+        if record and (rows := record["outputs"].get(output, {}).get("rows")) is not None:
+            state.now[output] = rows * scale
+        if job["rule"] == "split":
+            state.now[output] = job["params"]["size"]
+    if record is None:
+        return Estimate(job, own, None, None, None, None, None)
+    result = Estimate(job, own)
+    in_models = sum(entry["seconds"] + entry.get("loading", 0.0) for entry in record["account"])
+    result.seconds = max(record["seconds"] - in_models, 0.0) * scale
+    for entry in record["account"]:
+        asked = entry["asked"] * scale
+        new = asked if fresh else max(asked - entry["asked"], 0.0)
+        rate = _Rate.of(entry, entry["asked"] - entry["from_journal"]) or rates.get(entry["model"])
+        result.asked = _sum(result.asked, asked)
+        result.new = _sum(result.new, new)
+        if new and rate is None:
+            result.tokens = result.seconds = result.dollars = None
+        elif new and rate is not None:
+            result.tokens = _sum(result.tokens, rate.tokens * new)
+            result.seconds = _sum(result.seconds, rate.seconds * new + rate.loading)
+            result.dollars = _sum(result.dollars, rate.dollars * new)
+    return result
+
+
+def _rates(journal: str | Path) -> dict[str, _Rate]:
+    """Each model's mean over all that the journal tells of, for jobs whose last run asked nothing new."""
+    if not list(Path(journal).glob("*.jsonl")):
+        return {}
+    columns = pl.col("new_tokens", "seconds", "paid_dollars").sum() / pl.col("new").sum()
+    models = account(journal).group_by("model").agg(columns, pl.col("new").sum(), pl.col("loading").max())
+    rows = models.filter(pl.col("new") > 0).select("model", "new_tokens", "seconds", "paid_dollars", "loading")
+    return {model: _Rate(*rest) for model, *rest in rows.iter_rows()}
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {path: value}
+    return {k: v for name, part in value.items() for k, v in _flat(part, f"{path}.{name}" if path else name).items()}
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    text = json.dumps(values[name], ensure_ascii=False) if name in values else "nothing"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _sum(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first + second
+
+
+def describe(estimates: Sequence[Estimate], jobs: int) -> str:
+    """The plan as text: what changed, a line a rule, and totals, in which unknown parts are counted."""
+    if not estimates:
+        return f"Nothing to be done: {jobs} jobs are as the configuration, code and inputs want them."
+    causes: dict[str, dict[str, int]] = {}
+    for item in estimates:
+        for cause in item.causes:
+            of_rules = causes.setdefault(cause, {})
+            of_rules[item.job["rule"]] = of_rules.get(item.job["rule"], 0) + 1
+    lines = [f"{len(estimates)} of {jobs} jobs would run.", "", "Why:"]
+    for cause, of_rules in causes.items():
+        lines.append(f"  {cause}  ({', '.join(f'{rule} x{count}' for rule, count in of_rules.items())})")
+    rules = dict.fromkeys(item.job["rule"] for item in estimates)
+    columns = ("asked", "new", "tokens", "seconds", "gpu_hours", "dollars")
+    table = [["rule", "jobs", "prompts", "new", "tokens", "seconds", "GPU hours", "dollars"]]
+    for rule in rules:
+        of_rule = [item for item in estimates if item.job["rule"] == rule]
+        table.append([rule, str(len(of_rule)), *(_total(of_rule, column) for column in columns)])
+    table.append(["all", str(len(estimates)), *(_total(estimates, column) for column in columns)])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines.append("")
+    for row in table:
+        lines.append("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip())
+    if unknown := sum(item.seconds is None for item in estimates):
+        lines += [
+            "",
+            f"{unknown} jobs are unknown: no earlier run of them is recorded. Totals with a + leave them out.",
+        ]
+    return "\n".join(lines)
+
+
+def _total(estimates: Iterable[Estimate], name: str) -> str:
+    values = [getattr(item, name) for item in estimates]
+    known = [value for value in values if value is not None]
+    if not known:
+        return "unknown"
+    number = sum(known)
+    text = f"{number:,.2f}" if name in ("gpu_hours", "dollars") else f"{number:,.0f}"
+    return text + ("+" if len(known) < len(values) else "")

@@ -1,0 +1,240 @@
+"""The command line, as users call it."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import alignxplore.__main__ as commands
+import pytest
+from alignxplore import engines
+from alignxplore import signals as product
+from alignxplore.engines import Completion, Sampling
+from alignxplore.engines.journal import CALL, Journal
+from alignxplore.errors import UserError
+from alignxplore.formats import ANSWER_END
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "alignxplore", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+        return subprocess.run(command, cwd=tmp_path, env=environment, input=text, capture_output=True, text=True)
+
+    return run
+
+
+PAIR = {"prompt": "Any advice?", "chosen": "A quick joke.", "rejected": "A passport."}
+COMMENT = {"prompt": "travel", "comment": "Answer in a few words"}
+
+
+def ran(result) -> str:
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_preferences_of_one_user(run, tiny_model, tmp_path):
+    (tmp_path / "signals.json").write_text(json.dumps([PAIR, COMMENT]))
+    command = ["infer", "--model", str(tiny_model), "--max-new-tokens", "12", "--json"]
+    found = json.loads(ran(run(*command, "signals.json")))
+    assert set(found) == {"reasoning", "preference", "format_ok", "finish_reason"}
+    same = json.dumps({"pairs": [PAIR], "ugc": [COMMENT]})
+    assert json.loads(ran(run(*command, "-", text=same))) == found
+    shown = ran(run(*command[:-1], "signals.json"))
+    assert shown == "\n\n".join(filter(None, (found["reasoning"], found["preference"]))) + "\n"
+    with_mark = "\ufeff" + same
+    (tmp_path / "marked.json").write_text(with_mark, encoding="utf-8")
+    assert ran(run(*command[:-1], "marked.json")) == ran(run(*command[:-1], "-", text=with_mark)) == shown
+
+
+class Parrot:
+    """A model that says one thing, and remembers what it was asked."""
+
+    def __init__(self, text: str, finish_reason: str):
+        self.completion = Completion(text, finish_reason, 9, 12)
+        self.asked: list = []
+
+    def generate(self, prompts, seeds, sampling, done=()):
+        self.asked.append((prompts, sampling))
+        yield list(enumerate([self.completion] * len(prompts)))
+
+
+@pytest.fixture
+def says(tmp_path, monkeypatch, capsys):
+    """What `infer` prints and warns of where the model says a text, and the model."""
+
+    def says(text: str, finish_reason: str, *options: str):
+        parrot = Parrot(text, finish_reason)
+        monkeypatch.setattr(engines, "start", lambda entry: parrot)
+        (tmp_path / "signals.json").write_text(json.dumps([PAIR]))
+        monkeypatch.setattr(
+            sys, "argv", ["alignxplore", "infer", "--model", str(tmp_path), *options, str(tmp_path / "signals.json")]
+        )
+        commands.main()
+        return *capsys.readouterr(), parrot
+
+    return says
+
+
+GOOD = "<think>r</think><answer>d</answer>"
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "options", "shown", "warning"),
+    [
+        (GOOD, "stop", (), "r\n\nd\n", None),
+        ("likes jokes", "stop", (), "likes jokes\n", "out of format"),
+        (GOOD, "length", ("--max-new-tokens", "12"), "r\n\nd\n", "cut off at 12 tokens: --max-new-tokens allows more"),
+        (GOOD, "length", ("--max-new-tokens", "13"), "r\n\nd\n", "cut off at 12 tokens: the model's context is full"),
+        ("likes jokes", "stop", ("--concise",), "likes jokes\n", None),
+        (" ", "stop", ("--concise",), "\n", "the answer is empty"),
+        ("likes jokes", "length", ("--concise", "--max-new-tokens", "12"), "likes jokes\n", "cut off at 12 tokens"),
+    ],
+)
+def test_an_answer_that_falls_short_is_told(says, text, finish_reason, options, shown, warning):
+    out, err, parrot = says(text, finish_reason, *options)
+    assert out == shown
+    assert (warning in err) if warning else ("WARNING" not in err)
+    (((prompt,), _),) = parrot.asked
+    assert ("<think>" in prompt.user) == ("--concise" not in options)
+    out, err, _ = says(text, finish_reason, "--json", *options)
+    assert json.loads(out)["finish_reason"] == finish_reason
+    assert json.loads(out)["format_ok"] == (warning is None)
+    assert (warning in err) if warning else ("WARNING" not in err)
+
+
+def test_sampling_is_as_told_and_as_the_papers_without(says):
+    ((_, sampling),) = says(GOOD, "stop")[2].asked
+    assert sampling == Sampling(0.9, 0.95, 10, 2048, 1, (ANSWER_END,))
+    options = ["--temperature", "0", "--top-p", "0.5", "--top-k", "0", "--max-new-tokens", "7", "--seed", "3"]
+    ((_, sampling),) = says(GOOD, "stop", *options)[2].asked
+    assert sampling == Sampling(0.0, 0.5, 0, 7, 3, (ANSWER_END,))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--temperature", "-1", "-1 is not a number from 0"),
+        ("--temperature", "nan", "nan is not a number from 0"),
+        ("--temperature", "inf", "inf is not a number from 0"),
+        ("--top-p", "0", "0 is not a number over 0, up to 1"),
+        ("--top-p", "1.5", "1.5 is not a number over 0, up to 1"),
+        ("--top-k", "-1", "-1 is not a whole number from 0"),
+        ("--top-k", "1.5", "1.5 is not a whole number from 0"),
+        ("--max-new-tokens", "0", "0 is not a whole number from 1"),
+        ("--max-new-tokens", "9" * 400, "9" * 400 + " is not a whole number from 1"),
+    ],
+)
+def test_sampling_out_of_range_is_refused(capsys, option, value, message):
+    with pytest.raises(SystemExit) as stopped:
+        commands.parser().parse_args(["infer", "--model", "m", option, value, "-"])
+    assert stopped.value.code == 2
+    assert f"argument {option}: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ([], "there are no signals"),
+        (5, "there are no signals"),
+        ({"pairs": [], "ugc": []}, "there are no signals"),
+        ({"pairs": 5}, "'pairs' must be a list"),
+        ({"pairs": {"prompt": "p"}}, "'pairs' must be a list"),
+        ({"pairs": [PAIR], "ugc": "text"}, "'ugc' must be a list"),
+        ({"pairs": [PAIR], "comments": []}, "unknown field 'comments'; there are pairs and ugc"),
+        ([PAIR, {**PAIR, "chosen": " "}], "item 2: 'chosen' must be a text that is not empty"),
+        ([COMMENT, {**PAIR, "chosen": 3}, PAIR], "item 2: 'chosen' must be a text"),
+        ([COMMENT, "x"], "item 2: must be an object with prompt, chosen, rejected"),
+        ([PAIR, {**PAIR, "comment": "c"}], "item 2: unknown field 'comment'; pairs have prompt, chosen, rejected"),
+        ([{**COMMENT, "author": "a"}], "item 1: unknown field 'author'; ugc have prompt, comment"),
+        ({"ugc": [COMMENT, {"prompt": "p"}]}, "ugc 2: 'comment' must be a text"),
+        ({"pairs": [PAIR, {**PAIR, "comment": "c"}]}, "pairs 2: unknown field 'comment'"),
+        ([{**PAIR, "rejected": "\ud800"}], "item 1: 'rejected' holds a lone surrogate"),
+    ],
+)
+def test_bad_signals_are_named(value, message):
+    with pytest.raises(UserError) as refused:
+        product.read_signals(value if isinstance(value, str) else json.dumps(value), "signals.json")
+    assert str(refused.value).startswith(f"signals.json: {message}")
+
+
+def test_signals_of_either_form_keep_their_order():
+    second = {**PAIR, "prompt": "Other?"}
+    expected = {"pairs": [PAIR, second], "ugc": [COMMENT, COMMENT]}
+    assert product.read_signals(json.dumps([COMMENT, PAIR, second, COMMENT]), "-") == expected
+    assert product.read_signals(json.dumps(expected), "-") == expected
+    assert product.read_signals(json.dumps({"pairs": [PAIR]}), "-") == {"pairs": [PAIR], "ugc": []}
+
+
+def test_what_cannot_be_read_ends_in_a_line(run):
+    for text in ("[", json.dumps([{**PAIR, "prompt": "\ud800"}])):
+        failed = run("infer", "--model", "nowhere", "-", text=text)
+        assert failed.returncode == 1 and "ERROR -: " in failed.stderr and "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("nodir", "there is no directory nodir, and a hub id reads OWNER/NAME"),
+        ("a/b/c", "there is no directory a/b/c, and a hub id reads OWNER/NAME"),
+        ("./nowhere", "there is no directory ./nowhere"),
+        ('{"engine": "vllm", "path": "nodir"}', "there is no directory nodir"),
+        ('{"engine": "transformers"}', "top level: 'path' is a required property"),
+        ('{"engine": "llama", "path": "a/b"}', "engine: 'llama' is not one of"),
+        ('{"engine": "transformers", "path": 5}', "path: 5 is not of type 'string'"),
+        ('{"engine": "transformers", "path": "a/b", "batch_token": 5}', "did you mean 'batch_tokens'?"),
+        ('{"engine": "transformers", "path": "a/b", "base_url": "x"}', "base_url: not for an entry of this kind"),
+        ('{"engine": ', "is not JSON"),
+    ],
+)
+def test_a_model_that_is_none_is_named_at_once(monkeypatch, model, message):
+    monkeypatch.setattr(engines, "load", lambda entry: pytest.fail("a model was loaded"))
+    with pytest.raises(UserError, match="^--model") as refused:
+        commands._engine(argparse.Namespace(model=model))
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-7B-Instruct", '{"engine": "openai", "path": "gpt-4"}'])
+def test_hub_ids_and_served_models_need_no_directory(monkeypatch, model):
+    monkeypatch.setattr(engines, "load", lambda entry: entry["path"])
+    assert commands._engine(argparse.Namespace(model=model)) in ("Qwen/Qwen2.5-7B-Instruct", "gpt-4")
+
+
+def test_two_responses_under_a_preference(run, tiny_model):
+    command = ["judge", "--model", str(tiny_model), "--json", "likes humor", "travel"]
+    found = json.loads(ran(run(*command, "a quick joke", "a passport")))
+    p = found["p_first"]
+    assert found["selected"] == ("first" if p > 0.5 else "second")
+    assert json.loads(ran(run(*command, "the same", "the same"))) == {"selected": "tie", "p_first": 0.5}
+    swapped = json.loads(ran(run(*command, "a passport", "a quick joke")))["p_first"]
+    assert 0 < p < 1 and p == pytest.approx(1 - swapped)
+    command.remove("--json")
+    assert ran(run(*command, "a quick joke", "a passport")).split()[0] == ("first" if p > 0.5 else "second")
+    assert ran(run(*command, "the same", "the same")) == "tie (50.0%)\n"
+    failed = run(*command, "a quick joke", "\udcff")
+    assert failed.returncode == 1 and "second holds a lone surrogate" in failed.stderr
+
+
+def test_the_journal_is_accounted_and_pruned(run, tmp_path):
+    nothing = run("journal", "stats")
+    assert nothing.returncode == 1 and "journal: there is no journal here" in nothing.stderr
+    assert "Traceback" not in nothing.stderr
+    journal = Journal(tmp_path / "journal")
+    call = {"model": "m", "kind": "generate", "hits": 3, "new": 1234, "seconds": 2.5, "hit_tokens": 5, "new_tokens": 7}
+    journal.add([("1" * 32, {"model": "m", "finish_reason": "stop"}), ("2" * 32, {"model": "n", "logprobs": [0.5]})])
+    journal.add([(CALL, {"call": {**call, "saved_dollars": 0.25, "paid_dollars": 1.5}})])
+    del journal
+    table = run("journal", "stats").stdout
+    row = next(line for line in table.splitlines() if "generate" in line)
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        "m", "generate", "1", "1", "1,234", "3", "7", "5", "1.50", "0.25", "2.50", "0.00",
+    ]  # fmt: skip
+    assert run("journal", "prune", "--keep", "m").stdout == "2 records kept, 1 dropped\n"
+    assert run("journal", "prune", "--days", "0").stdout == "0 records kept, 2 dropped\n"

@@ -1,0 +1,185 @@
+"""Eq. 5 and 6, by an engine whose numbers are known."""
+
+import numpy as np
+import polars as pl
+import pytest
+from alignxplore import records
+from alignxplore.engines import Completion, Sampling
+from alignxplore.formats import Parsed
+from alignxplore.judging.rows import judge_preferences
+from alignxplore.judging.judge import Judge, is_correct, parse_selection, position_flip
+from alignxplore.methods.preferences import given_preferences
+from alignxplore.prompts import strip_markers
+from alignxplore.judging.reward import Reward
+
+
+class Templates:
+    """Prompts that hold what they are made of."""
+
+    def judge(self, *parts, written):
+        return parts
+
+    def respond(self, *parts):
+        return parts
+
+
+class KnownEngine:
+    """Likes responses by their length and by the words of the preference; counts its calls."""
+
+    def __init__(self, bias: float = 0.0):
+        self.bias = bias
+        self.calls = 0
+
+    def score(self, preference: str, response: str) -> float:
+        return -0.5 * len(response) + 2.0 * sum(word in response for word in preference.split())
+
+    def choice_logprobs(self, prompts, choices):
+        assert choices == (" A", " B")
+        self.calls += len(prompts)
+        scores = [[self.score(p, a) + self.bias, self.score(p, b)] for _, p, a, b in prompts]
+        return np.array(scores)
+
+    def loglikelihood(self, prompts, continuations):
+        self.calls += len(prompts)
+        return [(self.score(d, text), len(text)) for (_, d), text in zip(prompts, continuations, strict=True)]
+
+
+CASES = [
+    {"prompt": "x", "chosen": "joke", "rejected": "hush"},
+    {"prompt": "x", "chosen": "joke long", "rejected": "hush"},
+    {"prompt": "x", "chosen": "same", "rejected": "same"},
+]
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + np.exp(-value))
+
+
+def test_judged_probability_of_the_chosen_in_both_orders():
+    found = Judge("jud", KnownEngine(bias=1.0), Templates()).p_chosen(CASES, ["joke", "joke", ""])
+    expected = [[sigmoid(2 + 1), sigmoid(2 - 1)], [sigmoid(-0.5 + 1), sigmoid(-0.5 - 1)], [sigmoid(1), sigmoid(-1)]]
+    np.testing.assert_allclose(found, expected)
+    assert is_correct(found).tolist() == [True, False, False]
+    assert position_flip(found).tolist() == [False, True, True]
+
+
+def test_gain_margin_is_equation_5():
+    engine = KnownEngine()
+    found = Judge("gen", engine, Templates()).p_chosen(CASES, ["joke", "hush", "same"])
+    np.testing.assert_allclose(found[:, 0], [sigmoid(2), sigmoid(-2), 0.5])
+    np.testing.assert_array_equal(found[:, 0], found[:, 1])
+    assert is_correct(found).tolist() == [True, False, False]
+    halved = Judge("gen", KnownEngine(), Templates(), length_normalised=True).p_chosen(CASES[:1], ["joke"])
+    np.testing.assert_allclose(halved[0, 0], sigmoid(2 / 4))
+
+
+def test_reward_needs_the_format_and_the_right_choice():
+    engine = KnownEngine()
+    parsed = [
+        Parsed("r", "joke", True),
+        Parsed("r", "joke", False),
+        Parsed("r", "hush", True),
+        Parsed("s", "joke", True),
+    ]
+    assert Reward(Judge("jud", engine, Templates()))(parsed, [CASES[0]] * 4) == [1.0, 0.0, 0.0, 1.0]
+    assert engine.calls == 4  # two descriptions in two orders
+    assert Reward(Judge("jud", engine, Templates()))([Parsed("", "", False)], CASES[:1]) == [0.0]
+
+
+@pytest.fixture
+def cases() -> pl.DataFrame:
+    pair = {"prompt": "p", "chosen": "c", "rejected": "r", "direction": [1]}
+    common = {"dimension": "style", "direction": [1], "pairs": [pair], "ugc": [], "golden_preference": "joke"}
+    rows = [
+        {"case_id": "1", "benchmark": name, **common, **target}
+        for name, target in (("b", CASES[0]), ("b_reverse", {**CASES[0], "chosen": "hush", "rejected": "joke"}))
+    ]
+    return pl.DataFrame(rows, schema=records.CASE)
+
+
+def test_a_case_keeps_its_own_pair_when_benchmarks_share_ids(cases, tmp_path):
+    for kind, text in (("none", ""), ("golden", "joke"), ("signals", "1. Post: p\nChosen: c\nRejected: r")):
+        preferences = given_preferences(kind, cases, "m")
+        assert preferences["preference"].to_list() == [text, text]
+        assert preferences["format_ok"].null_count() == 2, "no completion, no format"
+        records.write(preferences, tmp_path / "preferences.parquet", records.PREFERENCE)
+    preferences = given_preferences("golden", cases, "m").with_columns(format_ok=pl.col("benchmark") == "b")
+    judged = judge_preferences(Judge("jud", KnownEngine(), Templates()), "j", cases, preferences)
+    assert dict(judged.select("benchmark", "format_ok").iter_rows()) == {"b": True, "b_reverse": False}
+    assert dict(judged.select("benchmark", "correct").iter_rows()) == {"b": True, "b_reverse": False}
+    records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
+
+
+WRITTEN = Sampling(temperature=0.6, top_p=0.95, top_k=0, max_new_tokens=64, seed=3)
+
+
+class WritingEngine:
+    """Answers by a rule of prompt and seed; keeps what it was asked."""
+
+    def __init__(self, rule):
+        self.rule, self.asked = rule, []
+
+    def generate(self, prompts, sampling):
+        self.asked += [(prompt, sampling.seed) for prompt in prompts]
+        return [Completion(self.rule(prompt, sampling.seed), "stop", 1, 1) for prompt in prompts]
+
+
+def test_a_judge_that_writes_is_asked_twice_at_most():
+    def rule(prompt, seed):
+        post, preference, first, second = prompt
+        if preference == "never" or (preference == "later" and seed == 3):
+            return "<think>Response A or Response B?</think> Both are fine."
+        best = "A" if "joke" in first else "B"
+        return f'<think>{{"selection": "Response B"}} at first</think> {{"selection": "Response {best}"}}'
+
+    engine = WritingEngine(rule)
+    found = Judge("jud", engine, Templates(), WRITTEN).p_chosen([CASES[0]] * 3, ["now", "later", "never"])
+    np.testing.assert_array_equal(found, [[1, 1], [1, 1], [np.nan, np.nan]])
+    assert len(engine.asked) == 6 + 4
+    assert is_correct(found).tolist() == [True, True, False]
+    rewards = Reward(Judge("jud", engine, Templates(), WRITTEN))([Parsed("r", "never", True)], CASES[:1])
+    assert rewards == [0.0]
+
+
+def test_what_a_judge_did_not_select_is_counted(cases, tmp_path):
+    def rule(prompt, seed):
+        return "none" if prompt[2] == "joke" else "I prefer Response A."
+
+    judged = judge_preferences(
+        Judge("jud", WritingEngine(rule), Templates(), WRITTEN), "j", cases, given_preferences("golden", cases, "m")
+    ).sort("benchmark")
+    assert judged["unparsed"].to_list() == [1, 1]
+    assert judged.select("p_chosen_ab", "p_chosen_ba").rows() == [(0.5, 0.0), (1.0, 0.5)]
+    records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"selection": "Response A"}', "A"),
+        ('```json\n{ "selection" : "Response B" }\n```', "B"),
+        ("{'selection': 'B'}", "B"),
+        ('{"reason": "kind", "selection": "response a", "confidence": 1}', "A"),
+        ('The post says {"selection": "Response B"}, but: {"selection": "Response A"}', "A"),
+        ('<think>{"selection": "Response A"}</think>{"selection": "Response B"}', "B"),
+        ("r</think> I choose Response B. Response B is kinder.", "B"),
+        ("Response A is kind, Response B is not.", None),
+        ("<think>Response A", None),
+        ('<think>I am to end with {"selection": "Response B"}. First', None),
+        ('{"selection": "Response Alpha"}', None),
+        ('{"selection": null}', None),
+        ("", None),
+    ],
+)
+def test_written_selections_are_parsed(text, expected):
+    assert parse_selection(text) == expected
+
+
+def test_templates_mark_what_is_judged():
+    from pathlib import Path
+
+    from alignxplore.prompts import Templates as Real
+
+    real = Real(judge=Path(__file__).parents[3] / "resources/prompts/judge.jinja")
+    first = strip_markers(real.judge("x", "d", "one", "two").user)
+    assert first.index("one") < first.index("two")

@@ -1,0 +1,114 @@
+"""Online evaluation: which cases are drawn, and who wins."""
+
+import numpy as np
+import polars as pl
+from alignxplore import records
+from alignxplore.results import tables
+from alignxplore.engines.base import Completion, Sampling
+from alignxplore.judging.judge import Judge
+from alignxplore.judging.online import compare, draw_cases, respond
+from alignxplore.prompts import Templates
+
+TEMPLATES = Templates(**{name: f"resources/prompts/{name}.jinja" for name in ("judge", "respond")})
+
+
+def cases(size=30):
+    rows = [
+        {
+            "benchmark": benchmark,
+            "case_id": str(index),
+            "prompt": f"post {index // 2}",
+            "chosen": "no" if index % 2 else "yes",
+            "rejected": "yes" if index % 2 else "no",
+            "golden_preference": "likes long",
+        }
+        for benchmark in ("a", "b", "c")
+        for index in range(size)
+    ]
+    return pl.DataFrame(rows)
+
+
+def test_a_larger_draw_contains_a_smaller_one():
+    groups = [["a"], ["b", "c"]]
+    small, large = draw_cases(cases(), groups, 10, seed=1), draw_cases(cases(), groups, 20, seed=1)
+    assert small.height == 20 and large.height == 40
+    assert set(small.select("benchmark", "case_id").rows()) <= set(large.select("benchmark", "case_id").rows())
+    assert small.filter(pl.col("benchmark") == "a").height == 10
+    assert draw_cases(cases(), groups, 10, seed=2).rows() != small.rows()
+    shuffled = draw_cases(cases().reverse(), groups, 10, seed=1)
+    assert shuffled.rows() == small.rows()
+
+
+class LongerWins:
+    """A judge that selects the longer response, with a lean towards the one shown first."""
+
+    def choice_logprobs(self, prompts, choices):
+        result = []
+        for prompt in prompts:
+            first, second = (prompt.user.split(f"Response {name}: ")[1].split("\n")[0] for name in "AB")
+            lean = len(first) - len(second) + 1.5
+            result.append([lean, 0.0])
+        return np.array(result, float)
+
+
+def responses(method, texts):
+    return pl.DataFrame(
+        [{"case_id": str(i), "benchmark": "a", "method": method, "response": text} for i, text in enumerate(texts)]
+    )
+
+
+def test_position_decides_nothing_and_equal_responses_tie():
+    first = responses("x", ["a long answer", "short", "same", "abcd"])
+    second = responses("y", ["short", "a long answer", "same", "abce"])
+    wins = compare(Judge("jud", LongerWins(), TEMPLATES), "judge", cases(), first, second)
+    assert wins["outcome"].to_list()[:3] == ["a", "b", "tie"]
+    mirrored = compare(Judge("jud", LongerWins(), TEMPLATES), "judge", cases(), second, first)
+    assert mirrored["outcome"].to_list()[:3] == ["b", "a", "tie"]
+    assert wins["p_a_ab"].to_list() != wins["p_a_ba"].to_list()
+
+
+class Undecided:
+    """A judge that writes: it selects "first" wherever it stands, nothing where "mute" is shown first, else what is."""
+
+    def generate(self, prompts, sampling):
+        texts = []
+        for prompt in prompts:
+            shown = [prompt.user.split(f"Response {name}: ")[1].split("\n")[0] for name in "AB"]
+            texts.append("" if "mute" in shown[0] else f"Response {'B' if 'first' in shown[1] else 'A'}.")
+        return [Completion(text, "stop", 1, 1) for text in texts]
+
+
+def test_orders_disagree_about_differing_responses_that_were_both_selected_from(tmp_path):
+    first = responses("x", ["first", "left", "same", "mute", "other", "first"])
+    second = responses("y", ["second", "right", "same", "other", "mute", "second"])
+    judge = Judge("jud", Undecided(), TEMPLATES, Sampling(0.6, 0.95, 0, 8, 1))
+    wins = compare(judge, "judge", cases(), first, second)
+    assert wins["outcome"].to_list() == ["a", "tie", "tie", "b", "a", "a"]
+    assert wins["position_flip"].to_list() == [False, True, False, False, False, False]
+    assert wins["unparsed"].to_list() == [0, 0, 0, 1, 1, 0]
+    a, b, c = wins["target"].unique(maintain_order=True)
+    assert wins["target"].to_list() == [a, a, b, b, c, c], "posts with both responses, whichever was chosen"
+    path = tmp_path / "wins.parquet"
+    records.write(wins, path, records.WIN)
+    relations = {
+        "methods": tables.methods_relation([{"name": name, "label": name} for name in "xy"]),
+        "columns": tables.columns_relation([{"name": "all", "benchmarks": ["a"]}]),
+        "paper": tables.paper_relation("resources/paper_tables.csv", "table3"),
+    }
+    found = tables.query("scripts/sql/win_rates.sql", {"wins": [str(path)]}, relations)
+    for row in tables.win_rate_cells(found, 50, 1).to_dicts():
+        # One of six cases, two of twelve orders.
+        assert (row["disagreements"], row["unparsed"]) == (16.67, 16.67)
+
+
+class Echo:
+    def generate(self, prompts, sampling):
+        return [Completion(f" {prompt.user} ", "stop", 1, 1) for prompt in prompts]
+
+
+def test_responses_are_written_under_the_methods_description():
+    preferences = cases(4).select("benchmark", "case_id", method=pl.lit("x"), preference=pl.lit("likes jokes"))
+    written = respond(Echo(), TEMPLATES, cases(4), preferences, Sampling(0.9, 0.95, 10, 8, 1))
+    assert written.height == 12
+    assert all("likes jokes" in row["response"] for row in written.to_dicts())
+    assert "post 1" in written.filter(pl.col("case_id") == "3")["response"][0]

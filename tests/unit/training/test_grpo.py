@@ -1,0 +1,272 @@
+"""GRPO: Eq. 9-11 exactly, prompts shared between rollouts without a trace, and rewards that rise."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from alignxplore import records
+from alignxplore.engines import packing
+from alignxplore.engines.tokens import encode
+from alignxplore.errors import UserError
+from alignxplore.prompts import Prompt
+from alignxplore.training import common, grpo
+from alignxplore.training.metrics import GRPO_METRICS, from_history
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
+
+ROOT = Path(__file__).parents[3]
+NAMES = ("preference", "concise", "judge", "respond")
+PROMPTS = {name: str(ROOT / f"resources/prompts/{name}.jinja") for name in NAMES}
+SETTINGS = {
+    "per_device_train_batch_size": 12, "num_generations": 4, "max_completion_length": 6, "learning_rate": 1e-2,
+    "temperature": 0.9, "top_p": 0.95, "top_k": 10, "max_steps": 1, "seed": 5, "lr_scheduler_type": "constant",
+}  # fmt: skip
+QUESTIONS = ["Post: travel", "likes humor, dislikes travel", "Answer the user in a few words; a joke would help", "no"]
+
+
+def letters(parsed, cases):
+    """A reward that needs no judge: 1 for a text with an `e`."""
+    return [float("e" in item.preference) for item in parsed]
+
+
+def make(model, output, reward=letters, **settings):
+    prompts = [Prompt(text) for text in QUESTIONS]
+    return grpo.make_trainer({**SETTINGS, **settings}, model, [{} for _ in prompts], prompts, reward, output)
+
+
+@pytest.mark.parametrize("skip_fused", [True, False])
+def test_shared_prompts_give_the_log_probabilities_of_separate_rows(tiny_model, tmp_path, monkeypatch, skip_fused):
+    if not skip_fused:
+        monkeypatch.setattr(common, "MOST_LOGITS", 0)
+    trainer = make(tiny_model, tmp_path / "out")
+    prompts = [[5, 6, 7, 8, 9], [5, 6, 7, 8, 9], [11], [5, 6, 7, 8, 9], [12, 13]]
+    answers = [[20, 21], [22, 23, 24, 25], [26], [27, 28, 29], [30, 31, 32]]
+    width, length = 5, 4
+    ids = torch.zeros(5, width + length, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        ids[row, width - len(prompt) : width + len(answer)] = torch.tensor(prompt + answer)
+        mask[row, width - len(prompt) : width + len(answer)] = 1
+    log_probs, entropy, _ = trainer._get_per_token_logps_and_entropies(
+        trainer.model, ids, mask, length, batch_size=3, compute_entropy=True
+    )
+    exact = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        logits = exact(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1] / 0.9
+        expected = logits.log_softmax(-1)
+        picked = expected.gather(1, torch.tensor(answer)[:, None])[:, 0]
+        size = len(answer)
+        assert torch.allclose(log_probs[row, :size].double(), picked, atol=1e-5)
+        assert torch.allclose(entropy[row, :size].double(), -(expected.exp() * expected).sum(-1), atol=1e-5)
+        assert not log_probs[row, size:].any()
+
+
+def test_rollouts_follow_the_model(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    prompts = [[5, 6, 7, 8, 9, 10, 11], [11], [12, 13, 14]]
+    completions = packing.rollout(model, prompts, 3, 8, {2}, temperature=1.0, top_p=1.0, top_k=1)
+    assert len(completions) == 9
+    for index, (completion, logprobs) in enumerate(completions):
+        ids = list(prompts[index // 3])
+        for token, logprob in zip(completion, logprobs, strict=True):
+            logits = model(torch.tensor([ids])).logits[0, -1]
+            assert token == logits.argmax()
+            assert logprob == pytest.approx(logits.log_softmax(-1)[token].item(), abs=1e-4)
+            ids.append(token)
+        assert len(completion) == 8 or completion[-1] == 2
+        assert 2 not in completion[:-1]
+
+
+def test_completion_ends_with_its_end_token(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    ((greedy, _),) = packing.rollout(model, [[5, 6, 7]], 1, 8, set(), temperature=1.0, top_p=1.0, top_k=1)
+    end = greedy[3]
+    ((stopped, _),) = packing.rollout(model, [[5, 6, 7]], 1, 8, {end}, temperature=1.0, top_p=1.0, top_k=1)
+    assert stopped == greedy[: greedy.index(end) + 1]
+
+
+@pytest.mark.parametrize("top_p, top_k", [(0.95, 10), (0.6, 0), (1.0, 3), (0.3, 5), (1.0, 0)])
+def test_sampling_draws_from_the_distribution_of_transformers(top_p, top_k):
+    torch.manual_seed(0)
+    logits = torch.randn(1, 40) * 2
+    expected = logits / 0.9
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(None, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(None, expected)
+    expected = expected.softmax(-1)[0]
+    n = 40_000
+    for uniforms in (None, torch.rand(n, dtype=torch.float64)):
+        drawn = packing.sample(logits.expand(n, -1), 0.9, top_p, top_k, uniforms)
+        observed = torch.bincount(drawn, minlength=40) / n
+        assert not observed[expected == 0].any()
+        assert (observed - expected).abs().max() < 4 * math.sqrt(0.25 / n)
+
+
+@pytest.fixture
+def ending_model(tiny_model, tmp_path) -> Path:
+    """The tiny model with a third of its tokens ending a turn, so that completions differ in length."""
+    path = tmp_path / "ending"
+    shutil.copytree(tiny_model, path)
+    config = json.loads((path / "generation_config.json").read_text())
+    config["eos_token_id"] = [config["eos_token_id"], *range(3, 400, 3)]
+    (path / "generation_config.json").write_text(json.dumps(config))
+    return path
+
+
+def captured(trainer):
+    """The rollouts of a trainer's next step with their advantages, before they are shuffled."""
+    batches = []
+    original = trainer._generate_and_score_completions
+
+    def capture(inputs):
+        batches.append(original(inputs))
+        return dict(batches[-1])
+
+    trainer._generate_and_score_completions = capture
+    return batches
+
+
+@pytest.mark.parametrize("batch, accumulation", [(12, 1), (6, 2), (4, 3)])
+def test_update_is_the_gradient_of_equations_9_to_11(ending_model, tmp_path, batch, accumulation):
+    given = []
+
+    def reward(parsed, cases):
+        given.extend(letters(parsed, cases))
+        return given
+
+    trainer = make(
+        ending_model, tmp_path / "out", reward, per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation, optim="sgd", learning_rate=1.0, max_grad_norm=0.0,
+    )  # fmt: skip
+    batches = captured(trainer)
+    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    common.run(trainer)
+
+    rewards = torch.tensor(given, dtype=torch.float64).view(3, 4)
+    assert (rewards.std(1) > 0).any(), "the test needs a group with signal"
+    # TRL adds 1e-4 to the standard deviation, against groups of equal rewards.
+    advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).flatten()
+    rollouts = batches[0]
+    assert torch.allclose(rollouts["advantages"].double(), advantages, atol=1e-6)
+
+    exact = AutoModelForCausalLM.from_pretrained(ending_model, dtype=torch.float64)
+    lengths = set()
+    terms = []
+    for row in range(12):
+        prompt = rollouts["prompt_ids"][row][rollouts["prompt_mask"][row].bool()]
+        answer = rollouts["completion_ids"][row][rollouts["completion_mask"][row].bool()]
+        logits = exact(torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1] / 0.9
+        log_probs = logits.log_softmax(-1).gather(1, answer[:, None])[:, 0]
+        ratio = (log_probs - log_probs.detach()).exp()
+        terms.append(-torch.min(ratio * advantages[row], ratio.clamp(0.8, 1.2) * advantages[row]).mean())
+        lengths.add((len(prompt), len(answer)))
+    assert len({p for p, _ in lengths}) > 1 and len({a for _, a in lengths}) > 2
+    torch.stack(terms).mean().backward()
+    after = dict(trainer.model.named_parameters())
+    for name, value in exact.named_parameters():
+        moved = before[name].double() - after[name].detach().double()
+        assert torch.allclose(moved, value.grad, rtol=1e-3, atol=2e-6), name
+
+
+def test_groups_of_equal_rewards_have_no_advantage_and_change_nothing(tiny_model, tmp_path):
+    trainer = make(tiny_model, tmp_path / "out", lambda parsed, cases: [1.0] * len(parsed), max_steps=2)
+    batches = captured(trainer)
+    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    common.run(trainer)
+    assert all(not batch["advantages"].any() for batch in batches)
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
+    frame = from_history(trainer.state.log_history, GRPO_METRICS)
+    assert frame["frac_reward_zero_std"].to_list() == [1.0, 1.0]
+    assert frame["grad_norm"].to_list() == [0.0, 0.0]
+    assert not any(frame[name].is_nan().any() for name in frame.columns)
+
+
+def test_training_raises_the_reward_and_a_seed_gives_the_same_weights(tiny_model, tmp_path):
+    def learn(name, seed):
+        trainer = make(tiny_model, tmp_path / name, max_steps=25, seed=seed)
+        common.run(trainer)
+        return from_history(trainer.state.log_history, GRPO_METRICS), trainer.model.state_dict()
+
+    curve, weights = learn("first", 5)
+    again, same_weights = learn("again", 5)
+    _, other_weights = learn("other", 6)
+    assert curve["reward"][-5:].mean() > curve["reward"][:5].mean() + 0.2
+    assert curve["step"].to_list() == list(range(1, 26))
+    assert curve.equals(again)
+    assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+    assert not all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+def test_reward_reads_completions_as_inference_would(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    seen = []
+
+    def reward(parsed, cases):
+        seen.extend(zip(parsed, cases, strict=True))
+        return [1.0] * len(parsed)
+
+    good = "<think>\nPutting it together: a\n</think>\n<answer>\nb\n</answer>"
+    end = tokenizer.eos_token_id
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (good, good, good + "<|im_start|>")]
+    ids = [[*rows[0], end], rows[1], [*rows[2], end]]
+    logged = {}
+    function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], tokenizer, {end}, False, ["putting"])
+    values = function(completion_ids=ids, row=[1, 0, 0], log_metric=logged.__setitem__, completions=["", "", ""])
+    assert values == [1.0, 1.0, 1.0] and logged == {"format_ok": pytest.approx(1 / 3), "synthesis": 1.0}
+    assert [item.format_ok for item, _ in seen] == [True, False, False], "cut off; control token inside"
+    assert seen[0][0].preference == "b"
+    assert [case["name"] for _, case in seen] == ["y", "x", "x"]
+
+
+def test_rollouts_start_from_the_ids_of_inference(tiny_model, tmp_path):
+    trainer = make(tiny_model, tmp_path / "out")
+    batches = captured(trainer)
+    common.run(trainer)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    expected = {tuple(encode(tokenizer, Prompt(text))) for text in QUESTIONS}
+    ids, mask = batches[0]["prompt_ids"], batches[0]["prompt_mask"].bool()
+    assert {tuple(row[seen].tolist()) for row, seen in zip(ids, mask, strict=True)} <= expected
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"num_generation": 4}, "'num_generation' is unknown.*did you mean 'num_generations'"),
+        ({"num_generations": 5}, "training settings: .*divisible"),
+        ({"max_prompt_length": 2}, "'max_prompt_length'"),
+        ({"per_device_train_batch_size": 64}, "4 prompts to train on are fewer than the 16"),
+        ({"temperature": "hot"}, "'temperature' must be float"),
+    ],
+)
+def test_bad_settings_are_named(tiny_model, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        make(tiny_model, tmp_path / "out", **settings)
+
+
+def test_program_trains_with_a_judge_in_process(tiny_model, tmp_path):
+    pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
+    example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90}
+    rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
+    records.write(pl.DataFrame(rows, schema=records.EXAMPLE), tmp_path / "rl.parquet", records.EXAMPLE)
+    output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
+    judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
+    command = [
+        sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(SETTINGS), "--model", tiny_model,
+        "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
+        "--journal", tmp_path / "journal",        "--output", output, "--metrics", metrics, "--log", tmp_path / "log",
+    ]  # fmt: skip
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert AutoModelForCausalLM.from_pretrained(output) and AutoTokenizer.from_pretrained(output).chat_template
+    assert pl.read_parquet(metrics).schema == GRPO_METRICS
+    assert "step 1 of 1: reward" in (tmp_path / "log").read_text()
+    command[command.index("--model") + 1] = tmp_path / "missing"
+    failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert failed.returncode == 1 and "missing cannot be loaded" in failed.stderr and "Traceback" not in failed.stderr

@@ -1,0 +1,164 @@
+"""SFT: Eq. 8 exactly, on ragged batches and over gradient accumulation, and an output that others can load."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from alignxplore import records
+from alignxplore.engines.tokens import encode
+from alignxplore.errors import UserError
+from alignxplore.prompts import Templates
+from alignxplore.training import common, sft
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig
+
+ROOT = Path(__file__).parents[3]
+PROMPTS = {
+    name: str(ROOT / f"resources/prompts/{name}.jinja") for name in ("preference", "concise", "judge", "respond")
+}
+SETTINGS = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "num_train_epochs": 1, "seed": 3}
+
+
+def demonstration(index: int, completion: str) -> dict:
+    pair = {"prompt": "A quick joke", "chosen": "likes humor " * index, "rejected": "a passport", "direction": [1] * 90}
+    return {
+        "example_id": f"e{index}", "user_id": f"u{index}", "prompt": "travel", "chosen": "humor", "rejected": "no",
+        "direction": [1] * 90, "pairs": [pair], "ugc": [], "generation": 0, "completion": completion,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    rows = [
+        demonstration(i, f"<think>\n{'humor ' * (1 + 3 * i)}\n</think>\n<answer>\nlikes humor\n</answer>")
+        for i in range(6)
+    ]
+    path = tmp_path / "cold.parquet"
+    frame = pl.DataFrame(rows, schema=records.DEMONSTRATION)
+    records.write(frame, path, records.DEMONSTRATION)
+    return path
+
+
+def reference_loss(model, rows) -> torch.Tensor:
+    """Eq. 8 in float64, sequence by sequence, from plain logits."""
+    losses = []
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+        labels = torch.tensor(row["labels"][1:])
+        kept = labels != -100
+        picked = logits.log_softmax(-1)[kept].gather(1, labels[kept][:, None])
+        losses.append(-picked.mean())
+    return torch.stack(losses).mean()
+
+
+def tokenised_rows(tokenizer, data):
+    frame = records.read(data, records.DEMONSTRATION)
+    templates = Templates(**PROMPTS)
+    return sft.tokenise(tokenizer, [templates.preference(r) for r in frame.to_dicts()], frame["completion"].to_list())
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("batch, accumulation", [(5, 1), (2, 3)])
+def test_loss_and_gradient_are_those_of_equation_8(tiny_model, data, tmp_path, monkeypatch, batch, accumulation, fused):
+    if fused:
+        monkeypatch.setattr(common, "MOST_LOGITS", 0)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = tokenised_rows(tokenizer, data)[:5]
+    assert len({len(row["input_ids"]) for row in rows}) == 5
+    exact = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64)
+    expected = reference_loss(exact, rows)
+    expected.backward()
+
+    settings = common.check_settings(
+        {**SETTINGS, "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
+         "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 1.0}, SFTConfig,
+    )  # fmt: skip
+    arguments = common.make_arguments(SFTConfig, settings, sft.DEFAULTS, tmp_path / "out")
+    network = common.load_model(tiny_model, settings)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    trainer = sft.ColdStartTrainer(
+        model=network, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    common.run(trainer)
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    # One step of plain gradient descent with rate 1 moves the weights by the gradient.
+    for name, value in exact.named_parameters():
+        moved = before[name].double() - dict(network.named_parameters())[name].detach().double()
+        assert torch.allclose(moved, value.grad, rtol=1e-3, atol=2e-6), name
+
+
+def test_prompt_is_masked_and_completion_ends_in_the_end_token(tiny_model, data):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    case = demonstration(1, "<think>\na\n</think>\n<answer>\nb<|im_end|>\n</answer>")
+    prompt = Templates(**PROMPTS).preference(case)
+    (row,) = sft.tokenise(tokenizer, [prompt], [case["completion"]])
+    prompt_ids = encode(tokenizer, prompt)
+    assert row["input_ids"][: len(prompt_ids)] == prompt_ids
+    assert row["labels"][: len(prompt_ids)] == [-100] * len(prompt_ids)
+    completion = row["labels"][len(prompt_ids) :]
+    assert completion == row["input_ids"][len(prompt_ids) :]
+    assert tokenizer.decode(completion) == case["completion"] + tokenizer.eos_token
+    assert completion.count(tokenizer.eos_token_id) == 1, "text of a completion cannot end the turn"
+    assert completion[0] == tokenizer.convert_tokens_to_ids("<think>")
+
+
+def test_template_that_opens_thinking_gets_a_completion_without_the_tag(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    prompt = Templates(**PROMPTS).preference(demonstration(1, ""))
+    (row,) = sft.tokenise(tokenizer, [prompt], ["<think>\na\n</think>\n<answer>\nb\n</answer>"])
+    text = tokenizer.decode(row["input_ids"])
+    assert text.endswith("<think>\na\n</think>\n<answer>\nb\n</answer>" + tokenizer.eos_token)
+    assert text.count("<think>\na") == 1
+
+
+def test_program_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model, data, tmp_path):
+    outputs = []
+    for run in ("a", "b"):
+        output, metrics = tmp_path / run, tmp_path / f"{run}.parquet"
+        command = [sys.executable, ROOT / "scripts/train_sft.py", "--settings", json.dumps(SETTINGS), "--model",
+                   tiny_model, "--data", data, "--prompts", json.dumps(PROMPTS), "--output", output,
+                   "--metrics", metrics, "--log", tmp_path / f"{run}.log"]  # fmt: skip
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        outputs.append((output, metrics))
+    (first, first_metrics), (second, second_metrics) = outputs
+    assert first_metrics.read_bytes() == second_metrics.read_bytes()
+    names = sorted(path.name for path in first.iterdir() if path.name != "README.md")  # its title is the model's name
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"} <= {
+        *names
+    }
+    assert not [name for name in names if name.endswith(".bin")]
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+    assert not list(tmp_path.glob(".*")), "nothing half-written stays"
+    start = AutoModelForCausalLM.from_pretrained(tiny_model)
+    trained = AutoModelForCausalLM.from_pretrained(first)
+    assert not torch.equal(start.model.embed_tokens.weight, trained.model.embed_tokens.weight)
+    assert trained.generation_config.eos_token_id == start.generation_config.eos_token_id
+    frame = pl.read_parquet(first_metrics)
+    assert frame["step"].to_list() == [1, 2] and frame.null_count().sum_horizontal().item() == 0
+    assert frame["loss"][1] < frame["loss"][0]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"learning_rat": 1e-3}, "'learning_rat' is unknown.*did you mean 'learning_rate'"),
+        ({"learning_rate": "1e-3"}, "'learning_rate' must be float"),
+        ({"output_dir": "elsewhere"}, "'output_dir' is unknown"),
+        ({"seed": True}, "'seed' must be int"),
+        ({"packing": True}, "'packing'"),
+        ({"lr_scheduler_type": "nonesuch"}, "nonesuch"),
+        ({"max_length": 3}, "longer than"),
+    ],
+)
+def test_bad_settings_are_named_and_nothing_is_written(tiny_model, data, tmp_path, settings, message):
+    output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
+    with pytest.raises(UserError, match=message):
+        sft.train(settings, tiny_model, data, Templates(**PROMPTS), output, metrics)
+    assert not output.exists() and not metrics.exists()

@@ -1,0 +1,264 @@
+"""Configurations that would give a wrong or empty result are refused, by the key that is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from alignxplore.workflow.config import check_config, check_published, ordered, unpinned_models
+from alignxplore.errors import UserError
+
+CONFIG = Path(__file__).parents[3] / "config"
+
+
+def column(config: dict, name: str) -> dict:
+    return next(column for column in config["tables"]["table4"]["columns"] if column["name"] == name)
+
+
+@pytest.mark.parametrize("name", ["config", "paper", "smollm2"])
+def test_our_own_are_accepted(name):
+    config = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())
+    check_config(config, CONFIG / "schema.yaml")
+    check_published(config)
+
+
+def test_equal_settings_stand_in_equal_order():
+    text = (CONFIG / "config.yaml").read_text()
+    config, turned = yaml.safe_load(text), yaml.safe_load(text)
+    turned["evaluation"] = dict(reversed(turned["evaluation"].items()))
+    column = turned["tables"]["table2"]["columns"][0]
+    turned["tables"]["table2"]["columns"][0] = dict(reversed(column.items()))
+    assert repr(turned) != repr(config) and repr(ordered(turned)) == repr(ordered(config))
+    assert ordered(config) == config
+    assert list(ordered(config)["methods"]) == list(config["methods"]), "the order of rows is shown"
+    assert list(ordered(config)["data"]["splits"]) == list(config["data"]["splits"]), "a user belongs to the last"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["tables"]["table2"]["columns"][0]["benchmarks"].append("alignx_test"), "non-unique elements"),
+        (lambda c: c["methods"]["null"]["benchmarks"].append("alignx_test"), "non-unique elements"),
+        (
+            lambda c: c["online"]["groups"].update(more=["psoups_style", "alignx_test"]),
+            "online.groups.more: 'psoups_style' is in 'psoups' already",
+        ),
+        (
+            lambda c: c["judges"]["gen"].update(sampling=c["evaluation"]),
+            "judges.gen.sampling: not for an entry of this kind",
+        ),
+        (lambda c: c["judges"]["judge"].update(length_normalised=True), "judges.judge"),
+        (
+            lambda c: c["figures"].update(table2=c["figures"]["figure3"]),
+            "figures.table2: there is another result of this name",
+        ),
+        (
+            lambda c: c["tables"].update(case_study=c["tables"]["table1"]),
+            "case_study: there is another result of this name",
+        ),
+        (lambda c: c["tables"]["table3"].update(methods=["alignxplore"]), "tables.table3.methods"),
+        (
+            lambda c: c["tables"]["judges"]["methods"].append("vpl"),
+            "tables.judges.methods: 'vpl' describes no preferences",
+        ),
+        (
+            lambda c: column(c, "psoups reversed").update(change_from="alignx_test, judge"),
+            "change_from: 'alignx_test, judge' has other cases: alignx_test",
+        ),
+        (lambda c: c["figures"]["figure2"]["variants"].append("no_rl"), "'no_rl' is no reinforcement learning"),
+        (
+            lambda c: c["figures"]["lengths"]["methods"].append("pba"),
+            "figures.lengths.methods: 'pba' writes no completion that has a length",
+        ),
+        (
+            lambda c: c["methods"]["backbone"].update(label="AlignXplore"),
+            "methods: label 'AlignXplore' is there twice",
+        ),
+        (
+            lambda c: c["methods"]["lminductreason"].pop("benchmarks"),
+            "methods.lminductreason.benchmarks: 'alignx_test_ugc' has no pairs to infer from",
+        ),
+        (
+            lambda c: c["methods"]["instruct"].update(paper="Qwen2.5-7B-Instuct"),
+            "methods.instruct.paper: no such name 'Qwen2.5-7B-Instuct'; did you mean 'Qwen2.5-7B-Instruct'?",
+        ),
+        (
+            lambda c: column(c, "alignx_test reversed").update(paper="acc_jud/alignx_test_reversed"),
+            "paper: no such name 'acc_jud/alignx_test_reversed'; did you mean 'acc_jud/alignx_test_reverse'?",
+        ),
+        (
+            lambda c: c["methods"].update({None: c["methods"].pop("null")}),
+            "methods: null is not of type 'string': write it in quotes",
+        ),
+        (
+            lambda c: c["methods"].update({7: c["methods"]["null"]}),
+            "methods: 7 is not of type 'string': write it in quotes",
+        ),
+        (
+            lambda c: c["training"]["variants"].update({False: {}}),
+            "training.variants: false is not of type 'string': write it in quotes",
+        ),
+        (lambda c: c["demo"]["models"].update({1: {}}), "demo.models: 1 is not of type 'string': write it in quotes"),
+        (
+            lambda c: c["models"].update({8: c["models"]["judge"]}),
+            "models: 8 is not of type 'string': write it in quotes",
+        ),
+        (lambda c: c["data"]["psoups"].update({"": c["data"]["psoups"]["style"]}), "data.psoups: "),
+        (
+            lambda c: c["online"]["groups"].update({2.5: ["alignx_test"]}),
+            "online.groups: 2.5 is not of type 'string': write it in quotes",
+        ),
+        (
+            lambda c: c["tables"]["table2"]["methods"].insert(0, None),
+            "tables.table2.methods.0: null is not of type 'string'",
+        ),
+        (
+            lambda c: c["judges"].update({"../x": c["judges"]["judge"]}),
+            "judges: '../x' does not match",
+        ),
+        (
+            lambda c: c["training"].update(launch="acelerate launch"),
+            "training.launch: there is no program 'acelerate'; did you mean 'accelerate'?",
+        ),
+        (lambda c: c["training"].update(launch="nowhere/run"), "there is no program 'nowhere/run'; install it"),
+        (lambda c: c["training"].update(launch=""), "training.launch: "),
+        (lambda c: c["training"].update(launch="  "), "training.launch: names no program: write python"),
+        (
+            lambda c: c["training"].update(launch='python "x'),
+            "training.launch: cannot be cut into words (No closing quotation)",
+        ),
+        (
+            lambda c: c["training"].update(launch="accelerate launch --config_file no.yaml"),
+            "training.launch: there is no file 'no.yaml', which --config_file names",
+        ),
+        (
+            lambda c: c["training"].update(launch="accelerate launch --config_file=no.json --debug"),
+            "training.launch: there is no file 'no.json', which --config_file names",
+        ),
+        (
+            lambda c: c["training"]["variants"].update(r_gen={"stage": "grpo", "from": "served", "judge": "gen"}),
+            "training.variants.r_gen.from: 'served' is served (engine 'openai'), and a served model cannot be trained",
+        ),
+        (lambda c: c.update(seed=2**32), "seed: 4294967296 is greater than the maximum of 4294967295"),
+        (lambda c: c["data"].update(seed=2**32), "data.seed: 4294967296 is greater"),
+        (lambda c: c["demo"].update(seed=2**32), "demo.seed: 4294967296 is greater"),
+        (lambda c: c["evaluation"].update(temperature=float("nan")), "evaluation.temperature: must be a finite number"),
+        (
+            lambda c: c["judges"]["judge"].update(sampling={**c["evaluation"], "temperature": float("inf")}),
+            "judges.judge.sampling.temperature: must be a finite number, not inf",
+        ),
+        (
+            lambda c: c["training"]["variants"]["no_rl"].update({"from": "alignxplore"}),
+            "training.variants.no_rl: is made from itself: training.variants.no_rl, which needs"
+            " training.variants.alignxplore, which needs training.variants.no_rl;",
+        ),
+        (lambda c: c["judges"]["judge"].update(model="no_rl"), "is made from itself: "),
+        (
+            lambda c: c["cold_start"].update(teacher="no_rl"),
+            "is made from itself: cold_start, which needs training.variants.no_rl, which needs cold_start;",
+        ),
+        (
+            lambda c: c["demo"]["models"]["base"].update(base="teacher"),
+            "demo.models.teacher: is made from itself: demo.models.teacher, which needs demo.models.base, which needs",
+        ),
+        (
+            lambda c: c["demo"]["models"]["base"].update(base="base"),
+            "demo.models.base: is made from itself: demo.models.base, which needs demo.models.base;",
+        ),
+        (lambda c: c["models"]["judge"].update(path=""), "models.judge.path: "),
+        (lambda c: c["models"]["judge"].update(path="~/models/x"), "models.judge.path: nothing replaces the ~"),
+        (
+            lambda c: c["models"]["judge"].update(path="my/own/model"),
+            "models.judge.path: there is no directory 'my/own/model', and no rule makes it; a model of the hub is NAME",
+        ),
+        (lambda c: c["models"]["judge"].update(path="README.md"), "there is no directory 'README.md'"),
+        (lambda c: c["models"]["judge"].update(path="models/demo/jugde"), "there is no directory 'models/demo/jugde'"),
+        (
+            lambda c: c["models"]["judge"].update(path="models/demo/judge/"),
+            "models.judge.path: write 'models/demo/judge' for 'models/demo/judge/'",
+        ),
+        (
+            lambda c: c["models"]["judge"].update(path="./models/demo/judge"),
+            "models.judge.path: write 'models/demo/judge' for './models/demo/judge'",
+        ),
+        (lambda c: c.update(journal=""), "journal: "),
+        (lambda c: c.update(journal="README.md"), "journal: 'README.md' is a file: name a directory"),
+        (lambda c: c.update(journal="README.md/answers"), "journal: 'README.md' is a file"),
+        (
+            lambda c: c["benchmarks"].update(turned={"reverse_of": "alignx_test_ugc"}),
+            "benchmarks.turned.reverse_of: 'alignx_test_ugc' has comments, which cannot be reversed",
+        ),
+        (
+            lambda c: c["benchmarks"]["alignx_test_2"].update(signals=4),
+            "benchmarks.alignx_test_2.signals: must be fewer than the 4 of every case (data.refine.history), not 4",
+        ),
+        (lambda c: c.update(published="nowhere.csv"), "No such file or directory: 'nowhere.csv'"),
+        (lambda c: c.update(published="resources/demo/lexicon.csv"), "lexicon.csv: has no column column, method"),
+    ],
+)
+def test_what_would_mislead_is_refused(change, message):
+    # Anchors of the file must not let a change of one entry change another.
+    config = yaml.safe_load(yaml.dump(yaml.safe_load((CONFIG / "config.yaml").read_text()), Dumper=Unshared))
+    config["models"]["served"] = {"engine": "openai", "path": "served"}
+    change(config)
+    with pytest.raises(UserError, match="^config: ") as told:
+        check_config(config, CONFIG / "schema.yaml")
+        check_published(config)
+    assert message in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "key", "value", "message"),
+    [
+        ("openai", "key_env", "hidden-1", "must be the name of an environment variable"),
+        ("openai", "key_env", 12345678, "must be the name of an environment variable"),
+        ("openai", "base_url", "https://me:hidden-1@host/v1", "without user, password or query"),
+        ("openai", "base_url", "https://hidden-1@host", "without user, password or query"),
+        ("openai", "base_url", "https://host/v1?key=hidden-1", "without user, password or query"),
+        ("openai", "base_url", "host/v1#hidden-1", "without user, password or query"),
+        ("vllm", "base_url", "https://me:hidden-1@host/v1", "not for an entry of this kind"),
+    ],
+)
+def test_what_may_be_a_secret_is_not_told(engine, key, value, message):
+    config = yaml.safe_load((CONFIG / "config.yaml").read_text())
+    config["models"]["served"] = {"engine": engine, "path": "served", key: value}
+    with pytest.raises(UserError, match=f"^config: models.served.{key}: ") as told:
+        check_config(config, CONFIG / "schema.yaml")
+    assert message in str(told.value)
+    assert "hidden" not in str(told.value) and "1234" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["models"].update(served={"engine": "openai", "path": "/srv/x", "base_url": "http://[::1]:8000/v1"}),
+        lambda c: c["training"].update(launch="accelerate launch --config_file=config/accelerate/zero3.yaml"),
+        lambda c: c["training"].update(launch="deepspeed --num_gpus 8"),
+        lambda c: c["models"]["instruct"].update(path="gpt2"),
+        lambda c: c["models"]["instruct"].update(path="resources"),
+        lambda c: c["benchmarks"].update(few={"truncation_of": "psoups_style", "signals": 9}),
+        lambda c: c.update(seed=2**32 - 1, journal="new/place"),
+    ],
+)
+def test_what_a_run_can_use_is_accepted(change):
+    config = yaml.safe_load(yaml.dump(yaml.safe_load((CONFIG / "config.yaml").read_text()), Dumper=Unshared))
+    change(config)
+    check_config(config, CONFIG / "schema.yaml")
+
+
+def test_models_of_the_hub_at_no_revision_are_named():
+    models = {
+        "made": {"engine": "transformers", "path": "models/demo/judge"},
+        "there": {"engine": "vllm", "path": "resources"},
+        "served": {"engine": "openai", "path": "gpt"},
+        "pinned": {"engine": "vllm", "path": "owner/model", "revision": "abc"},
+        "hub": {"engine": "vllm", "path": "owner/model"},
+    }
+    assert unpinned_models({"models": models}) == ["hub"]
+
+
+class Unshared(yaml.SafeDumper):
+    """Writes what stands in several places in each of them."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True

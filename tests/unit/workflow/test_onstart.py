@@ -1,0 +1,60 @@
+"""What is checked when a run starts."""
+
+import pytest
+from alignxplore.workflow import onstart as checks
+from alignxplore.workflow.onstart import check_keys, check_training, processes
+from alignxplore.engines.journal import CALL, Journal
+from alignxplore.errors import UserError
+
+MODELS = {"far": {"path": "gpt", "key_env": "SET_NOWHERE"}, "near": {"path": "models/near"}}
+
+
+def test_a_model_whose_answers_may_be_kept_is_a_warning(tmp_path):
+    with pytest.raises(UserError, match="models.far: the environment variable SET_NOWHERE"):
+        check_keys(MODELS, tmp_path / "none")
+    call = {"call": {"model": "gpt", "kind": "generate", "new": 0}}
+    Journal(tmp_path).add([("a" * 32, {"model": "other", "finish_reason": "stop"}), (CALL, call)])
+    with pytest.raises(UserError, match="SET_NOWHERE"):
+        check_keys(MODELS, tmp_path)
+    Journal(tmp_path).add([("b" * 32, {"model": "gpt", "finish_reason": "stop"})])
+    (warning,) = check_keys(MODELS, tmp_path)
+    assert "models.far" in warning and "SET_NOWHERE" in warning
+
+
+def test_a_key_that_is_set_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("SET_NOWHERE", "canary")
+    assert check_keys(MODELS, tmp_path) == []
+
+
+def test_a_launch_command_tells_its_processes(tmp_path):
+    file = tmp_path / "launch.yaml"
+    file.write_text("num_processes: 8\n")
+    (tmp_path / "empty.yaml").write_text("")
+    assert processes("/usr/bin/python3 -u") == 1
+    assert processes(f"accelerate launch --config_file {file}") == 8
+    assert (
+        processes(f"srun --nodes 4 accelerate launch --config_file={file} --num_processes 32 --machine_rank $RANK")
+        == 32
+    )
+    assert processes(f"accelerate launch --config_file {tmp_path}/empty.yaml") is None
+    for unknown in ("accelerate launch", "torchrun --nproc_per_node 8", "python -m torch.distributed.run"):
+        assert processes(unknown) is None
+
+
+def test_settings_are_checked_for_the_machines_that_train():
+    grpo = {"bf16": True, "tf32": True, "per_device_train_batch_size": 1, "num_generations": 8}
+    check_training({"grpo"}, {"launch": "accelerate launch --num_processes 8", "grpo": grpo, "sft": {"unknown": 1}})
+    check_training({"grpo"}, {"launch": "torchrun --nproc_per_node 8", "grpo": grpo})
+    with pytest.raises(UserError, match=r"training.grpo: .* must be divisible by num_generations \(8\)"):
+        check_training({"grpo"}, {"launch": "accelerate launch --num_processes 4", "grpo": grpo})
+    with pytest.raises(UserError, match="training.sft: training setting 'unknown'"):
+        check_training({"sft"}, {"launch": "torchrun", "sft": {"unknown": 1}})
+
+
+def test_a_run_that_trains_nothing_checks_no_training():
+    check_training(set(), {"launch": "python", "sft": {"unknown": 1}})
+
+
+def test_where_trl_is_not_installed_jobs_check_for_themselves(monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    check_training({"sft"}, {"launch": "python", "sft": {"unknown": 1}})

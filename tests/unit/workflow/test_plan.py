@@ -1,0 +1,122 @@
+"""Estimates from records: what grows, what is new, what is unknown."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from alignxplore.workflow import plan
+from alignxplore.workflow import provenance
+from alignxplore.digests import digest
+
+TOKENS = {"prompt_tokens": 1000, "completion_tokens": 500}
+ACCOUNT = {"asked": 100, "from_journal": 0, **TOKENS, "seconds": 18.0, "loading": 2.0, "cost": 3.0}
+MODEL = {"engine": "transformers", "path": "models/m"}
+SPLIT, CASES, D, J = "data/splits/test.parquet", "data/cases/test.parquet", "results/d.parquet", "results/j.parquet"
+CHAIN = [
+    ("split", ["data/refined.parquet"], SPLIT, 50, {"name": "test", "size": 50, "seed": 1}, None),
+    ("sft", ["resources/a.jinja", SPLIT], "models/m", None, {"settings": {"epochs": 1}}, None),
+    ("cases", [SPLIT], CASES, 50, {}, None),
+    ("describe", ["models/fixed", CASES, "resources/a.jinja"], D, 50, {"model": MODEL, "seed": 1}, ACCOUNT),
+    ("judge", [CASES, D], J, 50, {"judge": {"model": MODEL}}, ACCOUNT),
+]
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch) -> list[dict]:
+    """A finished tree, and its jobs, of which none is planned."""
+    monkeypatch.chdir(tmp_path)
+    for file in ("data/refined.parquet", "resources/a.jinja", "models/fixed/x"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(file)
+    found = []
+    for rule, inputs, output, rows, params, account in CHAIN:
+        path = Path(output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if rows is None:
+            path.mkdir()
+        else:
+            pl.DataFrame({"x": range(rows)}).write_parquet(path)
+        record = {
+            "rule": rule, "params": params, "inputs": {file: digest(file) for file in inputs}, "temporary": False,
+            "outputs": {output: {"sha256": digest(output), "rows": rows}}, "seconds": 25.0, "models": [],
+            "read": {file: 50 for file in inputs if file in (SPLIT, CASES, D)},
+            "account": [{"model": "models/m", **account}] if account else [],
+        }  # fmt: skip
+        provenance.sidecar(output).write_text(json.dumps(record))
+        found.append(
+            {"rule": rule, "wildcards": {}, "params": dict(params), "input": list(inputs), "output": [output],
+             "temporary": [], "threads": 1, "gpus": 2, "reason": ""}
+        )  # fmt: skip
+    target = {"rule": "all", "wildcards": {}, "params": {}, "input": ["results/j.parquet"], "output": []}
+    return [*found, {**target, "temporary": [], "threads": 1, "gpus": 0, "reason": ""}]
+
+
+def planned(jobs, *rules, **params):
+    """The jobs with those of these rules planned, the first with other parameters."""
+    for job in jobs:
+        if job["rule"] in (*rules, "all"):
+            job["reason"] = "changed"
+            job["params"].update(params if job["rule"] == rules[0] else {})
+    return {item.job["rule"]: item for item in plan.estimate(jobs, "journal")}
+
+
+def test_more_rows_ask_for_what_they_add(jobs):
+    found = planned(jobs, "split", "cases", "describe", "judge", size=60)
+    assert found["split"].causes == ["size: 50 -> 60"]
+    assert found["judge"].causes == []
+    for rule in ("describe", "judge"):
+        assert found[rule].asked == pytest.approx(120) and found[rule].new == pytest.approx(20)
+        assert found[rule].tokens == pytest.approx(300) and found[rule].dollars == pytest.approx(0.6)
+        assert found[rule].seconds == pytest.approx(5 * 1.2 + 20 * 0.18 + 2)
+        assert found[rule].gpu_hours == pytest.approx(2 * 11.6 / 3600)
+    assert found["cases"].seconds == pytest.approx(30) and found["cases"].tokens == 0
+
+
+def test_another_model_answers_all_anew_and_is_judged_anew(jobs):
+    found = planned(jobs, "describe", "judge", model={**MODEL, "dtype": "bfloat16"})
+    assert found["describe"].causes == ['model.dtype: nothing -> "bfloat16"']
+    assert [found[rule].new for rule in ("describe", "judge")] == [100, 100]
+
+
+def test_an_edited_template_makes_prompts_new_and_an_edited_module_does_not(jobs):
+    Path("resources/a.jinja").write_text("other")
+    found = planned(jobs, "describe", "judge")
+    assert found["describe"].causes == ["resources/a.jinja: changed"] and found["judge"].new == 100
+    jobs[3]["input"][2] = jobs[4]["input"][1] = "x.py"
+    Path("x.py").write_text("code")
+    assert planned(jobs, "describe")["describe"].causes == ["x.py: a new input", "resources/a.jinja: no input any more"]
+    assert planned(jobs, "describe")["describe"].new == 0
+
+
+def test_a_model_trained_on_more_is_another_model(jobs):
+    jobs[3]["input"][0] = "models/m"
+    found = planned(jobs, "split", "sft", "cases", "describe", "judge", size=60)
+    assert [found[rule].new for rule in ("describe", "judge")] == [pytest.approx(120)] * 2
+
+
+def test_what_no_run_recorded_is_unknown_and_not_nothing(jobs):
+    provenance.sidecar("results/j.parquet").unlink()
+    found = planned(jobs, "judge")
+    assert found["judge"].seconds is None and found["judge"].causes == ["made for the first time"]
+    text = plan.describe(list(found.values()), len(jobs))
+    assert "judge     1  unknown" in text and "1 jobs are unknown" in text
+
+
+def test_a_job_that_the_journal_answered_says_nothing_of_new_prompts(jobs):
+    path = provenance.sidecar("results/d.parquet")
+    record = json.loads(path.read_text())
+    record["account"][0].update(from_journal=100, prompt_tokens=0, completion_tokens=0, seconds=0.1, loading=0, cost=0)
+    path.write_text(json.dumps(record))
+    found = planned(jobs, "split", "cases", "describe", size=60)["describe"]
+    assert (found.new, found.tokens, found.seconds) == (pytest.approx(20), None, None)
+
+
+def test_a_cause_that_records_do_not_tell_is_told_in_snakemakes_words(jobs):
+    found = planned(jobs, "cases", "describe")
+    assert found["cases"].causes == ["changed"]
+    assert found["describe"].causes == [], "it runs for the other"
+
+
+def test_nothing_to_do_says_so(jobs):
+    assert plan.describe(plan.estimate(jobs, "journal"), len(jobs)).startswith("Nothing to be done: 6 jobs")
