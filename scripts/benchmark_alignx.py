@@ -1,9 +1,9 @@
 """Make benchmark cases of a test split of AlignX."""
 
 from alignxplore import records
-from alignxplore.workflow.job import script_main
 from alignxplore.data.benchmarks import alignx_cases
 from alignxplore.data.wording import Wording
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,9 +1,9 @@
 """Make benchmark cases of a P-SOUPS file."""
 
 from alignxplore import records
-from alignxplore.workflow.job import script_main
 from alignxplore.data.benchmarks import psoups_cases
 from alignxplore.data.psoups import Signals
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

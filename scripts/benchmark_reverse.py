@@ -1,9 +1,9 @@
 """Reverse all preferences of a benchmark."""
 
 from alignxplore import records
-from alignxplore.workflow.job import script_main
 from alignxplore.data.benchmarks import reverse
 from alignxplore.data.wording import Wording
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,8 +1,8 @@
 """Keep the first signals of every case of a benchmark."""
 
 from alignxplore import records
-from alignxplore.workflow.job import script_main
 from alignxplore.data.benchmarks import truncate
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,8 +1,8 @@
 """See that the sets share no user, post or interaction, and count what they hold."""
 
 from alignxplore import records
-from alignxplore.workflow.job import script_main
 from alignxplore.data.split import summary
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-from alignxplore.workflow.job import script_main
 from alignxplore.demo.pretrain import train_scale_model
 from alignxplore.demo.tasks import open_tasks, role_samples
+from alignxplore.workflow.job import script_main
 from transformers import PreTrainedTokenizerFast
 
 

@@ -3,10 +3,10 @@
 from itertools import islice
 from pathlib import Path
 
-from alignxplore.workflow.job import script_main
 from alignxplore.demo.pretrain import train_tokenizer
 from alignxplore.demo.tasks import open_tasks, role_samples
 from alignxplore.prompts import strip_markers
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from alignxplore.workflow.job import script_main
 from alignxplore.demo.raw import Population, Users, write_alignx, write_psoups, write_wording
 from alignxplore.demo.world import PSOUPS_DIMENSIONS, Lexicon, Reveal, World
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

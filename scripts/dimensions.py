@@ -1,9 +1,9 @@
 """Name the key preference dimensions of each cold-start example (paper 3.2)."""
 
 from alignxplore import records
-from alignxplore.workflow.job import script_main
 from alignxplore.data.refine import key_dimensions
 from alignxplore.data.wording import dimension_names
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

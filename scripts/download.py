@@ -1,7 +1,7 @@
 """Fetch one raw file from a dataset on the Hugging Face hub, at a pinned revision."""
 
-from alignxplore.workflow.job import script_main
 from alignxplore.data.download import download
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

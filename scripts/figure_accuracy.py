@@ -1,8 +1,7 @@
 """Draw accuracy against one thing that it may depend on, and write the points beside the figure."""
 
 import polars as pl
-from alignxplore.results import figures
-from alignxplore.results import tables
+from alignxplore.results import figures, tables
 from alignxplore.workflow.job import script_main
 
 

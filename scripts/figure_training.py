@@ -2,8 +2,8 @@
 
 from alignxplore import records
 from alignxplore.results import figures
-from alignxplore.workflow.job import script_main
 from alignxplore.training.metrics import GRPO_METRICS
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from alignxplore.workflow.job import script_main
 from alignxplore.data.shards import FILES, gather
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

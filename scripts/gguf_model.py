@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from alignxplore.workflow.job import script_main
 from alignxplore.engines.gguf import convert, locate
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

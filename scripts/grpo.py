@@ -1,8 +1,8 @@
 """Train a model by GRPO on D_rl (Eq. 9-11)."""
 
 from alignxplore import options
-from alignxplore.workflow.job import script_main
 from alignxplore.training import programs
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -2,8 +2,8 @@
 
 import polars as pl
 from alignxplore import records
-from alignxplore.workflow.job import script_main
 from alignxplore.methods.preferences import given_preferences
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.methods.lminductreason import induced_preferences
-from alignxplore.workflow.job import script_main
 from alignxplore.engines import Sampling, load
 from alignxplore.judging.judge import load_judge
+from alignxplore.methods.lminductreason import induced_preferences
 from alignxplore.prompts import Templates
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

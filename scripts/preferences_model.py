@@ -2,10 +2,10 @@
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.workflow.job import script_main
 from alignxplore.engines import Sampling, load
 from alignxplore.methods.model import model_preferences
 from alignxplore.prompts import Templates
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

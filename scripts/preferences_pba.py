@@ -2,11 +2,11 @@
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.methods.pba import bridged_preferences
-from alignxplore.workflow.job import script_main
 from alignxplore.data.wording import Wording
 from alignxplore.engines import load
+from alignxplore.methods.pba import bridged_preferences
 from alignxplore.prompts import Templates
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,8 +1,8 @@
 """Gather the records of all jobs that the results came from."""
 
+from alignxplore.records import replacing
 from alignxplore.workflow import provenance
 from alignxplore.workflow.job import script_main
-from alignxplore.records import replacing
 
 
 def main(snakemake):

@@ -1,9 +1,9 @@
 """Read one shard of the raw AlignX files, and keep what has a clear, consistent history (paper A.1)."""
 
-from alignxplore.workflow.job import script_main
 from alignxplore.data.refine import Rules
 from alignxplore.data.shards import FILES, refine_shard
 from alignxplore.data.sources import plan
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import polars as pl
-from alignxplore.workflow.job import script_main
 from alignxplore.results.site.cases import Sources
 from alignxplore.results.site.pages import Inputs, results, write_site
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -1,7 +1,7 @@
 """Fine-tune a model on D_cold (Eq. 8)."""
 
-from alignxplore.workflow.job import script_main
 from alignxplore.training import programs
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

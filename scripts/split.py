@@ -2,8 +2,8 @@
 
 import polars as pl
 from alignxplore import records
-from alignxplore.workflow.job import script_main
 from alignxplore.data.split import split, split_keys, take
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

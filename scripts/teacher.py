@@ -1,10 +1,10 @@
 """Let the teacher reason about the cold-start examples, G times each, told their key dimensions."""
 
 from alignxplore import options, records
-from alignxplore.workflow.job import script_main
-from alignxplore.training.cold_start import generate
 from alignxplore.engines import Sampling, load
 from alignxplore.prompts import Templates
+from alignxplore.training.cold_start import generate
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

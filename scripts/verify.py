@@ -1,11 +1,11 @@
 """Keep the teacher's generations that earn the full reward: D_cold (Eq. 7)."""
 
 from alignxplore import options, records
-from alignxplore.workflow.job import script_main
 from alignxplore.judging.judge import load_judge
-from alignxplore.prompts import Templates
 from alignxplore.judging.reward import Reward
+from alignxplore.prompts import Templates
 from alignxplore.training.cold_start import verify
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

@@ -2,10 +2,10 @@
 
 import polars as pl
 from alignxplore import options, records
-from alignxplore.workflow.job import script_main
 from alignxplore.judging.judge import load_judge
 from alignxplore.judging.online import compare
 from alignxplore.prompts import Templates
+from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):

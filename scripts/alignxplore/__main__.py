@@ -13,15 +13,14 @@ from typing import Any
 import polars as pl
 
 from alignxplore import engines, sweep
-from alignxplore.workflow import job as cli
-from alignxplore.workflow import plan
 from alignxplore import signals as product
-from alignxplore.workflow import provenance
-from alignxplore.workflow.config import check_document
 from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
 from alignxplore.prompts import Templates
+from alignxplore.workflow import job as cli
+from alignxplore.workflow import plan, provenance
+from alignxplore.workflow.config import check_document
 
 log = logging.getLogger(__name__)
 

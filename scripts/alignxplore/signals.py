@@ -7,8 +7,8 @@ from typing import Any
 from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
-from alignxplore.methods.model import describe
 from alignxplore.judging.judge import Judge
+from alignxplore.methods.model import describe
 from alignxplore.prompts import Templates
 
 _FORMS = {"pairs": ("prompt", "chosen", "rejected"), "ugc": ("prompt", "comment")}

@@ -16,12 +16,12 @@ import duckdb
 import polars as pl
 import yaml
 
-from alignxplore.workflow.config import check_config, check_document, known
 from alignxplore.errors import UserError
 from alignxplore.results.markdown import escape, table_lines
-from alignxplore.workflow.provenance import SUFFIX
 from alignxplore.results.stats import bootstrap_interval, holm, paired_t_test
 from alignxplore.results.tables import P_DIGITS, SIGNIFICANT
+from alignxplore.workflow.config import check_config, check_document, known
+from alignxplore.workflow.provenance import SUFFIX
 
 log = logging.getLogger(__name__)
 

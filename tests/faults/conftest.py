@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from faulty_server import Server
 from random_models import random_qwen2
 from workshop import DATA, SPOKEN, TABLE, copied, demonstration, prepare, snakemake

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from alignxplore import engines
 from alignxplore.judging import judge as judging
-from alignxplore.workflow.dependencies import BACKENDS
 from alignxplore.methods.preferences import GIVEN
 from alignxplore.prompts import Templates, strip_markers
+from alignxplore.workflow.dependencies import BACKENDS
 from faulty_server import Server
 from served_workflow import ROOT, copy_workflow, python, served_config, verdict, write_config
 

@@ -120,8 +120,8 @@ def test_values_reach_a_training_program_as_they_are(tmp_path):
     "name", ["a b", "a;b", "$(touch EXECUTED)", "{judge}", "../up", "a/b", "a\nb", "a\n", "'a'", "", "-a"]
 )
 def test_names_that_become_paths_are_plain(tmp_path, table, name):
-    from alignxplore.workflow.config import check_config
     from alignxplore.errors import UserError
+    from alignxplore.workflow.config import check_config
 
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     entries = config

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 from alignxplore.engines import Sampling
-from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.engines.journal import Journal
 from alignxplore.engines.tokens import encode
+from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.judging.judge import parse_selection
 from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 

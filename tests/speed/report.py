@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from alignxplore import records
-from alignxplore.workflow import provenance
 from alignxplore.results.site.cases import Sources
 from alignxplore.results.site.pages import Inputs, write_site
+from alignxplore.workflow import provenance
 from playwright.sync_api import Browser, Page, sync_playwright
 
 METHODS = [f"method_{number}" for number in range(13)]

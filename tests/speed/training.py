@@ -50,8 +50,8 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
     import torch
     from alignxplore.engines import load
     from alignxplore.judging.judge import Judge
-    from alignxplore.prompts import Templates, strip_markers
     from alignxplore.judging.reward import Reward
+    from alignxplore.prompts import Templates, strip_markers
     from alignxplore.training import common, grpo, sft
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 

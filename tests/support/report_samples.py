@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 from alignxplore import records
-from alignxplore.workflow.provenance import SCHEMA
 from alignxplore.results.site.cases import Sources
 from alignxplore.results.site.pages import Inputs, Result
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
+from alignxplore.workflow.provenance import SCHEMA
 
 HOSTILE = (
     "<script>document.title='hit'</script></script><img src=x onerror=\"document.title='hit'\">\u2028\u2029"

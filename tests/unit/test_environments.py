@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)")
+CONTAINERS = ("envs/containers/Dockerfile", "envs/containers/alignxplore.def")
 OF_CONDA = {"cpu": "run", "gpu": "gpu", "vllm": "vllm"}
 # vLLM decides on these: each of its environments has the newest that its release takes.
 VLLM_DECIDES = {"transformers", "numpy", "vllm"}
@@ -86,7 +87,7 @@ def torch_version() -> str:
     return version
 
 
-@pytest.mark.parametrize("path", ["envs/containers/Dockerfile", "envs/containers/alignxplore.def", "envs/gpu.post-deploy.sh"])
+@pytest.mark.parametrize("path", [*CONTAINERS, "envs/gpu.post-deploy.sh"])
 def test_what_is_installed_elsewhere_has_the_same_version(path):
     known = {("torch", torch_version()), *requirements("flash-attn").items()}
     assert named_in(path) and named_in(path) <= known
@@ -100,7 +101,12 @@ def test_containers_start_from_the_same_image_and_python():
 
 
 def test_requirement_files_that_others_name_are_there():
-    for path in ("Makefile", "envs/containers/Dockerfile", "envs/containers/alignxplore.def", "envs/gpu.post-deploy.sh"):
+    for path in (
+        "Makefile",
+        "envs/containers/Dockerfile",
+        "envs/containers/alignxplore.def",
+        "envs/gpu.post-deploy.sh",
+    ):
         for name in re.findall(r"requirements/([\w-]+)\.txt", (ROOT / path).read_text()):
             assert (ROOT / f"envs/requirements/{name}.txt").exists(), f"{path}: {name}"
 

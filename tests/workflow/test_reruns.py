@@ -155,7 +155,13 @@ def plans(trees, config, keys, files) -> dict[str, str]:
 
 def test_a_change_of_each_group_reruns_what_the_table_says(trees, config):
     keys = [next(iter(group["changes"])) for group in TABLE["keys"]]
-    files = ["alignxplore/workflow/job.py", "alignxplore/engines/vllm.py", "prompts/respond.jinja", "sql/refine.sql", "grpo.py"]
+    files = [
+        "alignxplore/workflow/job.py",
+        "alignxplore/engines/vllm.py",
+        "prompts/respond.jinja",
+        "sql/refine.sql",
+        "grpo.py",
+    ]
     wrong = plans(trees, config, keys, files)
     assert not wrong, listed(wrong)
 

@@ -258,9 +258,9 @@ class _Draw(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         chance = self.uniforms[:, input_ids.shape[1] - self.width]
-        chosen = packing.sample(
-            scores, self.sampling.temperature, self.sampling.top_p, self.sampling.top_k, chance
-        )[:, None]
+        chosen = packing.sample(scores, self.sampling.temperature, self.sampling.top_p, self.sampling.top_k, chance)[
+            :, None
+        ]
         self.logprobs.append(scores.float().log_softmax(-1).gather(-1, chosen)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)  # type: ignore[return-value]
 

@@ -8,8 +8,8 @@ import polars as pl
 
 from alignxplore.engines import Engine, Sampling
 from alignxplore.judging.judge import Judge, is_correct, position_flip
-from alignxplore.prompts import Templates
 from alignxplore.judging.rows import target_ids
+from alignxplore.prompts import Templates
 
 KEY = ["benchmark", "case_id"]
 

@@ -14,8 +14,8 @@ import polars as pl
 from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
-from alignxplore.methods.model import describe
 from alignxplore.judging.judge import Judge, is_correct
+from alignxplore.methods.model import describe
 from alignxplore.methods.preferences import Result, preference_rows
 from alignxplore.prompts import Prompt, Templates
 

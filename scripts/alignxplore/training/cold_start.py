@@ -1,4 +1,4 @@
-"""Cold-start data (paper 3.2): the teacher's generations, and D_cold, those of them that a judge finds right (Eq. 7)."""
+"""Cold-start data (paper 3.2): the teacher's generations, and those that a judge verifies, D_cold (Eq. 7)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -11,8 +11,8 @@ from alignxplore.engines.tokens import encode, opens_thinking
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed, normalise_thinking, parse_completion
 from alignxplore.judging.judge import load_judge
-from alignxplore.prompts import Prompt, Templates
 from alignxplore.judging.reward import Reward
+from alignxplore.prompts import Prompt, Templates
 from alignxplore.training import common
 from alignxplore.training.metrics import GRPO_METRICS
 

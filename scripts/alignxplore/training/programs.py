@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from alignxplore.workflow import job as cli
 from alignxplore.errors import UserError
 from alignxplore.options import TRAINING_OPTIONS, restored
+from alignxplore.workflow import job as cli
 
 JSON_ARGUMENTS = ("settings", "prompts", "judge")
 

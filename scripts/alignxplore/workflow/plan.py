@@ -19,8 +19,7 @@ import polars as pl
 from alignxplore.digests import digest
 from alignxplore.engines.journal import account
 from alignxplore.errors import UserError
-from alignxplore.workflow.provenance import Record, portable, read, sidecars
-from alignxplore.workflow.provenance import sidecar
+from alignxplore.workflow.provenance import Record, portable, read, sidecar, sidecars
 
 GROWTH = ("size", "generations", "cases")
 """Parameters of which a higher value adds rows, and changes none of those that were there."""

@@ -11,8 +11,8 @@ import pytest
 import torch
 from alignxplore.engines import Completion, Sampling
 from alignxplore.engines.base import PromptRefused
-from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.engines.tokens import context_limit, encode, encode_text
+from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, mark_user_text
 from transformers import PreTrainedTokenizerFast

@@ -6,11 +6,11 @@ import pytest
 from alignxplore import records
 from alignxplore.engines import Completion, Sampling
 from alignxplore.formats import Parsed
-from alignxplore.judging.rows import judge_preferences
 from alignxplore.judging.judge import Judge, is_correct, parse_selection, position_flip
+from alignxplore.judging.reward import Reward
+from alignxplore.judging.rows import judge_preferences
 from alignxplore.methods.preferences import given_preferences
 from alignxplore.prompts import strip_markers
-from alignxplore.judging.reward import Reward
 
 
 class Templates:

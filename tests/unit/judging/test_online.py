@@ -3,11 +3,11 @@
 import numpy as np
 import polars as pl
 from alignxplore import records
-from alignxplore.results import tables
 from alignxplore.engines.base import Completion, Sampling
 from alignxplore.judging.judge import Judge
 from alignxplore.judging.online import compare, draw_cases, respond
 from alignxplore.prompts import Templates
+from alignxplore.results import tables
 
 TEMPLATES = Templates(**{name: f"resources/prompts/{name}.jinja" for name in ("judge", "respond")})
 

@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 from alignxplore import records
-from alignxplore.methods.lminductreason import induced_preferences
-from alignxplore.methods.pba import bridged_preferences, directions, signal_scores
 from alignxplore.data.psoups import Signals, read_psoups
 from alignxplore.data.wording import Wording
 from alignxplore.engines import Completion, Sampling, load
 from alignxplore.errors import UserError
 from alignxplore.judging.judge import Judge
+from alignxplore.methods.lminductreason import induced_preferences
+from alignxplore.methods.pba import bridged_preferences, directions, signal_scores
 from alignxplore.prompts import SCORE_CHOICES, Templates, strip_markers
 
 RESOURCES = Path(__file__).parents[3] / "resources"

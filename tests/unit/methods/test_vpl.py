@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 import torch
 from alignxplore import records
-from alignxplore.methods import vpl
-from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.engines.tokens import encode, encode_text
+from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.errors import UserError
+from alignxplore.methods import vpl
 from alignxplore.prompts import Prompt, mark_user_text
 from torch.distributions import Normal, kl_divergence
 

@@ -15,16 +15,16 @@ import numpy as np
 import polars as pl
 import pytest
 from alignxplore import records
+from alignxplore.errors import UserError
 from alignxplore.results import figures
 from alignxplore.results.case_study import case_study, choose_cases, markdown
-from alignxplore.errors import UserError
 from alignxplore.results.markdown import escape
 from alignxplore.results.site import tables
 from alignxplore.results.site.cases import write_cases
+from alignxplore.results.site.pages import Inputs, write_site
 from alignxplore.results.site.provenance import Provenance
 from alignxplore.results.site.scripts import write_call
 from alignxplore.results.site.search import SearchIndex, posting, words
-from alignxplore.results.site.pages import Inputs, write_site
 from alignxplore.training.metrics import GRPO_METRICS
 from PIL import Image
 from report_samples import CASES, HOSTILE, JUDGES, LABELS, metrics, provenance_row, sample_inputs, write_records

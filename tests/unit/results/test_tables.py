@@ -8,13 +8,12 @@ import pandas as pd
 import polars as pl
 import pytest
 from alignxplore import records
-from alignxplore.results import figures
-from alignxplore.results import tables
 from alignxplore.errors import UserError
-from alignxplore.judging.rows import judge_preferences
 from alignxplore.judging.judge import Judge
+from alignxplore.judging.rows import judge_preferences
 from alignxplore.methods.preferences import given_preferences
 from alignxplore.prompts import Templates
+from alignxplore.results import figures, tables
 from alignxplore.results.stats import mcnemar_test
 from markdown_it import MarkdownIt
 from scipy import stats

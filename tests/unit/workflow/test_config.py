@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from alignxplore.workflow.config import check_config, check_published, ordered, unpinned_models
 from alignxplore.errors import UserError
+from alignxplore.workflow.config import check_config, check_published, ordered, unpinned_models
 
 CONFIG = Path(__file__).parents[3] / "config"
 

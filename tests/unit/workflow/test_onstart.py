@@ -1,10 +1,10 @@
 """What is checked when a run starts."""
 
 import pytest
-from alignxplore.workflow import onstart as checks
-from alignxplore.workflow.onstart import check_keys, check_training, processes
 from alignxplore.engines.journal import CALL, Journal
 from alignxplore.errors import UserError
+from alignxplore.workflow import onstart as checks
+from alignxplore.workflow.onstart import check_keys, check_training, processes
 
 MODELS = {"far": {"path": "gpt", "key_env": "SET_NOWHERE"}, "near": {"path": "models/near"}}
 

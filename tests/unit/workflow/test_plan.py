@@ -5,9 +5,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from alignxplore.workflow import plan
-from alignxplore.workflow import provenance
 from alignxplore.digests import digest
+from alignxplore.workflow import plan, provenance
 
 TOKENS = {"prompt_tokens": 1000, "completion_tokens": 500}
 ACCOUNT = {"asked": 100, "from_journal": 0, **TOKENS, "seconds": 18.0, "loading": 2.0, "cost": 3.0}

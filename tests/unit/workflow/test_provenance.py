@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 from alignxplore import digests, engines
-from alignxplore.workflow import provenance
 from alignxplore.digests import digest
 from alignxplore.engines import Sampling
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
+from alignxplore.workflow import provenance
 
 ROOT = Path(__file__).parents[3]
 

@@ -17,9 +17,9 @@ import polars as pl
 from markupsafe import Markup
 
 from alignxplore import records
+from alignxplore.errors import UserError
 from alignxplore.results import figures
 from alignxplore.results.case_study import CHOSEN
-from alignxplore.errors import UserError
 from alignxplore.results.site import tables
 from alignxplore.results.site.cases import Sources, write_cases
 from alignxplore.results.site.provenance import Provenance
