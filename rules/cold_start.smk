@@ -1,15 +1,14 @@
-# Cold start (paper 3.2): teacher generations, and D_cold, those that a judge finds right.
+# Cold start (paper 3.2): the teacher's generations, and those that a judge verifies, D_cold.
 
 COLD = config["cold_start"]
+TEACHER, COLD_JUDGE = model(COLD["teacher"]), judge(COLD["judge"])
 
 
 rule teacher:
     input:
-        **prompt_files("preference"),
-        model=model_files(COLD["teacher"]),
+        **asks(["teacher.py"], TEACHER, prompts=["preference"]),
         cold="data/splits/cold.parquet",
         dimensions=rules.dimensions.output.dimensions,
-        library=library("teacher.py", models=[COLD["teacher"]]),
     output:
         generations="data/cold/generations.parquet",
     log:
@@ -18,31 +17,27 @@ rule teacher:
         "logs/timings/teacher.tsv"
     priority: 3
     conda:
-        environment(COLD["teacher"])
-    threads: 1
+        environment(TEACHER)
     resources:
-        mem_mb=memory(2000, gpus_of(COLD["teacher"])),
+        mem_mb=memory(2000, gpus(TEACHER)),
         runtime=240,
-        gpu=gpus_of(COLD["teacher"]),
-        model=COLD["teacher"],
+        gpu=gpus(TEACHER),
     params:
-        model=model_entry(COLD["teacher"]),
+        model=TEACHER,
         generations=COLD["generations"],
         sampling=COLD["sampling"],
         seed=config["seed"],
     message:
-        "The teacher reasons about the cold-start examples"
+        "Generating the teacher's reasoning and descriptions for the cold-start examples"
     script:
         "../scripts/teacher.py"
 
 
 rule verify:
     input:
-        **judge_prompts(COLD["judge"]),
-        model=judge_files(COLD["judge"]),
+        **asks(["verify.py"], COLD_JUDGE),
         cold="data/splits/cold.parquet",
         generations=rules.teacher.output.generations,
-        library=library("verify.py", models=[judge_model(COLD["judge"])]),
     output:
         scored="data/cold/generations_scored.parquet",
         d_cold="data/cold/d_cold.parquet",
@@ -52,15 +47,13 @@ rule verify:
         "logs/timings/verify.tsv"
     priority: 3
     conda:
-        environment(judge_model(COLD["judge"]))
-    threads: 1
+        environment(COLD_JUDGE)
     resources:
-        mem_mb=memory(2000, judge_gpus(COLD["judge"])),
+        mem_mb=memory(2000, gpus(COLD_JUDGE)),
         runtime=120,
-        gpu=judge_gpus(COLD["judge"]),
-        model=judge_model(COLD["judge"]),
+        gpu=gpus(COLD_JUDGE),
     params:
-        judge=judge_entry(COLD["judge"]),
+        judge=COLD_JUDGE,
     message:
         "Verifying the teacher's generations: D_cold (Eq. 7)"
     script:

@@ -1,7 +1,24 @@
-# From raw files to disjoint sets and benchmark cases; nothing here needs torch.
+# From raw files to disjoint splits and benchmark cases; nothing here needs torch.
 
-HUB_FILES = hub_files()
-DATA_SEED = config["data"].get("seed", config["seed"])
+from alignxplore.data.locations import HubFile, is_hub, local_files
+
+DATA = config["data"]
+DATA_SEED = DATA.get("seed", config["seed"])
+
+# The sources on the hub, by their path below data/raw/hub.
+HUB_FILES = {
+    HubFile.parse(source).path: source
+    for source in [*DATA["alignx"]["sources"], *(p["path"] for p in DATA["psoups"].values())]
+    if is_hub(source)
+}
+
+
+def raw_files(sources):
+    """The files that sources stand for; rule download fetches those of the hub."""
+    try:
+        return local_files(sources)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 rule download:
@@ -14,7 +31,7 @@ rule download:
     benchmark:
         "logs/timings/download/{raw}.tsv"
     wildcard_constraints:
-        raw=one_of(map(re.escape, HUB_FILES)),
+        raw=one_of(HUB_FILES),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -29,12 +46,12 @@ rule download:
 
 
 scattergather:
-    shards=config["data"]["alignx"]["shards"],
+    shards=DATA["alignx"]["shards"],
 
 
 rule refine:
     input:
-        sources=raw_files(config["data"]["alignx"]["sources"]),
+        sources=raw_files(DATA["alignx"]["sources"]),
         sql="scripts/sql/refine.sql",
         library=library("refine.py"),
     output:
@@ -49,16 +66,15 @@ rule refine:
         "logs/timings/refine/{scatteritem}.tsv"
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=memory(2000),
         runtime=240,
     params:
         shard="{scatteritem}",
-        rules=config["data"]["refine"],
-        max_characters=config["data"]["alignx"]["max_characters"],
+        rules=DATA["refine"],
+        max_characters=DATA["alignx"]["max_characters"],
     message:
-        "Reading shard {wildcards.scatteritem} of the raw AlignX files, and keeping clear histories (paper A.1)"
+        "Reading shard {wildcards.scatteritem} of raw AlignX and keeping clear histories (A.1)"
     script:
         "../scripts/refine.py"
 
@@ -85,9 +101,9 @@ rule gather_refined:
         mem_mb=memory(4000),
         runtime=120,
     params:
-        max_reject_share=config["data"]["alignx"]["max_reject_share"],
+        max_reject_share=DATA["alignx"]["max_reject_share"],
     message:
-        "Joining the shards without copies; bad records are in {output.rejects}"
+        "Joining the shards without duplicates; {output.rejects} lists bad records"
     script:
         "../scripts/gather_refined.py"
 
@@ -103,7 +119,7 @@ rule split:
     benchmark:
         "logs/timings/split/{split}.tsv"
     wildcard_constraints:
-        split=one_of(config["data"]["splits"]),
+        split=one_of(DATA["splits"]),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -111,19 +127,19 @@ rule split:
         runtime=30,
     params:
         name="{split}",
-        size=lambda wildcards: config["data"]["splits"][wildcards.split]["size"],
-        shares={name: s["share"] for name, s in config["data"]["splits"].items()},
-        balance=config["data"]["balance"],
+        size=setting("data/splits/{split}/size"),
+        shares={name: split["share"] for name, split in DATA["splits"].items()},
+        balance=DATA["balance"],
         seed=DATA_SEED,
     message:
-        "Choosing the set {wildcards.split}"
+        "Drawing split {wildcards.split}"
     script:
         "../scripts/split.py"
 
 
 rule check_splits:
     input:
-        sets=expand("data/splits/{split}.parquet", split=config["data"]["splits"]),
+        sets=expand("data/splits/{split}.parquet", split=DATA["splits"]),
         library=library("check_splits.py"),
     output:
         counts="results/data/splits.csv",
@@ -138,9 +154,9 @@ rule check_splits:
         mem_mb=memory(2000),
         runtime=30,
     params:
-        names=list(config["data"]["splits"]),
+        names=list(DATA["splits"]),
     message:
-        "Seeing that the sets are disjoint"
+        "Checking that the splits are disjoint"
     script:
         "../scripts/check_splits.py"
 
@@ -162,7 +178,7 @@ rule dimensions:
         mem_mb=memory(1000),
         runtime=30,
     message:
-        "Naming the key dimensions that the teacher is told of (paper 3.2)"
+        "Naming the key dimensions, which the teacher is told (paper 3.2)"
     script:
         "../scripts/dimensions.py"
 
@@ -170,7 +186,7 @@ rule dimensions:
 rule benchmark_alignx:
     input:
         split=lambda wildcards: f"data/splits/{config['benchmarks'][wildcards.benchmark]['split']}.parquet",
-        wording=config["data"]["wording"],
+        wording=DATA["wording"],
         library=library("benchmark_alignx.py"),
     output:
         cases="data/cases/{benchmark}.parquet",
@@ -179,7 +195,7 @@ rule benchmark_alignx:
     benchmark:
         "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(benchmarks_of("alignx")),
+        benchmark=one_of(names("benchmarks", source=["alignx"])),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -187,90 +203,59 @@ rule benchmark_alignx:
         runtime=30,
     params:
         benchmark="{benchmark}",
+        script="benchmark_alignx",
     message:
         "Writing the cases of {wildcards.benchmark}"
     script:
-        "../scripts/benchmark_alignx.py"
+        "../scripts/{params.script}.py"
 
 
-rule benchmark_psoups:
+def psoups(key):
+    """A value of the P-SOUPS file behind a benchmark."""
+    return lambda wildcards: setting(
+        f"data/psoups/{config['benchmarks'][wildcards.benchmark]['dimension']}/{key}"
+    )(wildcards)
+
+
+use rule benchmark_alignx as benchmark_psoups with:
     input:
-        raw=lambda wildcards: raw_files([psoups_entry(wildcards)["path"]])[0],
+        raw=lambda wildcards: raw_files([psoups("path")(wildcards)])[0],
         library=library("benchmark_psoups.py"),
-    output:
-        cases="data/cases/{benchmark}.parquet",
-    log:
-        "logs/cases/{benchmark}.log",
-    benchmark:
-        "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(benchmarks_of("psoups")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        benchmark=one_of(names("benchmarks", source=["psoups"])),
     params:
+        script="benchmark_psoups",
         benchmark="{benchmark}",
-        dimension=lambda wildcards: config["benchmarks"][wildcards.benchmark][
-            "dimension"
-        ],
-        positive=lambda wildcards: psoups_entry(wildcards)["positive"],
-        signals=config["data"]["refine"]["history"],
+        dimension=setting("benchmarks/{benchmark}/dimension"),
+        positive=psoups("positive"),
+        signals=DATA["refine"]["history"],
         seed=DATA_SEED,
-    message:
-        "Writing the cases of {wildcards.benchmark}"
-    script:
-        "../scripts/benchmark_psoups.py"
 
 
-rule benchmark_reverse:
+def origin(key):
+    """The cases of the benchmark that this one is made from, which its entry names under `key`."""
+    return lambda wildcards: f"data/cases/{config['benchmarks'][wildcards.benchmark][key]}.parquet"
+
+
+use rule benchmark_alignx as benchmark_reverse with:
     input:
-        cases=lambda wildcards: f"data/cases/{config['benchmarks'][wildcards.benchmark]['reverse_of']}.parquet",
-        wording=config["data"]["wording"],
+        cases=origin("reverse_of"),
+        wording=DATA["wording"],
         library=library("benchmark_reverse.py"),
-    output:
-        cases="data/cases/{benchmark}.parquet",
-    log:
-        "logs/cases/{benchmark}.log",
-    benchmark:
-        "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(benchmarks_with("reverse_of")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        benchmark=one_of(n for n, entry in config["benchmarks"].items() if "reverse_of" in entry),
     params:
+        script="benchmark_reverse",
         benchmark="{benchmark}",
-    message:
-        "Reversing signals and targets: {wildcards.benchmark}"
-    script:
-        "../scripts/benchmark_reverse.py"
 
 
-rule benchmark_truncate:
+use rule benchmark_alignx as benchmark_truncate with:
     input:
-        cases=lambda wildcards: f"data/cases/{config['benchmarks'][wildcards.benchmark]['truncation_of']}.parquet",
+        cases=origin("truncation_of"),
         library=library("benchmark_truncate.py"),
-    output:
-        cases="data/cases/{benchmark}.parquet",
-    log:
-        "logs/cases/{benchmark}.log",
-    benchmark:
-        "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(benchmarks_with("truncation_of")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        benchmark=one_of(n for n, entry in config["benchmarks"].items() if "truncation_of" in entry),
     params:
+        script="benchmark_truncate",
         benchmark="{benchmark}",
-        signals=lambda wildcards: config["benchmarks"][wildcards.benchmark]["signals"],
-    message:
-        "Keeping the first signals: {wildcards.benchmark}"
-    script:
-        "../scripts/benchmark_truncate.py"
+        signals=setting("benchmarks/{benchmark}/signals"),

@@ -1,8 +1,11 @@
-# The embedded default makes its own raw data and models; other configurations have none of these rules.
+# The embedded default makes its own raw data and models: rules of configs with a section `demo`.
 
 DEMO = config["demo"]
 DEMO_SEED = DEMO.get("seed", config["seed"])
-DEMO_PROMPTS = ("preference", "concise", "judge", "respond")
+DEMO_PROMPTS = {
+    f"{name}_prompt": config["prompts"][name]
+    for name in ("preference", "concise", "judge", "respond")
+}
 
 
 rule demo_world:
@@ -40,7 +43,7 @@ rule demo_world:
 
 rule demo_tokenizer:
     input:
-        **prompt_files(*DEMO_PROMPTS),
+        **DEMO_PROMPTS,
         lexicon=DEMO["lexicon"],
         names="resources/dimensions.csv",
         library=library("demo_tokenizer.py"),
@@ -65,10 +68,25 @@ rule demo_tokenizer:
         "../scripts/demo_tokenizer.py"
 
 
+def demo_base(wildcards):
+    """The scale model that this one starts from."""
+    base = DEMO["models"][wildcards.model].get("base")
+    return f"models/demo/{base}" if base else []
+
+
+def demo_priority(wildcards):
+    """Models that training waits for come first, and before those the models that they start from."""
+    if wildcards.model in {entry.get("base") for entry in DEMO["models"].values()}:
+        return 2
+    wanted = [TEACHER["path"], COLD_JUDGE["model"]["path"]]
+    wanted += [config["models"][entry["from"]]["path"] for entry in VARIANTS.values()]
+    return int(f"models/demo/{wildcards.model}" in wanted)
+
+
 rule demo_model:
     input:
-        unpack(demo_base),
-        **prompt_files(*DEMO_PROMPTS),
+        **DEMO_PROMPTS,
+        base=demo_base,
         tokenizer=rules.demo_tokenizer.output.tokenizer,
         lexicon=DEMO["lexicon"],
         names="resources/dimensions.csv",
@@ -84,14 +102,13 @@ rule demo_model:
     priority: demo_priority
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=memory(3000),
         runtime=30,
     params:
         name="{model}",
         dimensions=DEMO["dimensions"],
-        entry=lambda wildcards: DEMO["models"][wildcards.model],
+        entry=setting("demo/models/{model}"),
         seed=DEMO_SEED,
     message:
         "Training the scale model {wildcards.model} from scratch"

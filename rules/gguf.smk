@@ -24,7 +24,7 @@ def gguf_file(wildcards):
 rule gguf_model:
     input:
         file=gguf_file,
-        chat_template=lambda wildcards: GGUF[wildcards.model].get("chat_template", []),
+        chat_template=setting("gguf/{model}/chat_template", []),
         library=library("gguf_model.py"),
     output:
         model=directory("models/gguf/{model}"),
@@ -37,13 +37,12 @@ rule gguf_model:
     priority: 3
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=memory(4000),
         runtime=30,
     params:
         package=gguf_package,
-        dtype=lambda wildcards: GGUF[wildcards.model]["dtype"],
+        dtype=setting("gguf/{model}/dtype"),
     message:
         "Reading {wildcards.model} from its GGUF file"
     script:

@@ -1,16 +1,20 @@
-# Offline judgements: one job a judge and method, for the cases of all the judge's benchmarks. They may be grouped, so no
-# resource of theirs is a word: jobs of a group have to agree on those.
+# Offline judgements: one job per judge and method, for the cases of all the judge's benchmarks.
+
+
+def judge_cases(wildcards):
+    """Cases of the benchmarks that a judge is asked about: all, unless its entry names some."""
+    return cases_of(config["judges"][wildcards.judge].get("benchmarks", config["benchmarks"]))
+
+
+def judge_gpus(wildcards):
+    return gpus(judge(wildcards.judge))
 
 
 rule judgements:
     input:
-        unpack(lambda wildcards: judge_prompts(wildcards.judge)),
-        model=lambda wildcards: judge_files(wildcards.judge),
+        unpack(lambda wildcards: asks(["judgements.py"], judge(wildcards.judge))),
         cases=judge_cases,
         preferences="results/preferences/{method}.parquet",
-        library=lambda wildcards: library(
-            "judgements.py", models=[judge_model(wildcards.judge)]
-        ),
     output:
         judgements="results/judgements/{judge}/{method}.parquet",
     log:
@@ -19,18 +23,17 @@ rule judgements:
         "logs/timings/judgements/{judge}/{method}.tsv"
     wildcard_constraints:
         judge=one_of(config["judges"]),
-        method=one_of(describing_methods()),
+        method=one_of(describing(config["methods"])),
     conda:
-        lambda wildcards: environment(judge_model(wildcards.judge))
-    threads: 1
+        lambda wildcards: environment(judge(wildcards.judge))
     resources:
-        mem_mb=memory(2000, lambda wildcards: judge_gpus(wildcards.judge)),
+        mem_mb=memory(2000, judge_gpus),
         runtime=240,
-        gpu=lambda wildcards: judge_gpus(wildcards.judge),
+        gpu=judge_gpus,
     params:
         name="{judge}",
-        judge=lambda wildcards: judge_entry(wildcards.judge),
+        judge=lambda wildcards: judge(wildcards.judge),
     message:
-        "Judging {wildcards.method} by {wildcards.judge}"
+        "Judging the descriptions of {wildcards.method} by {wildcards.judge}"
     script:
         "../scripts/judgements.py"

@@ -2,17 +2,14 @@
 
 if "online" in config:
     ONLINE = config["online"]
-    ONLINE_CASES = cases_of(
-        dict.fromkeys(name for group in ONLINE["groups"].values() for name in group)
-    )
+    GENERATOR, ONLINE_JUDGE = model(ONLINE["generator"]), judge(ONLINE["judge"])
+    ONLINE_CASES = cases_of(set().union(*ONLINE["groups"].values()))
 
     rule responses:
         input:
-            **prompt_files("respond"),
-            model=model_files(ONLINE["generator"]),
+            **asks(["responses.py"], GENERATOR, prompts=["respond"]),
             cases=ONLINE_CASES,
             preferences="results/preferences/{method}.parquet",
-            library=library("responses.py", models=[ONLINE["generator"]]),
         output:
             responses="results/responses/{method}.parquet",
         log:
@@ -20,17 +17,15 @@ if "online" in config:
         benchmark:
             "logs/timings/responses/{method}.tsv"
         wildcard_constraints:
-            method=one_of(describing_methods()),
+            method=one_of(describing(config["methods"])),
         conda:
-            environment(ONLINE["generator"])
-        threads: 1
+            environment(GENERATOR)
         resources:
-            mem_mb=memory(2000, gpus_of(ONLINE["generator"])),
+            mem_mb=memory(2000, gpus(GENERATOR)),
             runtime=240,
-            gpu=gpus_of(ONLINE["generator"]),
-            model=ONLINE["generator"],
+            gpu=gpus(GENERATOR),
         params:
-            model=model_entry(ONLINE["generator"]),
+            model=GENERATOR,
             groups=list(ONLINE["groups"].values()),
             cases=ONLINE["cases"],
             sampling=ONLINE["sampling"],
@@ -42,12 +37,10 @@ if "online" in config:
 
     rule wins:
         input:
-            **prompt_files("judge"),
-            model=judge_files(ONLINE["judge"]),
+            **asks(["wins.py"], ONLINE_JUDGE),
             cases=ONLINE_CASES,
             first="results/responses/{method_a}.parquet",
             second="results/responses/{method_b}.parquet",
-            library=library("wins.py", models=[judge_model(ONLINE["judge"])]),
         output:
             wins="results/wins/{method_a}/{method_b}.parquet",
         log:
@@ -55,18 +48,17 @@ if "online" in config:
         benchmark:
             "logs/timings/wins/{method_a}/{method_b}.tsv"
         wildcard_constraints:
-            method_a=one_of(describing_methods()),
-            method_b=one_of(describing_methods()),
+            method_a=one_of(describing(config["methods"])),
+            method_b=one_of(describing(config["methods"])),
         conda:
-            environment(judge_model(ONLINE["judge"]))
-        threads: 1
+            environment(ONLINE_JUDGE)
         resources:
-            mem_mb=memory(2000, judge_gpus(ONLINE["judge"])),
+            mem_mb=memory(2000, gpus(ONLINE_JUDGE)),
             runtime=120,
-            gpu=judge_gpus(ONLINE["judge"]),
+            gpu=gpus(ONLINE_JUDGE),
         params:
             name=ONLINE["judge"],
-            judge=judge_entry(ONLINE["judge"]),
+            judge=ONLINE_JUDGE,
         message:
             "Comparing the responses of {wildcards.method_a} and {wildcards.method_b}"
         script:

@@ -1,126 +1,17 @@
-# Figures, and a site that shows every result.
+# What every result was made of, a case study, and a site that shows it all.
+
+TABLES = expand("results/{table}.csv", table=config["tables"])
+FIGURES = expand("results/{figure}.svg", figure=config["figures"])
+STUDY = config.get("case_study")
 
 
-rule figure_training:
-    input:
-        metrics=lambda wildcards: training_metrics(wildcards.figure),
-        library=library("figure_training.py"),
-    output:
-        svg=report(
-            "results/{figure}.svg",
-            caption="../resources/report/training.rst",
-            category="Figures",
-            labels=result_labels,
-        ),
-        png="results/{figure}.png",
-    log:
-        "logs/figures/{figure}.log",
-    benchmark:
-        "logs/timings/figures/{figure}.tsv"
-    wildcard_constraints:
-        figure=one_of(figures_of("training")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
-    params:
-        metric=lambda wildcards: config["figures"][wildcards.figure]["metric"],
-        labels=lambda wildcards: config["figures"][wildcards.figure]["variants"],
-    message:
-        "{wildcards.figure}: training curves"
-    script:
-        "../scripts/figure_training.py"
-
-
-rule figure_words:
-    input:
-        preferences=lambda wildcards: [
-            f"results/preferences/{method}.parquet"
-            for method in config["figures"][wildcards.figure]["methods"]
-        ],
-        library=library("figure_words.py"),
-    output:
-        svg=report(
-            "results/{figure}.svg",
-            caption="../resources/report/words.rst",
-            category="Figures",
-            labels=result_labels,
-        ),
-        png="results/{figure}.png",
-    log:
-        "logs/figures/{figure}.log",
-    benchmark:
-        "logs/timings/figures/{figure}.tsv"
-    wildcard_constraints:
-        figure=one_of(figures_of("words")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
-    params:
-        benchmark=lambda wildcards: config["figures"][wildcards.figure]["benchmark"],
-        labels=lambda wildcards: [
-            config["methods"][method]["label"]
-            for method in config["figures"][wildcards.figure]["methods"]
-        ],
-        seed=config["seed"],
-    message:
-        "{wildcards.figure}: word clouds of the descriptions"
-    script:
-        "../scripts/figure_words.py"
-
-
-rule figure_accuracy:
-    input:
-        unpack(figure_inputs),
-        judgements=lambda wildcards: judgement_files(
-            config["figures"][wildcards.figure]["judges"],
-            config["figures"][wildcards.figure]["methods"],
-        ),
-        library=library("figure_accuracy.py"),
-    output:
-        svg=report(
-            "results/{figure}.svg",
-            caption="../resources/report/accuracy_by.rst",
-            category="Figures",
-            labels=result_labels,
-        ),
-        png="results/{figure}.png",
-        csv="results/{figure}.csv",
-    log:
-        "logs/figures/{figure}.log",
-    benchmark:
-        "logs/timings/figures/{figure}.tsv"
-    wildcard_constraints:
-        figure=one_of(figures_of("accuracy")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
-    params:
-        by=lambda wildcards: config["figures"][wildcards.figure]["by"],
-        methods=lambda wildcards: methods_shown(
-            config["figures"][wildcards.figure]["methods"]
-        ),
-        columns=lambda wildcards: judge_columns(config["figures"][wildcards.figure]),
-    message:
-        "{wildcards.figure}: accuracy against what it may depend on"
-    script:
-        "../scripts/figure_accuracy.py"
-
-
-if "case_study" in config:
+if STUDY:
 
     rule case_study:
         input:
-            cases=f"data/cases/{config['case_study']['benchmark']}.parquet",
-            preferences=preferences_of(config["case_study"]["methods"]),
-            judgements=judgement_files(
-                [config["case_study"]["judge"]], config["case_study"]["methods"]
-            ),
+            cases=f"data/cases/{STUDY['benchmark']}.parquet",
+            preferences=expand("results/preferences/{method}.parquet", method=STUDY["methods"]),
+            judgements=judgement_files([STUDY["judge"]], STUDY["methods"]),
             library=library("case_study.py"),
         output:
             markdown=report(
@@ -140,36 +31,120 @@ if "case_study" in config:
             mem_mb=memory(1000),
             runtime=30,
         params:
-            wanted=config["case_study"]["cases"],
-            labels={
-                method: config["methods"][method]["label"]
-                for method in config["case_study"]["methods"]
-            },
+            wanted=STUDY["cases"],
+            labels={method: config["methods"][method]["label"] for method in STUDY["methods"]},
         message:
             "Case study: methods side by side"
         script:
             "../scripts/case_study.py"
 
 
+rule provenance:
+    input:
+        results=[
+            *TABLES,
+            *FIGURES,
+            "results/data/splits.csv",
+            *(["results/case_study.md"] if STUDY else []),
+        ],
+        library=library("provenance.py", engines=frozenset()),
+    output:
+        provenance="results/provenance.parquet",
+    log:
+        "logs/provenance.log",
+    benchmark:
+        "logs/timings/provenance.tsv"
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    message:
+        "Gathering what every result was made of"
+    script:
+        "../scripts/provenance.py"
+
+
+# Results that the report shows, by name; the case study is laid out like a figure.
+SHOWN = {**config["tables"], **config["figures"]}
+if STUDY:
+    SHOWN["case_study"] = {
+        "methods": STUDY["methods"],
+        "judges": [STUDY["judge"]],
+        "benchmarks": [STUDY["benchmark"]],
+    }
+ONLINE_TABLES = [n for n, table in config["tables"].items() if table["kind"] in ("win_rates", "strengths")]
+METHODS_SHOWN = [
+    name
+    for name in config["methods"]
+    if any(name in (entry.get("methods") or methods_in(shown)) for shown, entry in SHOWN.items())
+]
+
+
+def benchmarks_shown():
+    """Benchmarks of all results, in the config's order."""
+    wanted = set()
+    for entry in SHOWN.values():
+        wanted.update(entry.get("benchmarks", ()), [entry.get("benchmark")])
+        wanted.update(*(column["benchmarks"] for column in entry.get("columns", {}).values()))
+    if ONLINE_TABLES:
+        wanted.update(*config["online"]["groups"].values())
+    return [name for name in config["benchmarks"] if name in wanted]
+
+
+def trained_shown():
+    """Variants that a figure draws or a method of the report uses, and baselines that are trained."""
+    entries = [config["methods"][name] for name in METHODS_SHOWN]
+    paths = {config["models"][entry["model"]]["path"] for entry in entries if "model" in entry}
+    drawn = {v for figure in config["figures"].values() for v in figure.get("variants", ())}
+    variants = [v for v in VARIANTS if v in drawn or f"models/trained/{v}" in paths]
+    return [*variants, *(name for name in METHODS_SHOWN if config["methods"][name]["kind"] == "vpl")]
+
+
+def captions():
+    """The caption of each table and figure, where its kind has one."""
+    kinds = {name: entry["kind"] for name, entry in config["tables"].items()}
+    for name, entry in config["figures"].items():
+        kinds[name] = "accuracy_by" if "by" in entry else entry["kind"]
+    files = {name: f"resources/report/{kind}.rst" for name, kind in kinds.items()}
+    return {name: file for name, file in files.items() if (Path(workflow.basedir) / file).exists()}
+
+
+def online_files(files):
+    """`files` of the methods of each online table, each once."""
+    return list(dict.fromkeys(file for name in ONLINE_TABLES for file in files(methods_in(name))))
+
+
 rule report:
     input:
-        tables=expand("results/{table}.csv", table=config["tables"]),
-        figures=expand("results/{figure}.svg", figure=config["figures"]),
-        points=expand("results/{figure}.csv", figure=figures_of("accuracy")),
-        cases=cases_of(reported_benchmarks()),
-        preferences=preferences_of(reported_methods()),
-        judgements=reported_judgements(),
-        responses=reported_responses(),
-        wins=reported_wins(),
-        metrics=reported_metrics(),
-        study=(rules.case_study.output.cases if "case_study" in config else []),
+        tables=TABLES,
+        figures=FIGURES,
+        points=expand("results/{figure}.csv", figure=names("figures", kind=["accuracy"])),
+        cases=cases_of(benchmarks_shown()),
+        preferences=expand(
+            "results/preferences/{method}.parquet", method=describing(METHODS_SHOWN)
+        ),
+        judgements=list(
+            dict.fromkeys(
+                file for name, entry in SHOWN.items() for file in judgements_shown(name, entry)
+            )
+        ),
+        responses=online_files(
+            lambda methods: expand("results/responses/{method}.parquet", method=methods)
+        ),
+        wins=online_files(wins_between),
+        metrics=expand("results/training/{variant}.parquet", variant=trained_shown()),
+        study=rules.case_study.output.cases if STUDY else [],
         funnel=rules.gather_refined.output.funnel,
         rejects=rules.gather_refined.output.rejects,
         splits=rules.check_splits.output.counts,
-        provenance="results/provenance.parquet",
+        provenance=rules.provenance.output.provenance,
         dimensions="resources/dimensions.csv",
         captions=list(dict.fromkeys(captions().values())),
-        site=resource_files("report/*/*"),
+        site=sorted(
+            str(path.relative_to(workflow.basedir))
+            for path in Path(workflow.basedir).glob("resources/report/*/*")
+        ),
         library=library("report.py"),
     output:
         site=directory("results/report"),
@@ -183,11 +158,11 @@ rule report:
         mem_mb=memory(4000),
         runtime=120,
     params:
-        titles={name: entry["title"] for name, entry in named_results()},
-        captions=captions(),
-        labels={
-            method: config["methods"][method]["label"] for method in reported_methods()
+        titles={
+            name: entry["title"] for name, entry in {**config["tables"], **config["figures"]}.items()
         },
+        captions=captions(),
+        labels={name: config["methods"][name]["label"] for name in METHODS_SHOWN},
     message:
         "Writing the site {output.site}/index.html"
     script:

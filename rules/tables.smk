@@ -1,199 +1,173 @@
 # Tables: DuckDB queries over the records, with intervals, significance, and the paper's figures.
 
+from itertools import combinations
+
+from alignxplore.workflow.config import benchmark_origin, origin_name
+
+
+def table(wildcards):
+    return config["tables"][wildcards.table]
+
+
+def result_labels(wildcards):
+    """How Snakemake's own report lists a table or figure."""
+    name = wildcards.get("table") or wildcards.get("figure")
+    entry = config["tables"].get(name) or config["figures"][name]
+    return {"result": entry["title"], "file": name}
+
+
+def result(path, caption, category):
+    """A table or figure that Snakemake's own report shows too."""
+    caption = f"../resources/report/{caption}.rst"
+    return report(path, caption=caption, category=category, labels=result_labels)
+
+
+def benchmark_rows(wildcards):
+    """A table's benchmarks, and whether each is of AlignX, whose dimensions training sees."""
+    return [
+        {"benchmark": name, "in_domain": benchmark_origin(config, name)["source"] == "alignx"}
+        for name in table(wildcards)["benchmarks"]
+    ]
+
 
 rule table_benchmarks:
     input:
-        cases=lambda wildcards: cases_of(
-            config["tables"][wildcards.table]["benchmarks"]
-        ),
+        cases=lambda wildcards: cases_of(table(wildcards)["benchmarks"]),
         sql="scripts/sql/benchmarks.sql",
         library=library("table_benchmarks.py"),
     output:
-        csv=report(
-            "results/{table}.csv",
-            caption="../resources/report/benchmarks.rst",
-            category="Tables",
-            labels=result_labels,
-        ),
+        csv=result("results/{table}.csv", "benchmarks", "Tables"),
         markdown="results/{table}.md",
     log:
         "logs/tables/{table}.log",
     benchmark:
         "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
-        table=one_of(tables_of("benchmarks")),
+        table=one_of(names("tables", kind=["benchmarks"])),
     conda:
         "../envs/cpu.yaml"
     resources:
         mem_mb=memory(1000),
         runtime=30,
     params:
-        title=table_title,
-        note="Labelled directions by sign; signals are means over cases.",
-        benchmarks=table_benchmarks,
+        kind="benchmarks",
+        title=setting("tables/{table}/title"),
+        columns=benchmark_rows,
     message:
-        "{wildcards.table}: what the benchmarks hold"
+        "Writing {wildcards.table}: {params.title}"
     script:
-        "../scripts/table_benchmarks.py"
+        "../scripts/table_{params.kind}.py"
 
 
-rule table_accuracy:
+def methods_shown(methods):
+    """What a table or figure prints of its methods; `paper` is a method's name in published tables."""
+    entries = {name: config["methods"][name] for name in methods}
+    return [
+        {
+            "name": name,
+            "label": entry["label"],
+            "paper": entry.get("paper", entry["label"]),
+            "reference": entry.get("reference", False),
+        }
+        for name, entry in entries.items()
+    ]
+
+
+def wins_between(methods):
+    """Comparisons of every two of these methods."""
+    return [f"results/wins/{first}/{second}.parquet" for first, second in combinations(methods, 2)]
+
+
+use rule table_benchmarks as table_win_rates with:
     input:
-        judgements=table_judgements,
-        published=config["published"],
-        sql="scripts/sql/accuracy.sql",
-        library=library("table_accuracy.py"),
-    output:
-        csv=report(
-            "results/{table}.csv",
-            caption="../resources/report/accuracy.rst",
-            category="Tables",
-            labels=result_labels,
-        ),
-        markdown="results/{table}.md",
-    log:
-        "logs/tables/{table}.log",
-    benchmark:
-        "logs/timings/tables/{table}.tsv"
-    wildcard_constraints:
-        table=one_of(tables_of("accuracy")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
-    params:
-        table="{table}",
-        title=table_title,
-        note="Percent of cases, with 95% bootstrap intervals over targets; * significantly below the column's best "
-        "method that is not for reference (paired t-test, p < 0.05).",
-        methods=table_methods,
-        columns=lambda wildcards: config["tables"][wildcards.table]["columns"],
-        origins=table_origins,
-        resamples=config["resamples"],
-        seed=config["seed"],
-    message:
-        "{wildcards.table}: accuracies"
-    script:
-        "../scripts/table_accuracy.py"
-
-
-rule table_win_rates:
-    input:
-        wins=table_wins,
+        wins=lambda wildcards: wins_between(methods_in(wildcards.table)),
         published=config["published"],
         sql="scripts/sql/win_rates.sql",
         library=library("table_win_rates.py"),
     output:
-        csv=report(
-            "results/{table}.csv",
-            caption="../resources/report/win_rates.rst",
-            category="Tables",
-            labels=result_labels,
-        ),
+        csv=result("results/{table}.csv", "win_rates", "Tables"),
         markdown="results/{table}.md",
-    log:
-        "logs/tables/{table}.log",
-    benchmark:
-        "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
-        table=one_of(tables_of("win_rates")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        table=one_of(names("tables", kind=["win_rates"])),
     params:
+        kind="win_rates",
         table="{table}",
-        title=table_title,
-        note="Percent of cases won, ties counting half, with 95% bootstrap intervals over targets; * significantly "
-        "above 50% (t-test, p < 0.05). The CSV also counts ties, cases in which the judge's two orders disagree, "
-        "and orders in which it selected nothing.",
-        methods=table_methods,
-        columns=win_rate_columns,
+        methods=lambda wildcards: methods_shown(methods_in(wildcards.table)),
+        columns=[
+            {"name": name, "benchmarks": group, "paper": f"win_rate/{name}"}
+            for name, group in config.get("online", {}).get("groups", {}).items()
+        ],
         resamples=config["resamples"],
         seed=config["seed"],
-    message:
-        "{wildcards.table}: win rates"
-    script:
-        "../scripts/table_win_rates.py"
 
 
-rule table_strengths:
+use rule table_win_rates as table_strengths with:
     input:
-        wins=table_wins,
+        wins=lambda wildcards: wins_between(methods_in(wildcards.table)),
         published=config["published"],
         sql="scripts/sql/win_rates.sql",
         library=library("table_strengths.py"),
     output:
-        csv=report(
-            "results/{table}.csv",
-            caption="../resources/report/strengths.rst",
-            category="Tables",
-            labels=result_labels,
-        ),
+        csv=result("results/{table}.csv", "strengths", "Tables"),
         markdown="results/{table}.md",
-    log:
-        "logs/tables/{table}.log",
-    benchmark:
-        "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
-        table=one_of(tables_of("strengths")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        table=one_of(names("tables", kind=["strengths"])),
     params:
-        table="{table}",
-        title=table_title,
-        note="Bradley-Terry log strengths of mean 0 with 95% bootstrap intervals over targets: a difference of 1 is odds of "
-        "2.7 to 1. A tie is half a win for each, and one is added between every two methods.",
-        methods=table_methods,
-        columns=win_rate_columns,
-        resamples=config["resamples"],
-        seed=config["seed"],
-    message:
-        "{wildcards.table}: strengths of methods over all comparisons"
-    script:
-        "../scripts/table_strengths.py"
+        kind="strengths",
 
 
-rule table_judges:
+def accuracy_columns(wildcards):
+    return [{"name": name, **column} for name, column in table(wildcards)["columns"].items()]
+
+
+def origins(wildcards):
+    """What each benchmark of a table is made from: changes are counted between cases of one origin."""
+    benchmarks = {name for column in accuracy_columns(wildcards) for name in column["benchmarks"]}
+    return {name: origin_name(config, name) for name in sorted(benchmarks)}
+
+
+def judgements_shown(name, entry):
+    """Judgements that a table or figure shows: its methods, each by every judge of it."""
+    judges = entry.get("judges") or [c["judge"] for c in entry.get("columns", {}).values()]
+    methods = entry.get("methods") or methods_in(name)
+    return judgement_files(dict.fromkeys(judges), methods)
+
+
+use rule table_win_rates as table_accuracy with:
     input:
-        judgements=table_judgements,
+        judgements=lambda wildcards: judgements_shown(wildcards.table, table(wildcards)),
+        published=config["published"],
+        sql="scripts/sql/accuracy.sql",
+        library=library("table_accuracy.py"),
+    output:
+        csv=result("results/{table}.csv", "accuracy", "Tables"),
+        markdown="results/{table}.md",
+    wildcard_constraints:
+        table=one_of(names("tables", kind=["accuracy"])),
+    params:
+        kind="accuracy",
+        columns=accuracy_columns,
+        origins=origins,
+        compare_with=setting("tables/{table}/compare_with"),
+
+
+def judge_columns(entry):
+    """One column for each of the judges that a table or figure compares."""
+    benchmarks = entry["benchmarks"]
+    return [{"name": j, "judge": j, "benchmarks": benchmarks} for j in entry["judges"]]
+
+
+use rule table_win_rates as table_judges with:
+    input:
+        judgements=lambda wildcards: judgements_shown(wildcards.table, table(wildcards)),
         published=config["published"],
         sql="scripts/sql/accuracy.sql",
         library=library("table_judges.py"),
     output:
-        csv=report(
-            "results/{table}.csv",
-            caption="../resources/report/judges.rst",
-            category="Tables",
-            labels=result_labels,
-        ),
+        csv=result("results/{table}.csv", "judges", "Tables"),
         markdown="results/{table}.md",
-    log:
-        "logs/tables/{table}.log",
-    benchmark:
-        "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
-        table=one_of(tables_of("judges")),
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        table=one_of(names("tables", kind=["judges"])),
     params:
-        table="{table}",
-        title=table_title,
-        note="Beside the first judge: percent of verdicts alike, Cohen's kappa, Kendall's tau-b of the two rankings of the "
-        "methods with its 95% bootstrap interval over targets, and the pairs of methods that are ranked oppositely.",
-        methods=table_methods,
-        columns=lambda wildcards: judge_columns(config["tables"][wildcards.table]),
-        resamples=config["resamples"],
-        seed=config["seed"],
-    message:
-        "{wildcards.table}: what judges agree on"
-    script:
-        "../scripts/table_judges.py"
+        kind="judges",
+        columns=lambda wildcards: judge_columns(table(wildcards)),

@@ -1,16 +1,54 @@
-# SFT on D_cold (Eq. 8) and GRPO on D_rl (Eq. 9-11): one checkpoint a variant.
+# SFT on D_cold (Eq. 8) and GRPO on D_rl (Eq. 9-11): one checkpoint per variant.
+
+import shlex
+
+import yaml
 
 TRAINING = config["training"]
+VARIANTS = TRAINING["variants"]
+
+
+def launch_files(command):
+    """The configuration files that a launch command names, and those that they name in turn."""
+    words = [part for word in shlex.split(command) for part in word.split("=")]
+    files = [word for word in words if word.endswith((".yaml", ".json")) and Path(word).is_file()]
+    for file in files:
+        values = yaml.safe_load(Path(file).read_text()) or {}
+        named = values.get("deepspeed_config") or {}
+        files += filter(None, [named.get("deepspeed_config_file")])
+    return files
+
+
+def variant_start(wildcards):
+    """The directory of the model that a variant starts from, if a rule makes it."""
+    path = config["models"][VARIANTS[wildcards.variant]["from"]]["path"]
+    return [path] if path.startswith("models/") else []
+
+
+def variant_model(wildcards):
+    """Path and pinned revision of the model that a variant starts from."""
+    entry = config["models"][VARIANTS[wildcards.variant]["from"]]
+    return {key: entry[key] for key in ("path", "revision") if key in entry}
+
+
+def variant_settings(wildcards):
+    """A variant's settings over those of its stage; training.run has those that change no result."""
+    variant = VARIANTS[wildcards.variant]
+    return TRAINING[variant["stage"]] | variant.get("settings", {})
+
+
+def variant_judge(wildcards):
+    return judge(VARIANTS[wildcards.variant]["judge"])
 
 
 rule sft:
     input:
-        **prompt_files("preference"),
-        model=lambda wildcards: variant_start(wildcards.variant),
-        data=rules.verify.output.d_cold,
+        start=variant_start,
+        data=setting("training/variants/{variant}/data", rules.verify.output.d_cold),
+        preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
         program="scripts/train_sft.py",
-        library=library("sft.py", "train_sft.py", models=[]),
+        library=library("sft.py", "train_sft.py", engines=frozenset()),
     output:
         model=directory("models/trained/{variant}"),
         metrics="results/training/{variant}.parquet",
@@ -19,40 +57,33 @@ rule sft:
     benchmark:
         "logs/timings/training/{variant}.tsv"
     wildcard_constraints:
-        variant=one_of(variants_of("sft")),
+        variant=one_of(name for name, entry in VARIANTS.items() if entry["stage"] == "sft"),
     priority: 3
     conda:
-        torch_environment(TRAINING["gpus"])
-    threads: 1
+        "../envs/gpu.yaml" if TRAINING["gpus"] else "../envs/cpu.yaml"
     resources:
         mem_mb=memory(4000, TRAINING["gpus"]),
         runtime=1440,
         gpu=TRAINING["gpus"],
     params:
         launch=TRAINING["launch"],
-        model=lambda wildcards: variant_model(wildcards.variant),
-        settings=training_settings("sft"),
-        seed=config["seed"],
+        model=variant_model,
+        settings=variant_settings,
+        seed=setting("training/variants/{variant}/seed", config["seed"]),
     message:
-        "Cold start: fine-tuning {wildcards.variant} on D_cold"
+        "Cold start: fine-tuning {wildcards.variant} on D_cold (Eq. 8)"
     script:
         "../scripts/sft.py"
 
 
 rule grpo:
     input:
-        unpack(lambda wildcards: judge_prompts(variant_judge(wildcards.variant))),
-        **prompt_files("preference"),
-        model=lambda wildcards: variant_start(wildcards.variant),
-        judge=lambda wildcards: judge_files(variant_judge(wildcards.variant)),
-        data="data/splits/rl.parquet",
+        unpack(lambda wildcards: asks(["grpo.py", "train_grpo.py"], variant_judge(wildcards))),
+        start=variant_start,
+        data=setting("training/variants/{variant}/data", "data/splits/rl.parquet"),
+        preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
         program="scripts/train_grpo.py",
-        library=lambda wildcards: library(
-            "grpo.py",
-            "train_grpo.py",
-            models=[judge_model(variant_judge(wildcards.variant))],
-        ),
     output:
         model=directory("models/trained/{variant}"),
         metrics="results/training/{variant}.parquet",
@@ -61,23 +92,21 @@ rule grpo:
     benchmark:
         "logs/timings/training/{variant}.tsv"
     wildcard_constraints:
-        variant=one_of(variants_of("grpo")),
+        variant=one_of(name for name, entry in VARIANTS.items() if entry["stage"] == "grpo"),
     priority: 3
     conda:
-        torch_environment(TRAINING["gpus"])
-    threads: 1
+        "../envs/gpu.yaml" if TRAINING["gpus"] else "../envs/cpu.yaml"
     resources:
         mem_mb=memory(4000, TRAINING["gpus"]),
         runtime=2880,
         gpu=TRAINING["gpus"],
-        judge_model=lambda wildcards: judge_model(variant_judge(wildcards.variant)),
     params:
         launch=TRAINING["launch"],
-        model=lambda wildcards: variant_model(wildcards.variant),
-        settings=training_settings("grpo"),
-        seed=config["seed"],
-        judge=lambda wildcards: judge_entry(variant_judge(wildcards.variant)),
+        model=variant_model,
+        settings=variant_settings,
+        seed=setting("training/variants/{variant}/seed", config["seed"]),
+        judge=variant_judge,
     message:
-        "Reinforcement learning: {wildcards.variant}"
+        "Reinforcement learning: {wildcards.variant} by GRPO (Eq. 9-11)"
     script:
         "../scripts/grpo.py"

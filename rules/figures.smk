@@ -1,0 +1,111 @@
+# Figures: training curves, word clouds, and accuracy against what it may depend on.
+
+
+def figure(wildcards):
+    return config["figures"][wildcards.figure]
+
+
+rule figure_training:
+    input:
+        metrics=lambda wildcards: expand(
+            "results/training/{variant}.parquet", variant=figure(wildcards)["variants"]
+        ),
+        library=library("figure_training.py"),
+    output:
+        svg=result("results/{figure}.svg", "training", "Figures"),
+        png="results/{figure}.png",
+    log:
+        "logs/figures/{figure}.log",
+    benchmark:
+        "logs/timings/figures/{figure}.tsv"
+    wildcard_constraints:
+        figure=one_of(names("figures", kind=["training"])),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    params:
+        labels=setting("figures/{figure}/variants"),
+        metric=setting("figures/{figure}/metric"),
+    message:
+        "Drawing {wildcards.figure}"
+    script:
+        "../scripts/figure_training.py"
+
+
+rule figure_words:
+    input:
+        preferences=lambda wildcards: expand(
+            "results/preferences/{method}.parquet", method=figure(wildcards)["methods"]
+        ),
+        library=library("figure_words.py"),
+    output:
+        svg=result("results/{figure}.svg", "words", "Figures"),
+        png="results/{figure}.png",
+    log:
+        "logs/figures/{figure}.log",
+    benchmark:
+        "logs/timings/figures/{figure}.tsv"
+    wildcard_constraints:
+        figure=one_of(names("figures", kind=["words"])),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    params:
+        benchmark=setting("figures/{figure}/benchmark"),
+        labels=lambda wildcards: [
+            shown["label"] for shown in methods_shown(figure(wildcards)["methods"])
+        ],
+        seed=config["seed"],
+    message:
+        "Drawing {wildcards.figure}"
+    script:
+        "../scripts/figure_words.py"
+
+
+def accuracy_inputs(wildcards):
+    """The query of a figure of accuracy, and what it reads beside judgements."""
+    entry = figure(wildcards)
+    inputs = {"sql": f"scripts/sql/accuracy_by_{entry['by']}.sql"}
+    if entry["by"] in ("dimension", "signals"):
+        inputs["cases"] = cases_of(entry["benchmarks"])
+    if entry["by"] == "dimension":
+        inputs["names"] = "resources/dimensions.csv"
+    if entry["by"] == "length":
+        inputs["preferences"] = expand(
+            "results/preferences/{method}.parquet", method=entry["methods"]
+        )
+    return inputs
+
+
+rule figure_accuracy:
+    input:
+        unpack(accuracy_inputs),
+        judgements=lambda wildcards: judgements_shown(wildcards.figure, figure(wildcards)),
+        library=library("figure_accuracy.py"),
+    output:
+        svg=result("results/{figure}.svg", "accuracy_by", "Figures"),
+        png="results/{figure}.png",
+        csv="results/{figure}.csv",
+    log:
+        "logs/figures/{figure}.log",
+    benchmark:
+        "logs/timings/figures/{figure}.tsv"
+    wildcard_constraints:
+        figure=one_of(names("figures", kind=["accuracy"])),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    params:
+        by=setting("figures/{figure}/by"),
+        methods=lambda wildcards: methods_shown(figure(wildcards)["methods"]),
+        columns=lambda wildcards: judge_columns(figure(wildcards)),
+    message:
+        "Drawing {wildcards.figure}"
+    script:
+        "../scripts/figure_accuracy.py"

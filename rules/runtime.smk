@@ -1,0 +1,90 @@
+# The one place that touches Snakemake's insides, and what happens when a run starts.
+
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from snakemake.dag import DAG
+from snakemake.exceptions import WorkflowError
+from snakemake.io import is_flagged
+
+from alignxplore.errors import UserError, check_writable
+from alignxplore.workflow.config import check_config, resolved, unpinned_models
+from alignxplore.workflow.job import prefer_own_library, prefer_own_programs
+from alignxplore.workflow.locks import hold_workflow
+from alignxplore.workflow.onstart import check_keys, check_training
+from alignxplore.workflow.provenance import sidecar
+
+prefer_own_programs()
+prefer_own_library(SCRIPTS)
+
+if workflow.is_main_process:
+    # Snakemake 9.27: its lock on the directory survives a kill -9. We hold a lock that the kernel
+    # releases, and remove Snakemake's if its owner is gone. Test: tests/faults/test_data_stage.py,
+    # test_a_killed_snakemake_leaves_no_lock.
+    RUNNING = hold_workflow(Path(".snakemake"))
+
+
+async def check_incomplete(dag, original=DAG.check_incomplete):
+    """Rerun jobs whose outputs are gone though their sidecar record is there.
+
+    Snakemake 9.27 removes a job's outputs before the job, forgets the job if it fails, and then
+    takes whatever was made from the old outputs as up to date (its issue 1978). Test:
+    tests/workflow/test_dag.py, test_what_a_failed_job_took_away_is_made_again.
+    """
+    await original(dag)
+    for job in dag.jobs:
+        if job.output and sidecar(job.output[0]).exists():
+            lost = [file for file in job.output if not Path(file).exists()]
+            dag.forcefiles.update(file for file in lost if not is_flagged(file, "temp"))
+
+
+if workflow.is_main_process:
+    DAG.check_incomplete = check_incomplete
+
+# Snakemake has merged the configuration's files. In place: scripts get the same dictionary.
+try:
+    settings = resolved(config)
+    check_config(settings, Path(workflow.basedir) / "config/schema.yaml")
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+config.clear()
+config.update(settings)
+
+if workflow.is_main_process and (names := unpinned_models(config)):
+    logger.warning(
+        f"config: models without a revision: {', '.join(names)}. If one changes on the hub, the"
+        " journal still answers with what the old one said; pin the commit with the model's key"
+        " `revision`."
+    )
+
+
+def models_asked(job):
+    """The names of the models that a job asks."""
+    judge = job.params.get("judge") or {}
+    entries = [job.params.get("model"), judge.get("model")]
+    return {entry["name"] for entry in entries if entry}
+
+
+onstart:
+    try:
+        check_writable("data", "results", "models", "logs", config["journal"])
+        # Nothing runs where files are only touched.
+        planned = [] if workflow.touch else list(workflow.dag.needrun_jobs())
+        asked = sorted(set().union(*map(models_asked, planned)))
+        models = {name: config["models"][name] for name in asked}
+        for warning in check_keys(models, config["journal"]):
+            logger.warning(warning)
+        trained = {
+            job.wildcards.variant: {
+                "stage": job.rule.name,
+                "settings": job.params["settings"] | config["training"].get("run", {}),
+            }
+            for job in planned
+            if job.rule.name in ("sft", "grpo")
+        }
+        check_training(trained, config["training"]["launch"])
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
