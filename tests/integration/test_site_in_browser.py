@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from alignxplore.results.site.cases import Sources
+from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import write_site
 from report_samples import CASES, HOSTILE, LABELS, correct, sample_inputs
 
@@ -170,7 +170,7 @@ def test_long_tables_are_searched_and_short_ones_have_no_box(visit):
     expect(status).to_have_text("25 rows")
     search.fill("<SCRIPT> alert(1) title='hit'")
     expect(status).to_have_text("0 of 25 rows")
-    expect(table.locator("tbody")).to_have_text("No row has all of these words.")
+    expect(table.locator("tbody")).to_have_text("No row contains all of these words.")
     search.fill("<SCRIPT> judge title='hit'")
     expect(status).to_have_text("1 of 25 rows")
     assert table.locator("tbody td").nth(1).text_content() == HOSTILE
@@ -186,11 +186,11 @@ def test_filters_narrow_the_list_to_the_cases_that_they_name(visit):
     page.get_by_label("Benchmark").select_option("alignx_test")
     expect_count(page, 90)
     page.get_by_label("Method", exact=True).select_option("backbone")
-    page.get_by_label("beside", exact=True).select_option("null")
-    page.get_by_label("which is").select_option("1")
+    page.get_by_label("Compare with", exact=True).select_option("null")
+    page.get_by_label("Verdict").select_option("1")
     right = [number for number in range(90) if correct("backbone", "judge", number)]
     expect_count(page, len(right))
-    page.get_by_label("only where the two differ").check()
+    page.get_by_label("only if the two differ").check()
     differ = [number for number in right if not correct("null", "judge", number)]
     expect_count(page, len(differ))
     assert page.locator("#list a > .soft").all_inner_texts() == [f"alignx_test/case-{number}" for number in differ]
@@ -261,8 +261,8 @@ def test_a_case_opens_and_two_methods_stand_side_by_side(visit):
         ["judge", "✗", "wrong", "0.250", "0.070"],
         ["gen", "✗", "wrong", "0.250", "0.070"],
     ]
-    page.get_by_label("beside", exact=True).select_option("vpl")
-    expect(case.locator(".method").nth(1)).to_contain_text("describes no preference")
+    page.get_by_label("Compare with", exact=True).select_option("vpl")
+    expect(case.locator(".method").nth(1)).to_contain_text("This method writes no description.")
     assert "case=alignx_test%2Fcase-7" in page.url
     again = visit.open("cases", page.url[page.url.index("#") :])
     expect(again.locator("#case h2")).to_contain_text("case-7")
@@ -314,7 +314,7 @@ def test_structure_is_told_to_screen_readers(visit):
 
 def test_hostile_text_is_shown_and_does_not_run(visit):
     page = visit.open("cases", "#case=alignx_test/case-5&a=alignxplore&b=backbone")
-    shown = page.locator("#case .said").all_text_contents()
+    shown = page.locator("#case .verbatim").all_text_contents()
     assert shown.count(HOSTILE) >= 5
     for name in ("index", "case_study", "data", "provenance", "training"):
         page = visit.open(name)
@@ -357,7 +357,7 @@ def test_the_theme_follows_the_system_and_the_switch(visit):
         page.locator("#theme").click()
         seen.append((page.locator("#theme").inner_text(), brightness(page) > 382))
     assert seen[:2] == [("Theme: light", True), ("Theme: dark", False)]
-    assert seen[2][0] == "Theme: as system" and brightness(page) == system
+    assert seen[2][0] == "Theme: system" and brightness(page) == system
     page.locator("#theme").click()
     assert visit.open("data").locator("html").get_attribute("data-theme") == "light"
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from alignxplore import records
-from alignxplore.results.site.cases import Sources
+from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import Inputs, write_site
 from alignxplore.workflow import provenance
 from playwright.sync_api import Browser, Page, sync_playwright

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 from alignxplore import records
-from alignxplore.results.site.cases import Sources
+from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import Inputs, Result
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
 from alignxplore.workflow.provenance import SCHEMA
