@@ -11,7 +11,7 @@ from report_samples import HOSTILE
 
 
 def rendered(text):
-    """The cells of the table of a Markdown page, row by row, as a reader sees them, and the page's heading."""
+    """A Markdown page's heading, and the cells of its table, row by row, as a reader sees them."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     kinds = {"th_open": "cell", "td_open": "cell", "tr_open": "row", "heading_open": "title"}
     rows, title = [], ""

@@ -12,7 +12,7 @@ from result_samples import METHODS, SQL, query_accuracy
 
 
 def wins_of_three(tmp_path):
-    """Every pair of three methods on the same 60 cases of two benchmarks; the better a method, the more it wins."""
+    """Write every pairing of three methods on the same 60 cases of two benchmarks; a better method wins more often."""
     rng = np.random.default_rng(8)
     skill = {"plain": 0.0, "ours": 1.0, "gold": 2.0}
     paths = []
@@ -67,7 +67,7 @@ def test_every_pair_is_counted_and_strengths_rank_the_methods(tmp_path):
         own = strengths.filter(pl.col("column") == entry["name"])
         order = own.sort("strength")["method"].to_list()
         assert order == ["Plain", "Ours", "Gold"]
-        # Expected wins under the fitted strengths equal those counted, which is where the likelihood is greatest.
+        # At the maximum of the likelihood, expected wins under the fitted strengths equal the counted wins.
         value = dict(own.select("method", "strength").iter_rows())
         for method in value:
             counted, expected = 0.0, 0.0
@@ -98,7 +98,7 @@ def test_judges_are_compared_with_the_first(judgements):
     assert second["tau_low"] <= second["kendall_tau"] <= second["tau_high"]
 
 
-def test_a_ranking_upside_down_is_seen():
+def test_a_reversed_ranking_is_seen():
     rows = [
         {
             "method": method,

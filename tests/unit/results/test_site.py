@@ -29,7 +29,7 @@ RESOURCES = Path("resources/report")
 
 
 def called(path: Path) -> list:
-    """The arguments of the call in a data file."""
+    """The arguments of the function call in a data file."""
     text = path.read_text(encoding="utf-8")
     return json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
 
@@ -115,7 +115,7 @@ def test_equal_records_give_equal_sites(site, inputs, tmp_path):
         assert (site / path).read_bytes() == (tmp_path / "again" / path).read_bytes(), path
 
 
-def test_details_hold_what_the_records_say_whatever_their_order(site):
+def test_details_equal_the_records_in_any_order(site):
     (index,) = called(site / "data/index.js")
     assert index["count"] == sum(CASES.values()) and index["judges"] == list(JUDGES)
     assert index["benchmarks"] == [["alignx_test", 90], ["psoups_style", 30]]
@@ -136,7 +136,7 @@ def test_details_hold_what_the_records_say_whatever_their_order(site):
     assert seventh["written"][str(backbone)] == "written by backbone" and seventh["won"][0][2] == "b"
 
 
-def test_outcomes_of_the_index_are_those_of_the_judgements(site):
+def test_the_outcomes_in_the_index_equal_the_judgements(site):
     (index,) = called(site / "data/index.js")
     methods = [name for name, _ in index["methods"]]
     for judge, of_judge in zip(JUDGES, index["outcomes"], strict=True):
@@ -147,8 +147,8 @@ def test_outcomes_of_the_index_are_those_of_the_judgements(site):
             assert outcomes == "".join({True: "1", False: "0", None: "-"}[rows.get(key)] for key in keys)
 
 
-def test_a_block_more_changes_nothing(site, tmp_path, monkeypatch):
-    """Cases are worked on some at a time; how many at a time shows in no file."""
+def test_the_block_size_changes_no_file(site, tmp_path, monkeypatch):
+    """The number of cases in memory at a time does not show in any file."""
     monkeypatch.setattr("alignxplore.results.site.explorer.BLOCK", 25)
     write_cases(write_records(tmp_path), tmp_path / "data")
     for path in (tmp_path / "data").rglob("*.js"):
@@ -156,7 +156,7 @@ def test_a_block_more_changes_nothing(site, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("numbers", [[], [0], [7], [0, 1, 2, 3, 99], list(range(0, 100, 2)), list(range(100))])
-def test_postings_tell_the_numbers(numbers):
+def test_postings_decode_to_their_numbers(numbers):
     text = posting(np.array(numbers, dtype=np.int64), 100)
     if text.startswith("!"):
         bits = np.unpackbits(np.frombuffer(base64.b64decode(text[1:]), dtype=np.uint8), bitorder="little")
@@ -166,7 +166,7 @@ def test_postings_tell_the_numbers(numbers):
     assert len(text) < 24
 
 
-def test_words_are_lower_case_once_each_and_cut():
+def test_words_are_distinct_lower_case_and_cut():
     found = words(pl.Series(["Ａ cat's CAT, naïve_x 猫が 3.14", "", "x" * 50]))
     assert [sorted(one) for one in found.to_list()] == [
         ["14", "3", "a", "cat", "naïve_x", "s", "が", "猫"],
@@ -251,7 +251,7 @@ def test_figures_are_rounded_and_text_is_not(value, shown):
     assert csv_tables.plain(value) == shown
 
 
-def test_provenance_follows_inputs_to_the_start_and_counts_a_job_once(tmp_path):
+def test_lineage_follows_inputs_to_the_start_and_counts_a_job_once(tmp_path):
     rows = [
         provenance_row("results/t.csv", "table", ["results/j.parquet", "data/none.parquet"]),
         provenance_row("results/t.md", "table", ["results/j.parquet"]),
@@ -267,7 +267,7 @@ def test_provenance_follows_inputs_to_the_start_and_counts_a_job_once(tmp_path):
     assert known.origin("results/other.csv") is None
 
 
-def test_a_circle_of_inputs_ends(tmp_path):
+def test_a_cycle_of_inputs_ends(tmp_path):
     rows = [provenance_row("a", "r", ["b"]), provenance_row("b", "s", ["a"])]
     assert Lineage.read(written(tmp_path / "p.parquet", rows)).chain("a") == ["b"]
 
@@ -281,15 +281,15 @@ def test_bad_provenance_is_named(tmp_path):
         Lineage.read(path)
 
 
-def test_a_study_of_a_case_that_is_not_shown_says_so(tmp_path):
+def test_a_study_of_a_case_outside_the_report_is_named(tmp_path):
     inputs = sample_inputs(tmp_path)
     inputs.study.write_text(json.dumps({"methods": [], "cases": [{"benchmark": "other", "case_id": "x"}]}))
     with pytest.raises(UserError, match="case_study.json: the report has no case 'x'"):
         write_site(RESOURCES, tmp_path / "site", inputs)
 
 
-def test_data_files_are_what_a_browser_reads_too(site):
-    """The tables as Parquet beside the pages."""
+def test_parquet_files_equal_what_the_pages_show(site):
+    """The Parquet files beside the pages have the tables' cells and the explorer's case numbers."""
     cells = pl.read_parquet(site / "data/cells.parquet")
     assert cells.filter(pl.col("method") == "VPL").select("table", "percent", "paper").rows() == [
         ("table2", 75.5, None)
@@ -299,10 +299,10 @@ def test_data_files_are_what_a_browser_reads_too(site):
     assert records.CASE["case_id"] == cases.schema["case_id"]
 
 
-def test_the_browser_tests_are_skipped_aloud_without_a_browser():
+def test_without_a_browser_its_tests_are_skipped_with_a_warning():
     run = "pytest.main(['tests/integration/test_site_in_browser.py', '-rs', '-k', 'sort'])"
     code = f"import os, pytest; os.environ['PATH'] = ''; {run}"
     environment = {name: value for name, value in os.environ.items() if name != "CHROMIUM"}
     command = [sys.executable, "-c", code]
-    told = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
-    assert "install Debian's package chromium" in told and "1 skipped" in told and "1 warning" in told
+    output = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
+    assert "install Debian's package chromium" in output and "1 skipped" in output and "1 warning" in output

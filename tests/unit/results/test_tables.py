@@ -53,7 +53,7 @@ def test_accuracy_equals_pandas(judgements):
             others = [outcomes(m["name"]) for m in METHODS if m["name"] != "ours"]
             raw = sorted(mcnemar_test(outcomes("ours"), other) for other in others)
             mine_raw = mcnemar_test(outcomes("ours"), mine)
-            # Two hypotheses: the smaller p-value is doubled, the larger stands but for being no smaller than that.
+            # Two hypotheses: the smaller p-value is doubled, and the larger cannot fall below that.
             adjusted = 2 * raw[0] if mine_raw == raw[0] else max(raw[1], 2 * raw[0])
             assert row["mcnemar_holm"] == pytest.approx(min(adjusted, 1), rel=6e-4)
             assert row["mark"] == ("*" if method["name"] == "plain" else None)
@@ -81,20 +81,20 @@ def test_equal_bests_are_all_marked():
     assert [cells[method]["mark"] for method in outcomes] == [None, "best", "best", None]
     assert [cells[method]["p_value"] is None for method in outcomes] == [False, True, False, False]
     assert cells["c"]["p_value"] == 1.0
-    # Three hypotheses: b beats a in two cases and never loses, 2 / 4; adjusted, threefold, and no more than 1.
+    # Three hypotheses: b beats a in two cases and never loses, p = 2 / 4; times three, but at most 1.
     assert [cells[method]["mcnemar_holm"] for method in outcomes] == [1.0, None, 1.0, 1.0]
 
 
 class Alphabetical:
-    """An engine that selects the response that comes first in the alphabet, whatever it is told."""
+    """An engine that always selects the response that comes first in the alphabet."""
 
     def choice_logprobs(self, prompts, choices):
         shown = [[prompt.user.split(f"Response {name}: ")[1] for name in "AB"] for prompt in prompts]
         return np.array([[float(first < second), float(second < first)] for first, second in shown])
 
 
-def test_what_is_right_on_one_of_two_mirrored_cases_has_no_interval(tmp_path):
-    """Half of P-SOUPS's cases ask another's target for the opposite persona: a judge that is told nothing gets one."""
+def test_one_right_of_two_mirrored_cases_has_no_interval(tmp_path):
+    """Half of P-SOUPS's cases repeat a target for the opposite persona, so an uninformed judge gets one of each two."""
     rng = np.random.default_rng(3)
     words = [sorted(map(str, rng.choice(1000, 2, replace=False))) for _ in range(40)]
     rows = [
@@ -133,9 +133,7 @@ def test_methods_judged_on_other_cases_are_refused(judgements, tmp_path):
 
 
 def test_changes_are_paired_by_case(judgements, tmp_path):
-    """The cases of b1 and b2, whose ids are alike, again under names that sort otherwise, with other verdicts: means
-    differ as pandas says.
-    """
+    """The cases of b1 and b2, which share ids, recur with other verdicts under benchmark names that sort differently."""
     origins = {"z_b1": "b1", "a_b2": "b2"}
     turned = pl.concat([records.read(path, records.JUDGEMENT) for path in judgements if "jud-" in path])
     turned = turned.filter(pl.col("benchmark") != "unused")
@@ -221,7 +219,7 @@ COMPARED = ["difference", "difference_low", "difference_high", "p_holm"]
 
 
 def compared_with(paths, baseline, columns=COLUMNS):
-    """The cells of a table that compares with a method, by label, by (method, column)."""
+    """The cells, by (method, column), of a table that compares with the method of this label."""
     found = query_accuracy(paths, columns)
     cells = tables.accuracy_cells(found, 200, 1, compare_with=baseline)
     assert cells.schema == tables.COMPARED_CELLS and cells.columns[-4:] == COMPARED
@@ -273,7 +271,7 @@ def test_a_comparison_adds_columns_and_changes_none(judgements):
 
 
 def test_methods_judged_on_other_cases_have_no_difference(judgements, tmp_path):
-    """Gold has other cases of b2, and so of the column `both`; the difference of Ours there is then the only test."""
+    """Gold has another case in b2, so in column `both` only Ours can be tested against Plain."""
     paths = []
     for path in judgements:
         table = records.read(path, records.JUDGEMENT)
