@@ -133,7 +133,7 @@ def test_methods_judged_on_other_cases_are_refused(judgements, tmp_path):
 
 
 def test_changes_are_paired_by_case(judgements, tmp_path):
-    """The cases of b1 and b2, which share ids, recur with other verdicts under benchmark names that sort differently."""
+    """The cases of b1 and b2, which share ids, recur with new verdicts under benchmark names that sort differently."""
     origins = {"z_b1": "b1", "a_b2": "b2"}
     turned = pl.concat([records.read(path, records.JUDGEMENT) for path in judgements if "jud-" in path])
     turned = turned.filter(pl.col("benchmark") != "unused")
