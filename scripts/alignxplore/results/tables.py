@@ -226,7 +226,7 @@ def _points(gained: Sequence[float] | np.ndarray, targets: Sequence[str], resamp
 
 
 def _adjust(cells: Sequence[dict[str, Any]], field: str) -> None:
-    """Replace the p-values in a field, where there are any, by Holm's over each column."""
+    """Replace the p-values in `field`, skipping nulls, by Holm-adjusted ones over each column."""
     for column in dict.fromkeys(cell["column"] for cell in cells):
         tested = [cell for cell in cells if cell["column"] == column and cell[field] is not None]
         for cell, adjusted in zip(tested, holm([cell[field] for cell in tested]), strict=True):

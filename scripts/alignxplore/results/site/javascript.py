@@ -1,6 +1,10 @@
 """How data reach the pages: as JavaScript files that call a function with them.
 
-A page that is opened from disk may load scripts, but it may not fetch anything else. assets/data.js is the other end.
+A page that is opened from disk may load scripts, but it may not fetch anything. So a file of data reads
+
+    AX.addChunk(3,[{"id":"case-75",…},…]);
+
+and assets/data.js defines the functions that such files call.
 """
 
 import base64
