@@ -1,9 +1,9 @@
-"""Choose the cases of the case study, and write it as Markdown."""
+"""Choose the cases of the case study, and write the study as Markdown."""
 
 import json
 from pathlib import Path
 
-from alignxplore.results.case_study import case_study
+from alignxplore.results.study import case_study
 from alignxplore.workflow.job import script_main
 
 

@@ -1,7 +1,7 @@
-"""Draw accuracy against one thing that it may depend on, and write the points beside the figure."""
+"""Draw accuracy against a possible influence, and write the figure's points as CSV."""
 
 import polars as pl
-from alignxplore.results import figures, tables
+from alignxplore.results import figures, queries
 from alignxplore.workflow.job import script_main
 
 
@@ -10,14 +10,14 @@ def main(snakemake):
     files = dict(inputs.items())
     parquet = {name: files[name] for name in ("judgements", "cases", "preferences") if name in files}
     relations = {
-        "methods": tables.methods_relation(params.methods),
-        "columns": tables.columns_relation(params.columns),
+        "methods": queries.methods_relation(params.methods),
+        "columns": queries.columns_relation(params.columns),
     }
     if "names" in files:
         relations["names"] = pl.read_csv(inputs.names)
-    points = tables.points(tables.query(inputs.sql, parquet, relations))
+    points = figures.accuracy_points(queries.query(inputs.sql, parquet, relations))
     points.write_csv(output.csv)
-    figures.save(figures.accuracy_points(points, params.by), output.svg, output.png)
+    figures.save(figures.accuracy_panels(points, params.by), output.svg, output.png)
 
 
 script_main(main, snakemake)  # noqa: F821

@@ -1,4 +1,4 @@
-"""Draw one figure of training, a line a variant (figures 2 and 4)."""
+"""Draw one training metric, one line per variant (figures 2 and 4)."""
 
 from alignxplore import records
 from alignxplore.results import figures

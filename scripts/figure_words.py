@@ -1,4 +1,4 @@
-"""Draw the words of several methods' preference descriptions (figure 3)."""
+"""Draw word clouds of several methods' preference descriptions (figure 3)."""
 
 import polars as pl
 from alignxplore import records

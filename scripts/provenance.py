@@ -1,4 +1,4 @@
-"""Gather the records of all jobs that the results came from."""
+"""Gather the records of all jobs that the results came from into one table."""
 
 from alignxplore.records import replacing
 from alignxplore.workflow import provenance

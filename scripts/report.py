@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import polars as pl
-from alignxplore.results.site.cases import Sources
+from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import Inputs, results, write_site
 from alignxplore.workflow.job import script_main
 

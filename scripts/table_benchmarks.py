@@ -1,13 +1,16 @@
-"""Count what the benchmarks hold (Table 1)."""
+"""Count what the benchmarks contain (Table 1)."""
 
-from alignxplore.results import tables
+from alignxplore.results.markdown import write_rows
+from alignxplore.results.queries import benchmarks_relation, query
 from alignxplore.workflow.job import script_main
+
+NOTE = "Labelled directions are counted by sign; signals are means per case."
 
 
 def main(snakemake):
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
-    rows = tables.query(inputs.sql, {"cases": inputs.cases}, {"columns": tables.benchmarks_relation(params.benchmarks)})
-    tables.write_rows(rows, params.title, params.note, output.csv, output.markdown)
+    rows = query(inputs.sql, {"cases": inputs.cases}, {"columns": benchmarks_relation(params.benchmarks)})
+    write_rows(rows, params.title, NOTE, output.csv, output.markdown)
 
 
 script_main(main, snakemake)  # noqa: F821

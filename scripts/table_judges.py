@@ -1,15 +1,17 @@
-"""Compare judges: their failings, and how far the ranking of the methods depends on them."""
+"""Compare judges: their failures, and how far the ranking of the methods depends on them."""
 
-from alignxplore.results import tables
+from alignxplore.results.markdown import write_rows
+from alignxplore.results.queries import query_table
+from alignxplore.results.rankings import JUDGES_NOTE, judge_rows
 from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
     parquet = {"judgements": inputs.judgements}
-    found = tables.compare_methods(inputs.sql, parquet, params.methods, params.columns, inputs.published, params.table)
-    rows = tables.judge_rows(found, params.resamples, params.seed)
-    tables.write_rows(rows, params.title, params.note, output.csv, output.markdown)
+    found = query_table(inputs.sql, parquet, params.methods, params.columns, inputs.published, params.table)
+    rows = judge_rows(found, params.resamples, params.seed)
+    write_rows(rows, params.title, JUDGES_NOTE, output.csv, output.markdown)
 
 
 script_main(main, snakemake)  # noqa: F821

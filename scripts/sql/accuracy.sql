@@ -1,7 +1,7 @@
--- Tables 2, 4 and 5: the share of cases whose chosen response a judge prefers under a method's description
--- (the bracket of Eq. 5, 6). R_format, by which these multiply a reward, is left out: whatever description was parsed
--- is judged, so that methods that write no completion can be compared; in_format stands beside it. One row a method
--- and column; a column takes one judge and one or more benchmarks.
+-- Tables 2, 4 and 5: the percentage of cases whose chosen response a judge prefers under a method's description (the
+-- bracket of Eq. 5 and 6). R_format, the other factor of those rewards, is left out: any description that was parsed is
+-- judged, so that methods without completions can be compared too. in_format reports it separately.
+-- One row per method and column; a column has one judge and one or more benchmarks.
 -- Relations: judgements, methods(position, method, label, paper, reference),
 --            columns(position, name, judge, benchmark, paper), paper(method, "column", percent).
 SELECT

@@ -1,5 +1,5 @@
--- How far a judge's probabilities can be trusted: accuracy by its confidence in its choice, the mean probability over
--- both orders of presentation, in ten bins from one half to one.
+-- How well a judge is calibrated: accuracy by confidence, in ten bins from 0.5 to 1. Confidence is the probability of
+-- the judge's choice, averaged over both presentation orders.
 -- Relations: judgements, methods(position, method, label), columns(position, name, judge, benchmark).
 WITH choices AS (
     SELECT

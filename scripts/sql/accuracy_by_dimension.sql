@@ -1,6 +1,6 @@
--- Accuracy on the cases whose target is labelled on a dimension; a case counts for each of its dimensions.
+-- Accuracy by dimension. A case counts for each dimension on which its target is labelled.
 -- Relations: judgements, cases, methods(position, method, label), columns(position, name, judge, benchmark),
---            names(index, name), the names of AlignX's dimensions; P-SOUPS cases name their own.
+--            names(index, name): AlignX's dimensions. P-SOUPS cases carry the name of theirs.
 WITH directions AS (
     SELECT
         benchmark,

@@ -1,4 +1,4 @@
--- Accuracy by the length of what a method wrote, reasoning and description: fifths of its cases, shortest first.
+-- Accuracy by the length of a method's completions (reasoning and description), in fifths of its cases, shortest first.
 -- Relations: judgements, preferences, methods(position, method, label), columns(position, name, judge, benchmark).
 WITH written AS (
     SELECT

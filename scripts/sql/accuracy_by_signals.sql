@@ -1,4 +1,4 @@
--- Accuracy by how many signals, pairs and comments, a method was shown.
+-- Accuracy by the number of signals (pairs and comments) that a method was shown.
 -- Relations: judgements, cases, methods(position, method, label), columns(position, name, judge, benchmark).
 SELECT
     c.name AS panel,

@@ -1,4 +1,4 @@
--- Table 1: what each benchmark holds, counted from its cases.
+-- Table 1: what each benchmark contains, counted from its cases.
 -- Relations: cases, columns(position, benchmark, in_domain).
 WITH directions AS (
     SELECT benchmark, case_id, unnest(direction) AS sign, generate_subscripts(direction, 1) AS dimension

@@ -1,6 +1,6 @@
--- Table 3: how often the response under one method's description beats that under another's, ties counting half, with
--- the shares of ties, of cases in which the judge's two orders of presentation disagree, and of orders in which a judge
--- that writes selected nothing.
+-- Table 3: how often the response under one method's description beats the response under another's, a tie counting as
+-- half. Also the percentages of ties, of cases in which the judge's two presentation orders disagree, and of orders in
+-- which a judge that writes its verdict selected neither response. One row per ordered pair of methods and column.
 -- Relations: wins, methods(position, method, label, paper), columns(position, name, benchmark, paper),
 --            paper(method, "column", percent).
 WITH games AS (

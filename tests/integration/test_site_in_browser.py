@@ -1,4 +1,4 @@
-"""The report's site in a browser, opened from disk: what it shows, how it is used, and that no text of a user runs."""
+"""The report site in a browser, opened from disk: what it shows, how it works, and that no user's text runs as code."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from alignxplore.results.site.cases import Sources
+from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import write_site
 from report_samples import CASES, HOSTILE, LABELS, correct, sample_inputs
 
@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WITHOUT = "no Chromium: install Debian's package chromium, or name one in the environment variable CHROMIUM"
+WITHOUT = "no Chromium: install Debian's package chromium, or set the environment variable CHROMIUM to its path"
 if CHROMIUM is None:
     warnings.warn(f"the browser tests are skipped: {WITHOUT}", stacklevel=1)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT)
@@ -49,7 +49,7 @@ def browser():
 
 
 class Visit:
-    """A page and everything in it that must not happen."""
+    """A page, with a list of everything that happened in it and must not."""
 
     def __init__(self, browser, site, **options):
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
@@ -66,7 +66,7 @@ class Visit:
             self.faults.append(f"request: {request.url}")
 
     def open(self, name, fragment=""):
-        # Through a blank page, so that another fragment of the same page is a new visit too.
+        # Through a blank page, so that a change of fragment alone is a new visit too.
         self.page.goto("about:blank")
         self.page.goto(f"{self.site.as_uri()}/{name}.html{fragment}")
         return self.page
@@ -81,7 +81,7 @@ def visit(browser, site, request):
 
 
 def press(head) -> str | None:
-    """Sort by a column's head; the direction that is told of it afterwards: the table is sorted a moment later."""
+    """Click a column's heading; returns the direction it then announces. The table is sorted a moment later."""
     before = head.get_attribute("aria-sort")
     head.get_by_role("button").click()
     if before:
@@ -138,12 +138,12 @@ def test_tables_sort_by_number_and_back(visit):
 
 
 def points(page):
-    """The 25 points of the figure: 0 and 12 have no accuracy; 24, of hostile text, has the lowest."""
+    """The table of the figure's 25 points: 0 and 12 have no accuracy; 24, with hostile text, has the lowest."""
     page.locator("#figure2 summary").click()
     return page.locator("#figure2 table")
 
 
-def test_what_is_missing_stands_last_in_either_direction(visit):
+def test_missing_values_sort_last_in_either_direction(visit):
     page = visit.open("index")
     table = points(page)
     head = table.locator("thead th").nth(3)
@@ -162,7 +162,7 @@ def test_what_is_missing_stands_last_in_either_direction(visit):
         assert last.text_content() == name
 
 
-def test_long_tables_are_searched_and_short_ones_have_no_box(visit):
+def test_only_long_tables_have_a_search_box(visit):
     page = visit.open("index")
     table = points(page)
     assert page.get_by_role("searchbox").count() == page.locator("#figure2 input").count() == 1
@@ -170,7 +170,7 @@ def test_long_tables_are_searched_and_short_ones_have_no_box(visit):
     expect(status).to_have_text("25 rows")
     search.fill("<SCRIPT> alert(1) title='hit'")
     expect(status).to_have_text("0 of 25 rows")
-    expect(table.locator("tbody")).to_have_text("No row has all of these words.")
+    expect(table.locator("tbody")).to_have_text("No row contains all of these words.")
     search.fill("<SCRIPT> judge title='hit'")
     expect(status).to_have_text("1 of 25 rows")
     assert table.locator("tbody td").nth(1).text_content() == HOSTILE
@@ -180,17 +180,17 @@ def test_long_tables_are_searched_and_short_ones_have_no_box(visit):
     expect(search).to_be_hidden()
 
 
-def test_filters_narrow_the_list_to_the_cases_that_they_name(visit):
+def test_filters_narrow_the_list(visit):
     page = visit.open("cases")
     expect_count(page, ALL)
     page.get_by_label("Benchmark").select_option("alignx_test")
     expect_count(page, 90)
     page.get_by_label("Method", exact=True).select_option("backbone")
-    page.get_by_label("beside", exact=True).select_option("null")
-    page.get_by_label("which is").select_option("1")
+    page.get_by_label("Compare with", exact=True).select_option("null")
+    page.get_by_label("Verdict").select_option("1")
     right = [number for number in range(90) if correct("backbone", "judge", number)]
     expect_count(page, len(right))
-    page.get_by_label("only where the two differ").check()
+    page.get_by_label("only if the two differ").check()
     differ = [number for number in right if not correct("null", "judge", number)]
     expect_count(page, len(differ))
     assert page.locator("#list a > .soft").all_inner_texts() == [f"alignx_test/case-{number}" for number in differ]
@@ -203,7 +203,7 @@ def test_filters_narrow_the_list_to_the_cases_that_they_name(visit):
     expect(page.locator("#list a")).to_have_count(30)
 
 
-def test_pages_of_the_list_hold_every_case_once(visit):
+def test_the_pages_of_the_list_hold_every_case_once(visit):
     page = visit.open("cases")
     seen = []
     for number in range(1, 4):
@@ -216,9 +216,9 @@ def test_pages_of_the_list_hold_every_case_once(visit):
 @pytest.mark.parametrize(
     ("query", "keys"),
     [
-        ("unicorn42", ["alignx_test/case-42"]),  # of the reasoning
+        ("unicorn42", ["alignx_test/case-42"]),  # in the reasoning
         ("UNICORN4 psoups_style", ["psoups_style/case-4"]),
-        ('"my own comment 17"', ["psoups_style/case-17"]),  # of a signal
+        ('"my own comment 17"', ["psoups_style/case-17"]),  # in a signal
         ("full 猫", ["alignx_test/case-4", "psoups_style/case-4"]),
         ("written by backbone", ["alignx_test/case-7"]),
         ("unicorn4 rejected nowhere", []),
@@ -227,13 +227,13 @@ def test_pages_of_the_list_hold_every_case_once(visit):
 def test_a_case_is_found_by_its_text(visit, query, keys):
     page = visit.open("cases")
     page.get_by_label("Search all texts").fill(query)
-    if query.startswith("UNICORN4 "):  # a prefix finds longer words too
+    if query.startswith("UNICORN4 "):  # a prefix also matches longer words
         keys = [f"psoups_style/case-{n}" for n in range(30) if str(n).startswith("4")]
     expect_count(page, len(keys))
     assert page.locator("#list a > .soft").all_inner_texts() == keys
 
 
-def test_a_word_finds_all_its_cases_when_a_dimension_is_no_longer_wanted(visit):
+def test_clearing_a_dimension_restores_all_cases_of_a_search(visit):
     page = visit.open("cases")
     page.get_by_label("Search all texts").fill("unicorn4")
     expect_count(page, 12)
@@ -243,7 +243,7 @@ def test_a_word_finds_all_its_cases_when_a_dimension_is_no_longer_wanted(visit):
     expect_count(page, 12)
 
 
-def test_a_case_opens_and_two_methods_stand_side_by_side(visit):
+def test_a_case_opens_with_two_methods_side_by_side(visit):
     page = visit.open("cases", "#q=unicorn7&benchmark=alignx_test&a=backbone&b=alignxplore")
     page.locator("#list a").first.click()
     case = page.locator("#case")
@@ -261,8 +261,8 @@ def test_a_case_opens_and_two_methods_stand_side_by_side(visit):
         ["judge", "✗", "wrong", "0.250", "0.070"],
         ["gen", "✗", "wrong", "0.250", "0.070"],
     ]
-    page.get_by_label("beside", exact=True).select_option("vpl")
-    expect(case.locator(".method").nth(1)).to_contain_text("describes no preference")
+    page.get_by_label("Compare with", exact=True).select_option("vpl")
+    expect(case.locator(".method").nth(1)).to_contain_text("This method writes no description.")
     assert "case=alignx_test%2Fcase-7" in page.url
     again = visit.open("cases", page.url[page.url.index("#") :])
     expect(again.locator("#case h2")).to_contain_text("case-7")
@@ -302,7 +302,7 @@ def test_everything_works_by_keyboard(visit):
     expect(page.locator("#list a[aria-current]")).to_have_count(1)
 
 
-def test_structure_is_told_to_screen_readers(visit):
+def test_screen_readers_find_the_structure(visit):
     for name in ("index", "cases", "case_study", "training", "data", "provenance"):
         page = visit.open(name)
         assert page.get_by_role("heading", level=1).count() == 1
@@ -314,7 +314,7 @@ def test_structure_is_told_to_screen_readers(visit):
 
 def test_hostile_text_is_shown_and_does_not_run(visit):
     page = visit.open("cases", "#case=alignx_test/case-5&a=alignxplore&b=backbone")
-    shown = page.locator("#case .said").all_text_contents()
+    shown = page.locator("#case .verbatim").all_text_contents()
     assert shown.count(HOSTILE) >= 5
     for name in ("index", "case_study", "data", "provenance", "training"):
         page = visit.open(name)
@@ -325,7 +325,7 @@ def test_hostile_text_is_shown_and_does_not_run(visit):
         assert page.locator("a[href^='javascript:'], [onerror], [onload], main script").count() == 0
 
 
-def test_the_policy_stops_a_script_that_gets_in_all_the_same(visit):
+def test_the_policy_stops_an_injected_script(visit):
     page = visit.open("index")
     page.evaluate(
         """() => {
@@ -357,7 +357,7 @@ def test_the_theme_follows_the_system_and_the_switch(visit):
         page.locator("#theme").click()
         seen.append((page.locator("#theme").inner_text(), brightness(page) > 382))
     assert seen[:2] == [("Theme: light", True), ("Theme: dark", False)]
-    assert seen[2][0] == "Theme: as system" and brightness(page) == system
+    assert seen[2][0] == "Theme: system" and brightness(page) == system
     page.locator("#theme").click()
     assert visit.open("data").locator("html").get_attribute("data-theme") == "light"
 
@@ -377,7 +377,7 @@ def test_a_narrow_screen_does_not_scroll_sideways(visit):
     expect(page.locator("#list a").first).to_be_visible()
 
 
-def test_study_training_data_and_provenance(visit):
+def test_study_training_data_and_provenance_pages(visit):
     page = visit.open("case_study")
     expect(page.locator(".onecase h2")).to_have_text(["alignx_test case-7", "alignx_test case-3"])
     assert [len(one.locator(".method").all()) for one in page.locator(".onecase").all()] == [2, 2]
@@ -390,10 +390,10 @@ def test_study_training_data_and_provenance(visit):
     page = visit.open("data")
     expect(page.locator("#funnel ~ div progress").nth(1)).to_have_attribute("value", "9")
     page = visit.open("index")
-    told = page.locator("#table2 .origin")
-    expect(told).to_contain_text("table_accuracy, 2026-11-24 06:12:00 UTC, code 012345678+")
-    expect(told).to_contain_text("3 jobs, 30.0 s, 15 model answers (6 from the journal), 450 tokens, $0.75")
-    told.get_by_role("link").click()
+    origin = page.locator("#table2 .origin")
+    expect(origin).to_contain_text("table_accuracy, 2026-11-24 06:12:00 UTC, code 012345678+")
+    expect(origin).to_contain_text("3 jobs, 30.0 s, 15 model answers (6 from the journal), 450 tokens, $0.75")
+    origin.get_by_role("link").click()
     record = page.locator("details.record[open]")
     expect(record).to_have_count(1)
     expect(record.locator("> summary")).to_contain_text("table2.csv")
@@ -426,7 +426,7 @@ def test_a_run_without_methods_shows_its_cases(browser, tmp_path):
     visit.context.close()
 
 
-def test_labels_that_are_shown_are_those_of_the_run(visit):
+def test_methods_are_listed_by_label(visit):
     page = visit.open("cases")
     options = page.get_by_label("Method", exact=True).locator("option").all_text_contents()
     assert options == list(LABELS.values())

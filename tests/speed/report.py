@@ -1,13 +1,13 @@
-"""The report's site with 30,000 cases and 13 methods: `python tests/speed/report.py DIR [--cases N]`.
+"""Measures the report site with 30,000 cases and 13 methods: `python tests/speed/report.py DIR [--cases N]`.
 
-Writes records with texts of a real run's length to DIR once, builds the site of them in a process of its own (time,
-peak memory), opens it from disk in a headless Chromium, and measures there:
+Writes records with texts as long as a real run's to DIR (only once), builds the site in a separate process to measure
+time and peak memory, opens it from disk in a headless Chromium, and measures there:
 
 - first paint: first contentful paint of the results and of the explorer, each in a new browser context;
 - list: from the start of navigation until the explorer shows its first page of cases;
-- a filter or search: from the changed address to the new list, words loaded from disk; the pause that the page waits
-  for after a keystroke comes on top. The first search with a word is measured, and the same again;
-- a case: from the click to its details, once where its chunk must be loaded.
+- a filter or search: from the changed address to the new list, with words loaded from disk but without the pause after
+  a keystroke; each search is measured the first time and again;
+- a case: from the click to its details, including the load of their file.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from alignxplore import records
-from alignxplore.results.site.cases import Sources
+from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import Inputs, write_site
 from alignxplore.workflow import provenance
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -30,7 +30,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 METHODS = [f"method_{number}" for number in range(13)]
 JUDGES = ["judge", "judge2", "gen"]
 WORDS = {"post": 120, "response": 60, "reasoning": 320, "description": 60}
-"""Words of a text, on average; those of a reasoning model's answers are the paper's (section 4.5)."""
+"""Words per text on average; the length of a reasoning model's answers is the paper's (section 4.5)."""
 POOL = 6_000
 BLOCK = 5_000
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -38,7 +38,7 @@ SEARCHES = ["word0 unlikely", "w1203", "w3 w88 w1040", "qu", "absentword", "w77"
 
 
 def texts(rng: np.random.Generator, kind: str) -> list[str]:
-    """A pool of texts whose words are as unequally common as those of a language (Zipf), of 60,000 words."""
+    """A pool of texts over 60,000 words whose frequencies follow Zipf's law, as in natural language."""
     lengths = rng.poisson(WORDS[kind], POOL)
     ranks = np.minimum(rng.zipf(1.15, lengths.sum()), 60_000)
     words = np.array([f"w{rank}" if rank % 7 else f"quite{rank}" for rank in range(60_001)])[ranks]
@@ -132,7 +132,7 @@ def write_records(directory: Path, count: int) -> None:
 
 
 def build(directory: Path) -> None:
-    """Build the site, and print seconds and peak memory as JSON."""
+    """Build the site and print its seconds and peak memory as JSON."""
     start = time.perf_counter()
     sources = Sources(
         cases=[directory / "cases.parquet"],
@@ -150,7 +150,10 @@ def build(directory: Path) -> None:
 
 
 def measured(page: Page, name: str) -> dict[str, float]:
-    """The newest of the page's measurements with a name, once there is one; its policy forbids to evaluate strings."""
+    """The page's latest measurement of this name, waiting until there is one.
+
+    The page's policy forbids Playwright's wait_for_function, which evaluates strings.
+    """
     return page.evaluate(
         """name => new Promise((resolve) => {
             const look = () => {
@@ -174,7 +177,7 @@ def paint(browser: Browser, address: str) -> float:
 
 
 def step(page: Page, change: str) -> float:
-    """Milliseconds from a changed address to the new list."""
+    """Milliseconds from changing the address to the new list."""
     page.evaluate("performance.clearMeasures()")
     page.evaluate(f"location.hash = {json.dumps(change)}")
     return measured(page, "filter")["duration"]
@@ -219,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--cases", type=int, default=30_000)
-    parser.add_argument("--build", action="store_true", help="build the site alone")
+    parser.add_argument("--build", action="store_true", help="only build the site")
     arguments = parser.parse_args()
     directory = arguments.directory.resolve()
     if arguments.build:
@@ -228,12 +231,12 @@ def main() -> None:
     if not (directory / "done").exists():
         write_records(directory, arguments.cases)
     shutil.rmtree(directory / "site", ignore_errors=True)
-    told = subprocess.run(
+    built = subprocess.run(
         [sys.executable, __file__, str(directory), "--build"], check=True, capture_output=True, text=True
     )
     size = sum(path.stat().st_size for path in (directory / "site").rglob("*") if path.is_file())
-    built = json.loads(told.stdout)
-    print(f"site of {arguments.cases} cases: {built['seconds']} s, peak {built['peak_mib']} MiB, {size / 1e6:.0f} MB")
+    cost = json.loads(built.stdout)
+    print(f"site of {arguments.cases} cases: {cost['seconds']} s, peak {cost['peak_mib']} MiB, {size / 1e6:.0f} MB")
     measure(directory / "site")
 
 

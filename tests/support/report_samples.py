@@ -1,4 +1,4 @@
-"""Records of a small run, with text that would run or break out if it could, for the tests of the report."""
+"""Records of a small run, some with hostile text that tries to run or to break the markup, for the report's tests."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 from alignxplore import records
-from alignxplore.results.site.cases import Sources
+from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import Inputs, Result
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
 from alignxplore.workflow.provenance import SCHEMA
@@ -46,12 +46,12 @@ def case(benchmark: str, number: int) -> dict:
 
 
 def correct(method: str, judge: str, number: int) -> bool:
-    """Right by each method on cases of its own, so that methods and judges differ."""
+    """Whether a method is right on a case; methods and judges differ."""
     return number % (2 + list(LABELS).index(method) + JUDGES.index(judge)) == 0
 
 
 def write_records(directory: Path, labels=LABELS) -> Sources:
-    """Parquet files of all kinds below `directory`; their rows are not in the cases' order."""
+    """Write Parquet files of every kind below `directory`, with their rows in another order than the cases."""
     keys = [(benchmark, number) for benchmark, count in CASES.items() for number in range(count)]
     cases = []
     for benchmark, count in CASES.items():
@@ -120,8 +120,8 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
         )
         for method in ("backbone", "alignxplore")
     ]
-    told = {"position_flip": False, "unparsed": 0, "target": "alignx_test 7"}
-    win = {"case_id": "case-7", "benchmark": "alignx_test", "judge": "judge", "p_a_ab": 0.1, "p_a_ba": 0.2, **told}
+    rest = {"position_flip": False, "unparsed": 0, "target": "alignx_test 7"}
+    win = {"case_id": "case-7", "benchmark": "alignx_test", "judge": "judge", "p_a_ab": 0.1, "p_a_ba": 0.2, **rest}
     wins = rows_of(
         "results/wins/backbone/alignxplore.parquet",
         records.WIN,
@@ -132,7 +132,7 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
 
 def provenance_row(output: str, rule: str, inputs: list[str], **more) -> dict:
     asked = {"model": "models/m", "asked": 5, "from_journal": 2, "prompt_tokens": 100, "completion_tokens": 50}
-    told = {
+    encoded = {
         "wildcards": {"table": "table2"},
         "config": {"seed": 1, "note": HOSTILE},
         "inputs": dict.fromkeys(inputs, "0" * 64),
@@ -149,7 +149,7 @@ def provenance_row(output: str, rule: str, inputs: list[str], **more) -> dict:
         "commit": "0123456789abcdef+dirty",
         "started": "2026-11-24T06:12:00Z",
         "seconds": 10.0,
-        **{name: json.dumps(value) for name, value in told.items()},
+        **{name: json.dumps(value) for name, value in encoded.items()},
         **more,
     }
 
@@ -166,7 +166,7 @@ def metrics(schema: pl.Schema, level: float) -> pl.DataFrame:
 
 
 def sample_inputs(directory: Path) -> Inputs:
-    """Everything that a site shows, below `directory`."""
+    """Write everything that a site shows below `directory`."""
     sources = write_records(directory)
     results = directory / "results"
     header = "method,column,n,percent,low,high,p_value,mark,paper,mcnemar_holm,position_flip,unparsed"

@@ -1,13 +1,13 @@
-// One case on the page: signals, golden preference, both responses, and what methods said of it and judges of them.
+// Shows one case: signals, golden preference, both responses, the methods' descriptions and the judges' verdicts.
 "use strict";
 (() => {
   const e = (...all) => AX.element(...all);
   const REASONING = 0, PREFERENCE = 1, FORMAT = 2, FINISH = 3, PROMPT_TOKENS = 4, COMPLETION_TOKENS = 5;
-  const label = (method) => AX.told.methods[method][1];
+  const label = (method) => AX.index.methods[method][1];
   const number = (value) => (value === null ? "–" : value.toFixed(3));
   const verdict = (right) => e("span", { class: right ? "right" : "wrong" }, right ? "✓ right" : "✗ wrong");
   const text = (name, value, className) =>
-    e("div", { class: `text ${className || ""}` }, e("h4", null, name), e("div", { class: "said", dir: "auto" }, value));
+    e("div", { class: `text ${className || ""}` }, e("h4", null, name), e("div", { class: "verbatim", dir: "auto" }, value));
 
   const signals = (one) => {
     const items = [
@@ -22,8 +22,8 @@
 
   const judged = (one, method) => {
     const rows = one.judged.filter((row) => row[1] === method);
-    if (!rows.length) return e("p", { class: "soft" }, "No judge was asked.");
-    const head = [["judge"], ["verdict"], ["p, first", "probability of the chosen response where it is shown first"], ["p, second", "and where it is shown second"]];
+    if (!rows.length) return e("p", { class: "soft" }, "Not judged.");
+    const head = [["judge"], ["verdict"], ["p, first", "probability of the chosen response when it is shown first"], ["p, second", "probability of the chosen response when it is shown second"]];
     return e(
       "div",
       { class: "scroll", role: "region", tabindex: "0", "aria-label": `Judgements of ${label(method)}` },
@@ -38,7 +38,7 @@
             e(
               "tr",
               null,
-              e("th", { scope: "row" }, AX.told.judges[judge]),
+              e("th", { scope: "row" }, AX.index.judges[judge]),
               e("td", null, verdict(correct), flip ? e("span", { class: "note" }, "orders disagree") : null, unparsed ? e("span", { class: "note" }, `${unparsed} unparsed`) : null),
               e("td", { class: "number" }, number(ab)),
               e("td", { class: "number" }, number(ba)),
@@ -60,21 +60,21 @@
       .join("; ");
 
   const method = (one, place) => {
-    const said = one.said[place];
+    const described = one.described[place];
     const parts = [e("h3", null, label(place)), judged(one, place)];
-    if (said) {
+    if (described) {
       const facts = [
-        ["ended", said[FINISH] || "–"],
-        ["format", said[FORMAT] === null ? null : said[FORMAT] ? "right" : "wrong"],
-        ["tokens", said[COMPLETION_TOKENS] ? `${said[PROMPT_TOKENS]} in, ${said[COMPLETION_TOKENS]} out` : null],
+        ["finish reason", described[FINISH] || "–"],
+        ["format", described[FORMAT] === null ? null : described[FORMAT] ? "right" : "wrong"],
+        ["tokens", described[COMPLETION_TOKENS] ? `${described[PROMPT_TOKENS]} in, ${described[COMPLETION_TOKENS]} out` : null],
       ];
-      parts.push(text("Preference description", said[PREFERENCE] || "(empty)", "description"));
-      if (said[REASONING]) parts.push(text("Reasoning", said[REASONING], "reasoning"));
+      parts.push(text("Preference description", described[PREFERENCE] || "(empty)", "description"));
+      if (described[REASONING]) parts.push(text("Reasoning", described[REASONING], "reasoning"));
       parts.push(
         e("dl", { class: "facts" }, ...facts.filter(([, value]) => value !== null).map(([name, value]) => e("div", null, e("dt", null, name), e("dd", null, value)))),
       );
     } else {
-      parts.push(e("p", { class: "soft" }, "It describes no preference of this case in words."));
+      parts.push(e("p", { class: "soft" }, "This method writes no description."));
     }
     if (one.written[place] !== undefined) {
       parts.push(text("Response written under this description", one.written[place]));
@@ -84,7 +84,7 @@
     return e("section", { class: "method" }, ...parts);
   };
 
-  // `methods`: places in the index. `heading`: the level of the case's heading.
+  // `methods`: positions in the index. `heading`: the tag of the case's heading.
   AX.show = (one, methods, heading) =>
     e(
       "div",

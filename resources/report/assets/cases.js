@@ -1,25 +1,25 @@
-// The explorer: filters, a list by pages, and one case. All of its state is in the address, so that it can be linked to.
+// The case explorer: filters, a paged list and one case. Its whole state is in the address, so any view can be linked.
 "use strict";
 (() => {
   const PAGE = 50;
-  const DELAY = 120; // ms without a keystroke before a search
+  const DELAY = 120; // ms to wait after a keystroke before searching
   const e = (...all) => AX.element(...all);
-  const { told } = AX;
+  const { index } = AX;
   const form = document.getElementById("filters");
   const list = document.getElementById("list");
   const pages = document.getElementById("pages");
   const status = document.getElementById("status");
   const article = document.getElementById("case");
-  const methods = told.methods.map(([name]) => name);
+  const methods = index.methods.map(([name]) => name);
   const spaced = new Intl.NumberFormat("en");
 
   let start = 0;
-  const benchmarks = told.benchmarks.map(([name, count]) => ({ name, from: start, to: (start += count) }));
+  const benchmarks = index.benchmarks.map(([name, count]) => ({ name, from: start, to: (start += count) }));
   const benchmarkOf = (number) => benchmarks.find(({ to }) => number < to).name;
 
-  const judged = methods.filter((_, place) => told.outcomes.some((of) => of[place]));
+  const judged = methods.filter((_, place) => index.outcomes.some((of) => of[place]));
   const defaults = {
-    judge: told.judges[0] || "",
+    judge: index.judges[0] || "",
     a: judged[0] || methods[0] || "",
     b: judged.at(-1) || methods.at(-1) || "",
   };
@@ -27,10 +27,10 @@
 
   const fill = (name, options) => form.elements[name].append(...options.map(([value, text]) => e("option", { value }, text)));
   fill("benchmark", benchmarks.map(({ name, from, to }) => [name, `${name} (${spaced.format(to - from)})`]));
-  fill("dimension", told.dimensions.map(([name]) => [name, name]));
-  fill("judge", told.judges.map((name) => [name, name]));
-  fill("a", told.methods);
-  fill("b", told.methods);
+  fill("dimension", index.dimensions.map(([name]) => [name, name]));
+  fill("judge", index.judges.map((name) => [name, name]));
+  fill("a", index.methods);
+  fill("b", index.methods);
 
   const read = () => new URLSearchParams(location.hash.slice(1));
   const of = (state, name) => state.get(name) ?? defaults[name] ?? "";
@@ -42,18 +42,18 @@
     }
     return `#${next}`;
   };
-  const outcomes = (state, name) => told.outcomes[told.judges.indexOf(of(state, "judge"))]?.[methods.indexOf(of(state, name))] ?? null;
+  const outcomes = (state, name) => index.outcomes[index.judges.indexOf(of(state, "judge"))]?.[methods.indexOf(of(state, name))] ?? null;
 
   const filtered = async (state) => {
-    const mask = (await AX.search(state.get("q") || "")) || new Uint8Array(told.count).fill(1);
+    const mask = (await AX.search(state.get("q") || "")) || new Uint8Array(index.count).fill(1);
     const wanted = state.get("dimension");
     if (wanted) {
-      const own = new Uint8Array(told.count);
-      AX.posting(told.dimensions.find(([name]) => name === wanted)?.[1] ?? "", (number) => (own[number] = 1));
+      const own = new Uint8Array(index.count);
+      AX.posting(index.dimensions.find(([name]) => name === wanted)?.[1] ?? "", (number) => (own[number] = 1));
       for (let i = 0; i < mask.length; i++) mask[i] &= own[i];
     }
     const benchmark = benchmarks.find(({ name }) => name === state.get("benchmark"));
-    const [from, to] = benchmark ? [benchmark.from, benchmark.to] : [0, told.count];
+    const [from, to] = benchmark ? [benchmark.from, benchmark.to] : [0, index.count];
     const [a, b] = [outcomes(state, "a"), outcomes(state, "b")];
     const outcome = state.get("outcome");
     const differ = state.get("differ");
@@ -76,9 +76,9 @@
   const row = (state, number, open) => {
     const signs = ["a", "b"].map((name) => {
       const place = methods.indexOf(of(state, name));
-      return place < 0 ? null : sign(outcomes(state, name)?.[number], told.methods[place][1]);
+      return place < 0 ? null : sign(outcomes(state, name)?.[number], index.methods[place][1]);
     });
-    const key = `${benchmarkOf(number)}/${told.ids[number]}`;
+    const key = `${benchmarkOf(number)}/${index.ids[number]}`;
     return e(
       "li",
       null,
@@ -86,7 +86,7 @@
         "a",
         { href: link(state, { case: key }), "aria-current": key === open ? "true" : null },
         e("span", { class: "signs" }, ...signs),
-        e("span", { class: "snippet", dir: "auto" }, told.snippets[number] || "(no text)"),
+        e("span", { class: "snippet", dir: "auto" }, index.snippets[number] || "(no text)"),
         e("span", { class: "soft" }, key),
       ),
     );
@@ -96,7 +96,7 @@
     const cut = key.indexOf("/");
     const benchmark = benchmarks.find(({ name }) => name === key.slice(0, cut));
     if (!benchmark) return -1;
-    const place = told.ids.indexOf(key.slice(cut + 1), benchmark.from);
+    const place = index.ids.indexOf(key.slice(cut + 1), benchmark.from);
     return place < benchmark.to ? place : -1;
   };
 
@@ -105,9 +105,9 @@
     const open = state.get("case");
     const count = Math.max(1, Math.ceil(shown.length / PAGE));
     const page = Math.min(count, Math.max(1, Number(state.get("page")) || 1));
-    const compared = ["a", "b"].flatMap((name) => told.methods[methods.indexOf(of(state, name))]?.[1] ?? []);
-    const signs = compared.length ? `; ✓ and ✗ are verdicts of ${of(state, "judge")} on ${compared.join(" and ")}` : "";
-    status.textContent = `${spaced.format(shown.length)} of ${spaced.format(told.count)} cases${signs}`;
+    const compared = ["a", "b"].flatMap((name) => index.methods[methods.indexOf(of(state, name))]?.[1] ?? []);
+    const signs = compared.length ? `; ✓ and ✗ are the verdicts of ${of(state, "judge")} on ${compared.join(" and ")}` : "";
+    status.textContent = `${spaced.format(shown.length)} of ${spaced.format(index.count)} cases${signs}`;
     list.start = (page - 1) * PAGE + 1;
     list.replaceChildren(...shown.slice((page - 1) * PAGE, page * PAGE).map((number) => row(state, number, open)));
     const turn = (to, name) => (to < 1 || to > count ? e("span", { class: "soft" }, name) : e("a", { href: link(state, { page: to === 1 ? "" : to }) }, name));
@@ -126,7 +126,7 @@
     }
     const number = numberOf(key);
     const place = shown.indexOf(number);
-    const step = (to, name) => (place < 0 || to < 0 || to >= shown.length ? e("span", { class: "soft" }, name) : e("a", { href: link(state, { case: `${benchmarkOf(shown[to])}/${told.ids[shown[to]]}`, page: Math.floor(to / PAGE) + 1 }) }, name));
+    const step = (to, name) => (place < 0 || to < 0 || to >= shown.length ? e("span", { class: "soft" }, name) : e("a", { href: link(state, { case: `${benchmarkOf(shown[to])}/${index.ids[shown[to]]}`, page: Math.floor(to / PAGE) + 1 }) }, name));
     const bar = e("nav", { class: "steps", "aria-label": "Other cases" }, e("a", { class: "back", href: link(state, { case: "" }) }, "Back to the list"), step(place - 1, "Previous case"), step(place + 1, "Next case"));
     if (number < 0) {
       opened = null;
@@ -140,7 +140,7 @@
     const another = opened?.split("\n")[0] !== key;
     opened = wanted;
     const one = await AX.details(number);
-    if (opened !== wanted) return; // another was chosen meanwhile
+    if (opened !== wanted) return; // another case was opened meanwhile
     const history = another || article.querySelector(".history")?.open;
     const sides = [...new Set(["a", "b"].map((name) => methods.indexOf(of(state, name))))].filter((side) => side >= 0);
     const body = AX.show(one, sides, "h2");
@@ -153,11 +153,11 @@
     }
   };
 
-  // Every method by every judge, at a glance.
+  // The verdicts of all judges on all methods.
   const everyone = (one) => {
     const by = new Map(one.judged.map((row) => [`${row[0]} ${row[1]}`, row[4]]));
-    const rows = told.methods.flatMap(([, label], method) => {
-      const cells = told.judges.map((_, judge) => by.get(`${judge} ${method}`));
+    const rows = index.methods.flatMap(([, label], method) => {
+      const cells = index.judges.map((_, judge) => by.get(`${judge} ${method}`));
       return cells.every((cell) => cell === undefined) ? [] : [[label, cells]];
     });
     if (!rows.length) return "";
@@ -171,12 +171,12 @@
         e(
           "table",
           { class: "plain" },
-          e("thead", null, e("tr", null, e("th", { scope: "col" }, "method"), ...told.judges.map((name) => e("th", { scope: "col" }, name)))),
+          e("thead", null, e("tr", null, e("th", { scope: "col" }, "method"), ...index.judges.map((name) => e("th", { scope: "col" }, name)))),
           e(
             "tbody",
             null,
             ...rows.map(([label, cells]) =>
-              e("tr", null, e("th", { scope: "row" }, label), ...cells.map((cell, judge) => e("td", null, sign(cell === undefined ? "-" : Number(cell), told.judges[judge])))),
+              e("tr", null, e("th", { scope: "row" }, label), ...cells.map((cell, judge) => e("td", null, sign(cell === undefined ? "-" : Number(cell), index.judges[judge])))),
             ),
           ),
         ),
@@ -193,7 +193,7 @@
     const from = performance.now();
     const state = read();
     for (const field of form.elements) {
-      if (!field.name || (timer && field.type === "search")) continue; // what is being typed is newer
+      if (!field.name || (timer && field.type === "search")) continue; // the text being typed is newer
       if (field.type === "checkbox") field.checked = Boolean(state.get(field.name));
       else field.value = of(state, field.name);
     }

@@ -1,4 +1,4 @@
-// The site's data come as scripts, because a page that is opened from disk may fetch nothing.
+// The site's data are scripts that call the functions below: a page opened from disk may load scripts, but not fetch.
 "use strict";
 window.AX = (() => {
   const KEPT = 24; // chunks of details in memory
@@ -29,42 +29,42 @@ window.AX = (() => {
   };
 
   const AX = {
-    index(told) {
-      AX.told = told;
+    setIndex(index) {
+      AX.index = index;
     },
-    study(numbers, methods) {
-      AX.studied = { numbers, methods };
+    setStudy(numbers, methods) {
+      AX.study = { numbers, methods };
     },
-    chunk(number, cases) {
+    addChunk(number, cases) {
       chunks.set(number, cases);
     },
-    shard(number, words, postings) {
+    addShard(number, words, postings) {
       shards.set(number, { words: words.split(" "), postings: postings.split(" ") });
     },
 
     // The details of a case by its number.
     async details(number) {
-      const place = Math.floor(number / AX.told.chunk);
+      const place = Math.floor(number / AX.index.chunk);
       const source = `data/details/${place}.js`;
       await script(source);
       const cases = chunks.get(place);
-      chunks.delete(place); // and last again, so that the first is what was not wanted for longest
+      chunks.delete(place); // move it to the end, so that the first is the least recently used
       chunks.set(place, cases);
       if (chunks.size > KEPT) {
         const oldest = chunks.keys().next().value;
         chunks.delete(oldest);
         waiting.delete(`data/details/${oldest}.js`);
       }
-      return cases[number - place * AX.told.chunk];
+      return cases[number - place * AX.index.chunk];
     },
 
-    // Words and postings of a part of the word index.
+    // The words and postings in one file of the word index.
     async words(place) {
       await script(`data/words/${place}.js`);
       return shards.get(place);
     },
 
-    // Calls visit(case number) for each of a posting: differences in decimal, or "!" and a bitmap in base64.
+    // Calls visit(case number) for each number in a posting, whose two forms site/javascript.py describes.
     posting(text, visit) {
       if (text[0] === "!") {
         const bytes = atob(text.slice(1));

@@ -1,4 +1,4 @@
-// Records that open when a link leads to them, and what is folded on the screen but wanted on paper.
+// Opens the record that a link leads to, and unfolds everything but records for printing.
 "use strict";
 (() => {
   const open = () => {

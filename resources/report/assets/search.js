@@ -1,5 +1,5 @@
-// Cases that have every word of a query in one of their texts. A word of three letters or more also finds its longer
-// forms.
+// Finds cases whose texts contain every word of a query. A word of three letters or more also matches longer words
+// that start with it.
 "use strict";
 (() => {
   // As in search.py.
@@ -13,7 +13,7 @@
 
   const cases = async (word) => {
     if (found.has(word)) return found.get(word);
-    const { shards, count } = AX.told;
+    const { shards, count } = AX.index;
     const prefix = [...word].length >= PREFIX;
     const last = prefix ? word + "\u{10ffff}" : word;
     const places = shards.flatMap(([from, to], place) => (to < word || from > last ? [] : [place]));
@@ -27,12 +27,12 @@
     return mask;
   };
 
-  // A mask over all cases; null without words.
+  // A mask over all cases; null if the query has no words.
   AX.search = async (query) => {
     const masks = await Promise.all(words(query).map(cases));
     if (!masks.length) return null;
-    // A new one in any case: callers narrow it, and that of a word is kept.
-    return masks.reduce((all, mask) => all.map((value, number) => value & mask[number]), new Uint8Array(AX.told.count).fill(1));
+    // Always a new mask: callers narrow it further, while each word's mask is cached.
+    return masks.reduce((all, mask) => all.map((value, number) => value & mask[number]), new Uint8Array(AX.index.count).fill(1));
   };
   AX.queryWords = words;
 })();

@@ -1,8 +1,8 @@
-// The case study: the chosen cases, each with all its methods side by side.
+// The case study: the chosen cases, each with all methods side by side.
 "use strict";
 (async () => {
-  const { numbers, methods } = AX.studied;
-  const places = methods.map((name) => AX.told.methods.findIndex(([own]) => own === name));
+  const { numbers, methods } = AX.study;
+  const places = methods.map((name) => AX.index.methods.findIndex(([own]) => own === name));
   const parts = [];
   for (const number of numbers) {
     const shown = AX.show(await AX.details(number), places, "h2");

@@ -1,4 +1,4 @@
-// Tables that DataTables sorts and, where they are long, searches.
+// Lets DataTables sort every table and search the long ones.
 "use strict";
 (() => {
   const LONG = 20; // rows
@@ -7,7 +7,7 @@
     const text = cell.textContent.trim();
     return text === "" || text === "–" ? null : text;
   };
-  // What is missing stands last in either direction.
+  // Missing values come last in either direction.
   const ordered = (sign) => (a, b) => {
     if (a === null || b === null) return (a === null) - (b === null);
     if (typeof a === "number" && typeof b === "number") return sign * (a - b);
@@ -17,7 +17,7 @@
   DataTable.ext.order.cell = (settings, column) => settings.api.column(column, { order: "index" }).nodes().toArray().map(value);
   DataTable.type("cell", {
     order: { asc: ordered(1), desc: ordered(-1) },
-    // A row with this end of a line in it would never be found.
+    // DataTables would never find a row that contains this paragraph separator.
     search: (html) => DataTable.util.stripHtml(html).replaceAll("\u2029", " "),
   });
 
@@ -27,7 +27,7 @@
       autoWidth: false,
       columnDefs: [
         { targets: "_all", type: "cell", orderDataType: "cell" },
-        // Figures are looked at from the highest down; names from the first on.
+        // A first click sorts numbers from the highest down, and names from A to Z.
         { targets: "number", orderSequence: ["desc", "asc", ""] },
       ],
       columnTitleTag: "button",
@@ -37,7 +37,7 @@
         infoEmpty: "0",
         infoFiltered: "of _MAX_",
         infoPostFix: " rows",
-        zeroRecords: "No row has all of these words.",
+        zeroRecords: "No row contains all of these words.",
       },
       layout: { topStart: long ? ["search", "info"] : null, topEnd: null, bottomStart: null, bottomEnd: null },
       order: [],

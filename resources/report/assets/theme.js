@@ -1,8 +1,8 @@
-// Before the first paint: the theme that was chosen here before; the system's without one.
+// Applies the theme that the reader chose earlier, or else the system's, before the first paint.
 "use strict";
 (() => {
   const order = ["", "light", "dark"];
-  const names = { "": "as system", light: "light", dark: "dark" };
+  const names = { "": "system", light: "light", dark: "dark" };
   const root = document.documentElement;
   const remembered = () => {
     try {
@@ -29,7 +29,7 @@
       try {
         localStorage.setItem("alignxplore-theme", next);
       } catch {
-        // Storage may be forbidden; the choice then lasts as long as the page.
+        // If storage is forbidden, the choice lasts as long as the page.
       }
       tell();
     });

@@ -1,4 +1,4 @@
-"""All figures, drawn alike: training curves (2, 4), word clouds (3), and accuracy against what it may depend on."""
+"""The figures, in one style: training curves (2, 4), word clouds (3), and accuracy against a possible influence."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import polars as pl
 
-from alignxplore.results.stats import calibration_error
+from alignxplore.results.stats import calibration_error, wilson_interval
 
 matplotlib.use("Agg")
 
@@ -18,29 +18,45 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 from wordcloud import STOPWORDS, WordCloud  # noqa: E402
 
-LABELS = {
-    "reward": "reward (mean of rollouts)",
+POINTS = pl.Schema(
+    {
+        "panel": pl.String(),
+        "series": pl.String(),
+        "x": pl.Float64(),
+        "label": pl.String(),
+        "n": pl.Int64(),
+        "accuracy": pl.Float64(),
+        "low": pl.Float64(),
+        "high": pl.Float64(),
+    }
+)
+"""Points of an accuracy figure: percentages of `n` cases with 95% Wilson intervals. A panel is a judge, a series a
+method."""
+METRIC_LABELS = {
+    "reward": "reward (mean over rollouts)",
     "completion_length": "completion length (tokens)",
-    "format_ok": "share in the right format",
-    "entropy": "entropy (nats a token)",
+    "format_ok": "share of completions in format",
+    "entropy": "entropy (nats per token)",
     "grad_norm": "gradient norm",
-    "reward_std": "standard deviation of rewards",
-    "clipped_ratio": "share cut off at the limit",
+    "reward_std": "reward standard deviation",
+    "clipped_ratio": "share of completions cut off at the limit",
     "loss": "loss",
 }
 LINES = ("-", "--", "-.", ":")
 MARKERS = "os^DvPX*"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Okabe and Ito's, told apart by colour-blind readers; line and marker tell series apart in grey."""
+"""Okabe and Ito's palette, which colour-blind readers can tell apart. Line styles and markers do so in greyscale."""
 INK = "#15374f"
-"""Of words, dark enough to read in grey."""
+"""The colour of words, dark enough for greyscale."""
 WINDOW = 10
+"""Steps in the running mean of a training curve."""
 CHANCE = 50
+"""Accuracy of a coin toss, in percent."""
 AXES = {
-    "confidence": "confidence of the judge (probability of its choice)",
+    "confidence": "judge confidence (probability of its choice)",
     "dimension": "accuracy (% of cases)",
     "signals": "signals shown (pairs and comments)",
-    "length": "length of the completion (tokens, fifths of cases)",
+    "length": "completion length (tokens; cases in fifths)",
 }
 STYLE: dict[Any, Any] = {
     "figure.figsize": (6.4, 3.6),
@@ -50,12 +66,12 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "svg.fonttype": "path",
-    "svg.hashsalt": "alignxplore",  # ids in the file would otherwise differ from run to run
+    "svg.hashsalt": "alignxplore",  # otherwise ids in the file differ from run to run
 }
 
 
 def training_curves(metrics: Mapping[str, pl.DataFrame], metric: str) -> Figure:
-    """`metric` by optimiser step, one line a variant: each step thinly, and the mean of WINDOW steps up to it."""
+    """`metric` by optimiser step, one line per variant: thin for the single step, bold for the running mean."""
     with matplotlib.rc_context(STYLE):
         figure, axes = pyplot.subplots(layout="constrained")
         for index, (variant, table) in enumerate(metrics.items()):
@@ -63,20 +79,20 @@ def training_curves(metrics: Mapping[str, pl.DataFrame], metric: str) -> Figure:
             smooth = table[metric].rolling_mean(WINDOW, min_samples=1)
             axes.plot(table["step"], table[metric], color=color, alpha=0.25, linewidth=0.8)
             axes.plot(table["step"], smooth, line, color=color, linewidth=1.8, label=variant)
-        axes.set_xlabel(f"optimiser step (bold: mean of {WINDOW})")
-        axes.set_ylabel(LABELS.get(metric, metric.replace("_", " ")))
+        axes.set_xlabel(f"optimiser step (bold: mean of the last {WINDOW})")
+        axes.set_ylabel(METRIC_LABELS.get(metric, metric.replace("_", " ")))
         axes.legend()
     return figure
 
 
 def word_counts(texts: Iterable[str]) -> Counter[str]:
-    """How often each word occurs, without stop words; hyphenated words count as one."""
+    """How often each word occurs, stop words aside; a hyphenated word counts as one."""
     words = (word for text in texts for word in re.findall(r"[a-z][a-z'-]*", text.lower()))
     return Counter(word for word in words if word not in STOPWORDS)
 
 
 def word_clouds(texts: Mapping[str, list[str]], seed: int) -> Figure:
-    """One cloud for each method's descriptions; a word's size follows its count."""
+    """One cloud per method, from its descriptions; a word's size follows its count."""
     with matplotlib.rc_context(STYLE):
         across = min(2, len(texts))
         down = -(-len(texts) // across)
@@ -101,8 +117,17 @@ def word_clouds(texts: Mapping[str, list[str]], seed: int) -> Figure:
     return figure
 
 
-def accuracy_points(points: pl.DataFrame, by: str) -> Figure:
-    """POINTS of tables.py against `by`, a key of AXES: a panel a judge, a series a method, with intervals."""
+def accuracy_points(found: pl.DataFrame) -> pl.DataFrame:
+    """POINTS from the result of an accuracy_by_*.sql query, which counts `correct` among `n` cases."""
+    rows = []
+    for row in found.to_dicts():
+        low, high = wilson_interval(row["correct"], row["n"])
+        rows.append({**row, "accuracy": 100 * row["correct"] / row["n"], "low": 100 * low, "high": 100 * high})
+    return pl.DataFrame(rows, schema=POINTS).with_columns(pl.col("x", "accuracy", "low", "high").round(4))
+
+
+def accuracy_panels(points: pl.DataFrame, by: str) -> Figure:
+    """POINTS with their intervals against `by`, a key of AXES: one panel per judge, one series per method."""
     panels = {str(panel): own for (panel,), own in points.group_by("panel", maintain_order=True)}
     across, draw = (6.2, _dimensions) if by == "dimension" else (4.6, _lines)
     down = 1.6 + 0.26 * points["x"].n_unique() if by == "dimension" else 3.8
@@ -114,13 +139,13 @@ def accuracy_points(points: pl.DataFrame, by: str) -> Figure:
             place.set_title(f"judge: {panel}", fontsize=10)
             draw(place, own, by)
         handles, names = axes[0, 0].get_legend_handles_labels()
-        if by != "confidence":  # whose legends differ, and stand in the panels
+        if by != "confidence":  # those panels each have a legend of their own, with calibration errors
             _legend_below(figure, handles, names)
     return figure
 
 
 def _legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
-    """A legend of as many columns as the figure is wide enough for."""
+    """Add a legend with as many columns as fit the figure's width, at most three."""
     for columns in range(min(3, len(names)), 0, -1):
         legend = figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=columns)
         figure.draw_without_rendering()
@@ -130,13 +155,13 @@ def _legend_below(figure: Figure, handles: list[Any], names: list[str]) -> None:
 
 
 def _dimensions(axes: Any, points: pl.DataFrame, by: str) -> None:
-    """Rows of dots; the series stand a little below each other, so that their intervals can be told apart."""
+    """Draw one row per dimension, with the series slightly offset so that their intervals do not overlap."""
     series = _series(points)
     for index, (name, own) in enumerate(series.items()):
         below = own["x"] + 0.5 * (index - (len(series) - 1) / 2) / len(series)
         axes.errorbar(own["accuracy"], below, xerr=_spread(own), linestyle="", label=name, **_look(index))
     counts = points.group_by("x", "label").agg(pl.col("n").max()).sort("x")
-    # AlignX explains some names in parentheses, which would leave no room for the points.
+    # AlignX explains some names in parentheses; those would leave no room for the points.
     names = [f"{name.partition(' (')[0]} (n = {n})" for name, n in counts.select("label", "n").rows()]
     places = counts["x"].to_list()
     axes.set_yticks(places, names, fontsize=7)
@@ -147,7 +172,7 @@ def _dimensions(axes: Any, points: pl.DataFrame, by: str) -> None:
 
 def _lines(axes: Any, points: pl.DataFrame, by: str) -> None:
     for index, (name, own) in enumerate(_series(points).items()):
-        # The same cases are shown with more and more signals; otherwise each case is at one place.
+        # By signals, the same cases recur with more and more signals. Otherwise each case is in one point only.
         counts = own["n"].to_list()
         label = f"{name} (n = {max(counts) if by == 'signals' else sum(counts)})"
         if by == "confidence":
@@ -179,7 +204,7 @@ def _look(index: int) -> dict[str, Any]:
 
 
 def save(figure: Figure, svg: str | Path, png: str | Path | None = None) -> None:
-    """Write a figure, as PNG too where that is asked for; equal figures give equal bytes."""
+    """Write a figure as SVG and, if `png` is given, as PNG; equal figures give equal bytes."""
     with matplotlib.rc_context(STYLE):
         figure.savefig(svg, metadata={"Date": None})
         if png is not None:

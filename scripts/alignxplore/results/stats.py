@@ -1,4 +1,4 @@
-"""Intervals and tests for the tables."""
+"""Confidence intervals, significance tests and agreement measures for tables and figures."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from scipy import stats
 
 
 def bootstrap_interval(values: ArrayLike, clusters: Sequence[str], resamples: int, seed: int) -> tuple[float, float]:
-    """The 95% percentile bootstrap interval of the mean of the cases' `values`.
+    """The 95% percentile bootstrap interval of the mean of `values`, one per case.
 
-    Cases that have the same name in `clusters` are no independent evidence, and are drawn together.
+    Cases with the same name in `clusters` are not independent evidence, so they are drawn together.
     """
-    places = _places(clusters)
+    places = _cluster_numbers(clusters)
     sums, sizes = np.bincount(places, weights=np.asarray(values, float)), np.bincount(places)
     means = sums / sizes
     if means.min() == means.max():
@@ -31,9 +31,9 @@ def bootstrap_interval(values: ArrayLike, clusters: Sequence[str], resamples: in
 
 
 def paired_t_test(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p-value of the paired t-test; 1 where no pair differs or there is one pair alone.
+    """Two-sided p-value of the paired t-test.
 
-    Where several pairs differ by the same amount it is 0.
+    It is 1 if no pair differs or there is only one pair, and 0 if several pairs all differ by the same amount.
     """
     difference = np.subtract(first, second)
     if np.ptp(difference) == 0:
@@ -43,14 +43,14 @@ def paired_t_test(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def mcnemar_test(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p-value of McNemar's exact test on paired outcomes of 0 and 1; 1 where no pair differs."""
+    """Two-sided p-value of McNemar's exact test on paired outcomes of 0 and 1; 1 if no pair differs."""
     difference = np.subtract(first, second)
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: the least level at which each hypothesis falls when all are tested together."""
+    """Holm's adjusted p-values: the lowest level at which each hypothesis is rejected when all are tested together."""
     order = np.argsort(p_values, kind="stable")
     scaled = np.asarray(p_values, float)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
@@ -59,10 +59,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def bradley_terry(wins: np.ndarray) -> np.ndarray:
-    """Log strengths (..., k), of mean 0, from games won (..., k, k): of row against column, a tie half for each.
+    """Log strengths (..., k) of mean 0 from games won (..., k, k), row against column; a tie is half a win for each.
 
-    A difference of log strengths is the log odds of winning. One tie is added between every two methods, so that one
-    that always wins has a finite strength. The likelihood's maximum by Hunter's minorisation (2004).
+    A difference of log strengths is the log odds of winning. One tie is added between every two methods, so that a
+    method that always wins has a finite strength. The likelihood is maximised by minorisation (Hunter, 2004).
     """
     methods = wins.shape[-1]
     wins = wins + 0.5 * (1 - np.eye(methods))
@@ -79,20 +79,20 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
 
 
 def resampled_counts(clusters: Sequence[str], resamples: int, seed: int) -> np.ndarray:
-    """How often each case is drawn in each bootstrap sample, with all cases of its cluster: (resamples, cases)."""
-    places = _places(clusters)
+    """How often each bootstrap sample draws each case, a cluster's cases always together: (resamples, cases)."""
+    places = _cluster_numbers(clusters)
     count = places.max() + 1
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)[:, places]
 
 
-def _places(clusters: Sequence[str]) -> np.ndarray:
-    """Which cluster each case is in, by number from 0, in the order in which they first occur: (cases,)."""
+def _cluster_numbers(clusters: Sequence[str]) -> np.ndarray:
+    """Each case's cluster (cases,), numbered from 0 in order of first occurrence."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     return np.array([numbers[name] for name in clusters])
 
 
 def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:
-    """Agreement of two judges' verdicts (0 or 1) beyond that of chance; 1 where both give one and the same verdict."""
+    """Agreement of two judges' verdicts (0 or 1) beyond chance; 1 if both always give the same single verdict."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
     return 1.0 if chance == 1 else float(((a == b).mean() - chance) / (1 - chance))
@@ -105,6 +105,6 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def calibration_error(confidence: ArrayLike, accuracy: ArrayLike, n: ArrayLike) -> float:
-    """Expected calibration error over bins of `n` cases: the mean gap between confidence and accuracy, in [0, 1]."""
+    """Expected calibration error in [0, 1]: the mean gap between confidence and accuracy over bins of `n` cases."""
     gaps = np.abs(np.subtract(accuracy, confidence))
     return float(np.average(gaps, weights=np.asarray(n)))

@@ -7,7 +7,7 @@ from alignxplore.engines.base import Completion, Sampling
 from alignxplore.judging.judge import Judge
 from alignxplore.judging.online import compare, draw_cases, respond
 from alignxplore.prompts import Templates
-from alignxplore.results import tables
+from alignxplore.results import queries, tables
 
 TEMPLATES = Templates(**{name: f"resources/prompts/{name}.jinja" for name in ("judge", "respond")})
 
@@ -91,11 +91,11 @@ def test_orders_disagree_about_differing_responses_that_were_both_selected_from(
     path = tmp_path / "wins.parquet"
     records.write(wins, path, records.WIN)
     relations = {
-        "methods": tables.methods_relation([{"name": name, "label": name} for name in "xy"]),
-        "columns": tables.columns_relation([{"name": "all", "benchmarks": ["a"]}]),
-        "paper": tables.paper_relation("resources/paper_tables.csv", "table3"),
+        "methods": queries.methods_relation([{"name": name, "label": name} for name in "xy"]),
+        "columns": queries.columns_relation([{"name": "all", "benchmarks": ["a"]}]),
+        "paper": queries.paper_relation("resources/paper_tables.csv", "table3"),
     }
-    found = tables.query("scripts/sql/win_rates.sql", {"wins": [str(path)]}, relations)
+    found = queries.query("scripts/sql/win_rates.sql", {"wins": [str(path)]}, relations)
     for row in tables.win_rate_cells(found, 50, 1).to_dicts():
         # One of six cases, two of twelve orders.
         assert (row["disagreements"], row["unparsed"]) == (16.67, 16.67)

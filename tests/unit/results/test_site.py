@@ -1,4 +1,4 @@
-"""Figures, the site's generator, and the case study."""
+"""The report site: its pages, its data files, and the errors in its inputs."""
 
 import base64
 import json
@@ -16,44 +16,20 @@ import polars as pl
 import pytest
 from alignxplore import records
 from alignxplore.errors import UserError
-from alignxplore.results import figures
-from alignxplore.results.case_study import case_study, choose_cases, markdown
-from alignxplore.results.markdown import escape
-from alignxplore.results.site import tables
-from alignxplore.results.site.cases import write_cases
+from alignxplore.results.site import csv_tables
+from alignxplore.results.site.explorer import write_cases
+from alignxplore.results.site.javascript import posting, write_call
+from alignxplore.results.site.lineage import Lineage
 from alignxplore.results.site.pages import Inputs, write_site
-from alignxplore.results.site.provenance import Provenance
-from alignxplore.results.site.scripts import write_call
-from alignxplore.results.site.search import SearchIndex, posting, words
-from alignxplore.training.metrics import GRPO_METRICS
-from PIL import Image
-from report_samples import CASES, HOSTILE, JUDGES, LABELS, metrics, provenance_row, sample_inputs, write_records
+from alignxplore.results.site.search import SearchIndex, words
+from report_samples import CASES, HOSTILE, JUDGES, LABELS, provenance_row, sample_inputs, write_records
 from report_samples import write_provenance as written
 
 RESOURCES = Path("resources/report")
 
 
-@pytest.mark.parametrize("kind", ["training", "words"])
-def test_figures_are_drawn_and_equal_input_gives_equal_bytes(tmp_path, kind):
-    for name in ("one", "two"):
-        if kind == "training":
-            tables_ = {"alignxplore": metrics(GRPO_METRICS, 0.2), "r_gen": metrics(GRPO_METRICS, 0.1)}
-            figure = figures.training_curves(tables_, "loss")
-        else:
-            figure = figures.word_clouds({"Backbone": ["This person: humorous, tidy."] * 3, "Empty": [""]}, seed=1)
-        figures.save(figure, tmp_path / f"{name}.svg", tmp_path / f"{name}.png")
-    for suffix in ("svg", "png"):
-        assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
-    with Image.open(tmp_path / "one.png") as image:
-        assert len(image.convert("L").getcolors(1000)) > 10
-
-
-def test_word_counts_leave_stop_words_out():
-    assert figures.word_counts(["The humorous and the tidy", "humorous"]) == {"humorous": 2, "tidy": 1}
-
-
 def called(path: Path) -> list:
-    """The arguments of the call in a data file."""
+    """The arguments of the function call in a data file."""
     text = path.read_text(encoding="utf-8")
     return json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
 
@@ -99,7 +75,10 @@ def test_datatables_become_one_script_with_its_licences(site):
 
 @pytest.mark.parametrize(
     ("module", "message"),
-    [(None, "No such file.*dt_bundle.js.*install"), ("var a;export{a as b};", "dt_bundle.js: no module.*install")],
+    [
+        (None, "No such file.*dt_bundle.js.*install"),
+        ("var a;export{a as b};", "dt_bundle.js: not a DataTables module.*install"),
+    ],
 )
 def test_another_itables_is_named(inputs, tmp_path, monkeypatch, module, message):
     information = tmp_path / "other/itables-9.0.dist-info"
@@ -136,28 +115,31 @@ def test_equal_records_give_equal_sites(site, inputs, tmp_path):
         assert (site / path).read_bytes() == (tmp_path / "again" / path).read_bytes(), path
 
 
-def test_details_hold_what_the_records_say_whatever_their_order(site):
-    (told,) = called(site / "data/index.js")
-    assert told["count"] == sum(CASES.values()) and told["judges"] == list(JUDGES)
-    assert told["benchmarks"] == [["alignx_test", 90], ["psoups_style", 30]]
-    assert [label for _, label in told["methods"]] == list(LABELS.values())
+def test_details_equal_the_records_in_any_order(site):
+    (index,) = called(site / "data/index.js")
+    assert index["count"] == sum(CASES.values()) and index["judges"] == list(JUDGES)
+    assert index["benchmarks"] == [["alignx_test", 90], ["psoups_style", 30]]
+    assert [label for _, label in index["methods"]] == list(LABELS.values())
     number = 90 + 4  # case 4 of psoups_style
-    place, cases = called(site / f"data/details/{number // told['chunk']}.js")
-    case = cases[number - place * told["chunk"]]
+    place, cases = called(site / f"data/details/{number // index['chunk']}.js")
+    case = cases[number - place * index["chunk"]]
     assert (case["id"], case["benchmark"], case["directions"]) == ("case-4", "psoups_style", [["style", -1]])
     assert case["ugc"][0] == ["what did you say", "my own comment 4"] and case["pairs"] == []
-    backbone = [name for name, _ in told["methods"]].index("backbone")
-    assert case["said"][str(backbone)][:2] == ["backbone reasons of psoups_style 4: unicorn4", "backbone describes 4"]
+    backbone = [name for name, _ in index["methods"]].index("backbone")
+    assert case["described"][str(backbone)][:2] == [
+        "backbone reasons of psoups_style 4: unicorn4",
+        "backbone describes 4",
+    ]
     assert [row for row in case["judged"] if row[1] == backbone] == [[0, backbone, 0.25, 0.04, False, False, 0]]
     assert case["written"] == {} and case["won"] == []
     (seventh,) = [one for one in called(site / "data/details/0.js")[1] if one["id"] == "case-7"]
     assert seventh["written"][str(backbone)] == "written by backbone" and seventh["won"][0][2] == "b"
 
 
-def test_outcomes_of_the_index_are_those_of_the_judgements(site):
-    (told,) = called(site / "data/index.js")
-    methods = [name for name, _ in told["methods"]]
-    for judge, of_judge in zip(JUDGES, told["outcomes"], strict=True):
+def test_the_outcomes_in_the_index_equal_the_judgements(site):
+    (index,) = called(site / "data/index.js")
+    methods = [name for name, _ in index["methods"]]
+    for judge, of_judge in zip(JUDGES, index["outcomes"], strict=True):
         for method, outcomes in zip(methods, of_judge, strict=True):
             path = site.parent / f"judgements/{judge}/{method}.parquet"
             rows = {(row["benchmark"], row["case_id"]): row["correct"] for row in pl.read_parquet(path).to_dicts()}
@@ -165,16 +147,16 @@ def test_outcomes_of_the_index_are_those_of_the_judgements(site):
             assert outcomes == "".join({True: "1", False: "0", None: "-"}[rows.get(key)] for key in keys)
 
 
-def test_a_block_more_changes_nothing(site, tmp_path, monkeypatch):
-    """Cases are worked on some at a time; how many at a time shows in no file."""
-    monkeypatch.setattr("alignxplore.results.site.cases.BLOCK", 25)
+def test_the_block_size_changes_no_file(site, tmp_path, monkeypatch):
+    """The number of cases in memory at a time does not show in any file."""
+    monkeypatch.setattr("alignxplore.results.site.explorer.BLOCK", 25)
     write_cases(write_records(tmp_path), tmp_path / "data")
     for path in (tmp_path / "data").rglob("*.js"):
         assert path.read_bytes() == (site / "data" / path.relative_to(tmp_path / "data")).read_bytes(), path
 
 
 @pytest.mark.parametrize("numbers", [[], [0], [7], [0, 1, 2, 3, 99], list(range(0, 100, 2)), list(range(100))])
-def test_postings_tell_the_numbers(numbers):
+def test_postings_decode_to_their_numbers(numbers):
     text = posting(np.array(numbers, dtype=np.int64), 100)
     if text.startswith("!"):
         bits = np.unpackbits(np.frombuffer(base64.b64decode(text[1:]), dtype=np.uint8), bitorder="little")
@@ -184,7 +166,7 @@ def test_postings_tell_the_numbers(numbers):
     assert len(text) < 24
 
 
-def test_words_are_lower_case_once_each_and_cut():
+def test_words_are_distinct_lower_case_and_cut():
     found = words(pl.Series(["Ａ cat's CAT, naïve_x 猫が 3.14", "", "x" * 50]))
     assert [sorted(one) for one in found.to_list()] == [
         ["14", "3", "a", "cat", "naïve_x", "s", "が", "猫"],
@@ -216,7 +198,7 @@ def test_every_word_is_in_one_shard_with_all_its_cases(tmp_path, monkeypatch):
 def test_unknown_methods_are_named(tmp_path):
     sources = write_records(tmp_path)
     labels = {name: label for name, label in sources.labels.items() if name != "backbone"}
-    with pytest.raises(UserError, match="no label for method 'backbone', which .*backbone.parquet has"):
+    with pytest.raises(UserError, match="method 'backbone' in .*backbone.parquet has no label"):
         write_cases(replace(sources, labels=labels), tmp_path / "data")
 
 
@@ -235,30 +217,30 @@ def test_a_wide_table_keeps_the_order_and_every_field(tmp_path):
     path.write_text(
         "method,column,n,percent,low,high,mark,paper\nb,y,9,50,40,60.5,*,51.25\na,x,9,1,0,2,best,\nb,x,9,3,2,4,,\n"
     )
-    table = tables.read_table(path)
+    table = csv_tables.read_table(path)
     assert table.columns == ("y", "x") and list(table.wide) == ["b", "a"] and len(table.rows) == 3
-    assert table.wide["b"]["y"] == tables.Figure(50, 40, 60.5, "*", 51.25)
+    assert table.wide["b"]["y"] == csv_tables.Cell(50, 40, 60.5, "*", 51.25)
     assert table.wide["b"]["y"].change is None
     assert table.wide["b"]["y"].difference == -1.25 and table.wide["a"]["x"].difference is None
     path.write_text("method,column,percent,low,high,change,change_low,change_high\na,x,1,0,2,-3,-4,-2\na,y,1,0,2,,,\n")
-    changes = [figure.change for figure in tables.read_table(path).wide["a"].values()]
+    changes = [figure.change for figure in csv_tables.read_table(path).wide["a"].values()]
     assert changes == [(-3, -4, -2), None]
     path.write_text("method,n\na,1\n")
-    assert tables.read_table(path).wide is None
+    assert csv_tables.read_table(path).wide is None
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("method,column,percent,low,high\na,b,x,1,2\n", "line 2, field 'percent': 'x' is not a number"),
-        ("a,b\n1\n", "line 2 has 1 fields, the first has 2"),
+        ("a,b\n1\n", "line 2 has 1 fields, but the header has 2"),
         ("", "cannot be read as CSV"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=f"t.csv: {message}"):
-        tables.read_table(tmp_path / "t.csv")
+        csv_tables.read_table(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize(
@@ -266,10 +248,10 @@ def test_bad_tables_are_named(tmp_path, text, message):
     [("71.23456", "71.23"), ("12", "12"), ("0.0", "0.00"), ("2e-6", "2e-06"), ("0.004567", "0.0046"), ("text", "text")],
 )
 def test_figures_are_rounded_and_text_is_not(value, shown):
-    assert tables.plain(value) == shown
+    assert csv_tables.plain(value) == shown
 
 
-def test_provenance_follows_inputs_to_the_start_and_counts_a_job_once(tmp_path):
+def test_lineage_follows_inputs_to_the_start_and_counts_a_job_once(tmp_path):
     rows = [
         provenance_row("results/t.csv", "table", ["results/j.parquet", "data/none.parquet"]),
         provenance_row("results/t.md", "table", ["results/j.parquet"]),
@@ -277,7 +259,7 @@ def test_provenance_follows_inputs_to_the_start_and_counts_a_job_once(tmp_path):
         provenance_row("results/p.parquet", "infer", ["models/m"], account=json.dumps([])),
         provenance_row("models/m", "train", [], seconds=5.5, account=None),
     ]
-    known = Provenance.read(written(tmp_path / "p.parquet", rows))
+    known = Lineage.read(written(tmp_path / "p.parquet", rows))
     assert known.chain("results/t.csv") == ["results/j.parquet", "models/m", "results/p.parquet"]
     total = known.origin("results/t.csv")["total"]
     assert (total.jobs, total.seconds, total.asked, total.cost) == (4, 35.5, 10, 0.5)
@@ -285,94 +267,29 @@ def test_provenance_follows_inputs_to_the_start_and_counts_a_job_once(tmp_path):
     assert known.origin("results/other.csv") is None
 
 
-def test_a_circle_of_inputs_ends(tmp_path):
+def test_a_cycle_of_inputs_ends(tmp_path):
     rows = [provenance_row("a", "r", ["b"]), provenance_row("b", "s", ["a"])]
-    assert Provenance.read(written(tmp_path / "p.parquet", rows)).chain("a") == ["b"]
+    assert Lineage.read(written(tmp_path / "p.parquet", rows)).chain("a") == ["b"]
 
 
 def test_bad_provenance_is_named(tmp_path):
     path = written(tmp_path / "p.parquet", [{**provenance_row("results/t.csv", "table", []), "inputs": "{"}])
-    with pytest.raises(UserError, match=r"p.parquet: output 'results/t.csv', field 'inputs': no JSON"):
-        Provenance.read(path)
+    with pytest.raises(UserError, match=r"p.parquet: output 'results/t.csv', field 'inputs': not valid JSON"):
+        Lineage.read(path)
     pl.DataFrame({"output": ["a"]}).write_parquet(path)
     with pytest.raises(UserError, match=r"p.parquet: field 'rule' is missing"):
-        Provenance.read(path)
+        Lineage.read(path)
 
 
-JUDGED = pl.DataFrame(
-    [
-        {"case_id": case, "method": method, "p_chosen_ab": p, "p_chosen_ba": p, "correct": p > 0.5}
-        for case, low, high in [("b", 0.4, 0.6), ("a", 0.4, 0.6), ("c", 0.6, 0.99), ("d", 0.1, 0.9), ("e", 0.2, 0.3)]
-        for method, p in (("one", low), ("two", high))
-    ]
-    + [{"case_id": "f", "method": "one", "p_chosen_ab": 0.0, "p_chosen_ba": 0.0, "correct": False}]
-)
-
-
-def test_cases_on_which_methods_differ_are_chosen_first():
-    assert choose_cases(JUDGED, ["one", "two"], 9) == ["d", "a", "b", "c", "e"]
-    assert choose_cases(JUDGED.reverse(), ["two", "one"], 2) == ["d", "a"]
-
-
-def test_the_study_shows_each_method_and_judgement(tmp_path):
-    sources = write_records(tmp_path)
-    labels = {name: LABELS[name] for name in ("backbone", "alignxplore")}
-    judgements = [path for path in sources.judgements if path.parent.name == "judge" and path.stem in labels]
-    cases, text = case_study(sources.cases[0], sources.preferences, judgements, labels, ["case-7", "case-5"])
-    assert cases.to_dicts() == [{"benchmark": "alignx_test", "case_id": one} for one in ("case-7", "case-5")]
-    seventh, fifth = text.split("## alignx\\_test, case ")[1:]
-    assert (
-        "backbone reasons of alignx\\_test 7: unicorn7" in seventh
-        and "| Backbone | judge | 0.250 | 0.070 | wrong |" in seventh
-    )
-    assert seventh.count("**Chosen**") == 5 and "likes brevity" in seventh
-    assert escape(HOSTILE.splitlines()[0]) in fifth
-    with pytest.raises(UserError, match="case_study.cases: .*alignx_test.parquet has no case 'case-999'"):
-        case_study(sources.cases[0], sources.preferences, judgements, labels, ["case-999"])
-
-
-def test_markdown_finds_nothing_in_a_users_text():
-    from markdown_it import MarkdownIt
-
-    lines = [
-        "# no heading",
-        "- no item",
-        "1. no item",
-        "[no](javascript:x)",
-        "<b>no</b>",
-        "a | b",
-        "```",
-        "&lt;",
-        "`x`",
-        "*x*",
-    ]
-    for line in [*lines, HOSTILE.replace("\u2028", " ").replace("\u2029", " ")]:
-        html = MarkdownIt("gfm-like", {"linkify": False}).render(escape(line))
-        assert re.fullmatch(r"<p>[^<>]*</p>\n", html), html
-
-
-def test_lines_of_a_users_text_make_no_heading_or_code_together():
-    from markdown_it import MarkdownIt
-
-    asked = dict.fromkeys(("chosen", "rejected", "golden_preference"), "x")
-    text = "title\n===\ntitle\n---\n\n    indented * once\n\ttwice\n> quoted"
-    case = {"benchmark": "b", "case_id": "1", "pairs": [], "ugc": [], "prompt": text, **asked}
-    study = markdown([case], pl.DataFrame(schema=records.PREFERENCE), pl.DataFrame(schema=records.JUDGEMENT), {})
-    html = MarkdownIt("gfm-like", {"linkify": False}).render(study)
-    question = html[html.index("The question") :]
-    assert "<code>" not in question and question.count("<h") == 1, "the heading of the judgements"
-    assert all(line.strip() in question for line in ("===", "---", "indented * once", "twice", "&gt; quoted"))
-
-
-def test_a_study_of_a_case_that_is_not_shown_says_so(tmp_path):
+def test_a_study_of_a_case_outside_the_report_is_named(tmp_path):
     inputs = sample_inputs(tmp_path)
     inputs.study.write_text(json.dumps({"methods": [], "cases": [{"benchmark": "other", "case_id": "x"}]}))
     with pytest.raises(UserError, match="case_study.json: the report has no case 'x'"):
         write_site(RESOURCES, tmp_path / "site", inputs)
 
 
-def test_data_files_are_what_a_browser_reads_too(site):
-    """The tables as Parquet beside the pages."""
+def test_parquet_files_equal_what_the_pages_show(site):
+    """The Parquet files beside the pages have the tables' cells and the explorer's case numbers."""
     cells = pl.read_parquet(site / "data/cells.parquet")
     assert cells.filter(pl.col("method") == "VPL").select("table", "percent", "paper").rows() == [
         ("table2", 75.5, None)
@@ -382,9 +299,10 @@ def test_data_files_are_what_a_browser_reads_too(site):
     assert records.CASE["case_id"] == cases.schema["case_id"]
 
 
-def test_the_browser_tests_are_skipped_aloud_without_a_browser():
-    code = "import os, pytest; os.environ['PATH'] = ''; pytest.main(['tests/browser', '-rs', '-k', 'sort'])"
+def test_without_a_browser_its_tests_are_skipped_with_a_warning():
+    run = "pytest.main(['tests/integration/test_site_in_browser.py', '-rs', '-k', 'sort_by_number'])"
+    code = f"import os, pytest; os.environ['PATH'] = ''; {run}"
     environment = {name: value for name, value in os.environ.items() if name != "CHROMIUM"}
     command = [sys.executable, "-c", code]
-    told = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
-    assert "install Debian's package chromium" in told and "1 skipped" in told and "1 warning" in told
+    output = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
+    assert "install Debian's package chromium" in output and "1 skipped" in output and "1 warning" in output

@@ -43,13 +43,13 @@ def test_clusters_of_one_case_are_drawn_as_cases():
 
 
 def clustered(rng, count):
-    """Outcomes of clusters of one to six cases, alike within a cluster nine times in ten; 60% are right."""
+    """Outcomes of clusters of one to six cases, equal within a cluster nine times in ten; 60% are right."""
     sizes = rng.integers(1, 7, count)
     base, own, alike = (rng.random(n) for n in (count, sizes.sum(), sizes.sum()))
     return np.where(alike < 0.9, np.repeat(base, sizes), own) < 0.6, np.repeat(np.arange(count), sizes)
 
 
-def test_an_interval_over_clusters_is_that_of_a_bootstrap_written_out():
+def test_an_interval_over_clusters_equals_an_explicit_bootstrap():
     values, clusters = clustered(np.random.default_rng(6), 80)
     order = np.random.default_rng(7).permutation(len(values))
     found = bootstrap_interval(values[order], clusters[order].astype(str).tolist(), 20_000, seed=1)
@@ -63,7 +63,7 @@ def test_an_interval_over_clusters_is_that_of_a_bootstrap_written_out():
     assert found == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.004)
 
 
-def test_intervals_over_clusters_hold_the_truth_as_often_as_they_say():
+def test_intervals_over_clusters_have_their_nominal_coverage():
     rng, held, held_by_case = np.random.default_rng(8), 0, 0
     for seed in range(300):
         values, clusters = clustered(rng, 60)
@@ -72,10 +72,10 @@ def test_intervals_over_clusters_hold_the_truth_as_often_as_they_say():
         low, high = bootstrap_interval(values, list(map(str, range(len(values)))), 300, seed)
         held_by_case += low <= 0.6 <= high
     assert 0.9 < held / 300 < 0.98
-    assert held_by_case / 300 < 0.8, "which is why"
+    assert held_by_case / 300 < 0.8, "so cases must not be drawn one by one"
 
 
-def test_answers_of_which_one_of_two_must_be_right_have_no_interval():
+def test_mirrored_pairs_have_no_interval():
     values = np.random.default_rng(1).random(50) < 0.5
     mirrored, pairs = np.concatenate([values, ~values]), [str(index) for index in range(50)] * 2
     assert bootstrap_interval(mirrored, pairs, 500, seed=1) == (0.5, 0.5)
@@ -116,7 +116,7 @@ def test_mcnemar_and_holm_equal_statsmodels():
 
 
 def test_bradley_terry_equals_a_logistic_regression_on_all_games():
-    """Each game is a row with +1 for the one method and -1 for the other; the added ties are weighted rows."""
+    """Each game is a row with +1 for one method and -1 for the other; the added ties are weighted rows."""
     rng = np.random.default_rng(3)
     wins = rng.integers(0, 30, (4, 4)).astype(float)
     np.fill_diagonal(wins, 0)
@@ -128,7 +128,7 @@ def test_bradley_terry_equals_a_logistic_regression_on_all_games():
             if winner != loser:
                 design.append(np.eye(4)[winner] - np.eye(4)[loser])
                 weights.append(wins[winner, loser] + 0.5)
-    # A win of one over the other, and none the other way: the likelihood is of the one outcome alone.
+    # Each row is a win of one method over the other, so the only outcome is 1.
     rows, outcomes = np.array(design)[:, 1:], np.ones(len(design))
     fit = sm.GLM(outcomes, rows, family=sm.families.Binomial(), var_weights=weights).fit(tol=1e-12)
     expected = np.concatenate([[0.0], fit.params])
@@ -161,5 +161,5 @@ def test_kappa_and_wilson_equal_statsmodels():
 
 
 def test_calibration_error_is_the_weighted_gap():
-    # 10 cases at 0.6 of which half are right, 30 at 0.9 of which all are: (10 * 0.1 + 30 * 0.1) / 40.
+    # 10 cases at 0.6, half of them right, and 30 at 0.9, all right: (10 * 0.1 + 30 * 0.1) / 40.
     assert calibration_error([0.6, 0.9], [0.5, 1.0], [10, 30]) == pytest.approx(0.1)

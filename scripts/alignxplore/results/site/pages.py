@@ -1,4 +1,4 @@
-"""The pages of the site: tables, figures, training curves, data, provenance, and the shell of the case explorer."""
+"""Writes the site: its pages, the data beside them, and DataTables."""
 
 import datetime
 import json
@@ -19,21 +19,22 @@ from markupsafe import Markup
 from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.results import figures
-from alignxplore.results.case_study import CHOSEN
-from alignxplore.results.site import tables
-from alignxplore.results.site.cases import Sources, write_cases
-from alignxplore.results.site.provenance import Provenance
-from alignxplore.results.site.scripts import write_call
+from alignxplore.results.site import csv_tables
+from alignxplore.results.site.explorer import Sources, write_cases
+from alignxplore.results.site.javascript import write_call
+from alignxplore.results.site.lineage import Lineage
+from alignxplore.results.study import CHOSEN
 
 NO_METRICS = ("step", "epoch")
 LAST_STEPS = 10
+"""Steps over which the training page averages."""
 EXPORTS = re.compile(r"export\{(?:[^{}]*,)?([\w$]+) as default(?:,[^{}]*)?\};")
-INSTALL = "install the itables of envs/requirements/run.txt"
+INSTALL = "install itables as envs/requirements/run.txt pins it"
 
 
 @dataclass(frozen=True)
 class Result:
-    """A table (CSV) or figure (SVG) of the configuration, and the reStructuredText file that explains its kind."""
+    """A configured table (CSV) or figure (SVG), and the reStructuredText file that explains its kind."""
 
     name: str
     title: str
@@ -45,8 +46,8 @@ class Result:
 class Inputs:
     """Everything that the site shows.
 
-    `points` are CSV files of what a figure draws, by its name; `metrics` Parquet files of training by the name of
-    the checkpoint.
+    `points` maps a figure to the CSV file of what it draws; `metrics` maps a checkpoint to the Parquet file of its
+    training metrics.
     """
 
     tables: Sequence[Result]
@@ -62,26 +63,26 @@ class Inputs:
 
 
 def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
-    """Write the site to `directory`; `resources` holds its templates (pages/) and its own CSS and JavaScript (assets/).
+    """Write the site to `directory`; `resources` holds its templates (pages/), CSS and JavaScript (assets/).
 
-    Raises UserError, naming the file, where an input, a template or DataTables cannot be read.
+    Raises UserError that names the file if an input, a template or DataTables cannot be read.
     """
     data = directory / "data"
     data.mkdir(parents=True)
     shutil.copytree(resources / "assets", directory / "assets")
     _write_datatables(directory / "assets/datatables.js")
-    provenance = Provenance.read(inputs.provenance)
+    lineage = Lineage.read(inputs.provenance)
     shutil.copy(inputs.provenance, data)
     numbers = write_cases(inputs.sources, data)
     numbers.write_parquet(data / "cases.parquet")
-    pages = _Pages(resources / "pages", directory, provenance, study=inputs.study is not None)
+    pages = _Pages(resources / "pages", directory, lineage, study=inputs.study is not None)
     finals = [*inputs.tables, *inputs.figures]
-    shown = {result.name: tables.read_table(_copied(result.path, data)) for result in inputs.tables}
+    shown = {result.name: csv_tables.read_table(_copied(result.path, data)) for result in inputs.tables}
     _write_cells(shown, data / "cells.parquet")
-    points = {name: tables.read_table(_copied(path, data)) for name, path in inputs.points.items()}
+    points = {name: csv_tables.read_table(_copied(path, data)) for name, path in inputs.points.items()}
     for result in inputs.figures:
         _copied(result.path, directory / "figures")
-    made = [str(result.path) for result in finals if str(result.path) in provenance.rows]
+    made = [str(result.path) for result in finals if str(result.path) in lineage.rows]
     pages.write(
         "index",
         tables=[(result, shown[result.name], _html(result.caption)) for result in inputs.tables],
@@ -89,9 +90,9 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
         cases=numbers.height,
         benchmarks=numbers["benchmark"].n_unique(),
         methods=len(inputs.sources.labels),
-        total=provenance.total([*made, *(before for output in made for before in provenance.chain(output))]),
-        commits=_distinct(provenance, "commit"),
-        seeds=_distinct(provenance, "seed"),
+        total=lineage.total([*made, *(source for output in made for source in lineage.chain(output))]),
+        commits=_distinct(lineage, "commit"),
+        seeds=_distinct(lineage, "seed"),
     )
     pages.write("cases", count=numbers.height)
     if inputs.study is not None:
@@ -101,30 +102,31 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
     rejects = records.read(inputs.rejects, records.REJECT)
     pages.write(
         "data",
-        funnel=tables.read_table(_copied(inputs.funnel, data)),
-        splits=tables.read_table(_copied(inputs.splits, data)),
+        funnel=csv_tables.read_table(_copied(inputs.funnel, data)),
+        splits=csv_tables.read_table(_copied(inputs.splits, data)),
         rejects=_reasons(rejects),
         paths={"funnel": str(inputs.funnel), "splits": str(inputs.splits), "rejects": str(inputs.rejects)},
     )
-    pages.write("provenance", groups=list(provenance.groups()))
+    pages.write("provenance", groups=list(lineage.groups()))
 
 
 def _write_datatables(path: Path) -> None:
-    """DataTables as itables packs it, its module made a script: a page that is opened from disk may load no module."""
+    """Write itables' copy of DataTables as a script: a page that is opened from disk may not load an ES module."""
     try:
         itables = distribution("itables")
         bundle = Path(str(itables.locate_file("itables/html/dt_bundle.js")))
         module = bundle.read_text(encoding="utf-8")
     except (PackageNotFoundError, OSError) as error:
-        raise UserError(f"no DataTables ({error}): {INSTALL}") from error
+        raise UserError(f"DataTables is missing ({error}): {INSTALL}") from error
     code, exports = EXPORTS.subn(r"window.DataTable=\1;", module)
     licence = itables.read_text("licenses/LICENSE")
     if exports != 1 or licence is None:
-        raise UserError(f"{bundle}: no module of DataTables with its licence: {INSTALL}")
+        raise UserError(f"{bundle}: not a DataTables module with its licence: {INSTALL}")
     path.write_text(f'/*! itables\n{licence}*/\n(()=>{{"use strict";{code}}})();\n', encoding="utf-8")
 
 
 def _copied(path: Path, directory: Path) -> Path:
+    """Copy a file into a directory of the site; returns its path there."""
     directory.mkdir(parents=True, exist_ok=True)
     try:
         return Path(shutil.copy(path, directory))
@@ -133,9 +135,9 @@ def _copied(path: Path, directory: Path) -> Path:
 
 
 class _Pages:
-    """Renders the templates of a directory; all text is escaped."""
+    """Renders the templates in a directory; all text is escaped."""
 
-    def __init__(self, templates: Path, directory: Path, provenance: Provenance, study: bool):
+    def __init__(self, templates: Path, directory: Path, lineage: Lineage, study: bool):
         self.directory = directory
         self.environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(templates),
@@ -145,8 +147,8 @@ class _Pages:
             lstrip_blocks=True,
         )
         self.environment.filters |= {
-            "plain": tables.plain,
-            "is_number": tables.is_number,
+            "plain": csv_tables.plain,
+            "is_number": csv_tables.is_number,
             "anchor": anchor,
             "duration": duration,
             "count": count,
@@ -157,7 +159,7 @@ class _Pages:
             "words": lambda name: name.replace("_", " "),
         }
         self.environment.tests["endswith"] = str.endswith
-        self.environment.globals |= {"provenance": provenance, "study": study}
+        self.environment.globals |= {"lineage": lineage, "study": study}
 
     def write(self, name: str, **values: Any) -> None:
         try:
@@ -181,12 +183,12 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(started: str | None) -> str:
-    """A time of provenance, to the second."""
+    """When a job started, to the second."""
     return "at an unknown time" if started is None else started.replace("T", " ")[:19] + " UTC"
 
 
 def commit(code: str | None) -> str:
-    """A commit's short name, with "+" where the code was changed since."""
+    """A commit's short name, with "+" if the code had changed since."""
     if code is None:
         return "unknown"
     name, changed, _ = code.partition("+")
@@ -194,7 +196,7 @@ def commit(code: str | None) -> str:
 
 
 def count(number: float) -> str:
-    """A number that a reader takes in at a glance."""
+    """A count that can be read at a glance: 950, 12 000, 3.4 M."""
     for unit, size in (("G", 1e9), ("M", 1e6)):
         if number >= size:
             return f"{number / size:.1f} {unit}"
@@ -202,7 +204,7 @@ def count(number: float) -> str:
 
 
 def _html(caption: Path | None) -> Markup:
-    """A caption of ours as HTML; it may contain no raw HTML and no other file."""
+    """A caption file as HTML; raw HTML and file inclusion are disabled."""
     if caption is None:
         return Markup("")
     settings = {"raw_enabled": False, "file_insertion_enabled": False, "halt_level": 2, "report_level": 5}
@@ -215,13 +217,13 @@ def _html(caption: Path | None) -> Markup:
     return Markup(parts["fragment"])
 
 
-def _write_cells(shown: Mapping[str, tables.Table], path: Path) -> None:
-    """The figures of all wide tables in one file."""
+def _write_cells(shown: Mapping[str, csv_tables.Table], path: Path) -> None:
+    """Write the cells of all wide tables to one Parquet file."""
     rows = [
-        {"table": name, "method": method, "column": column, **vars(figure), "change": (figure.change or (None,))[0]}
+        {"table": name, "method": method, "column": column, **vars(cell), "change": (cell.change or (None,))[0]}
         for name, table in shown.items()
-        for method, figures_ in (table.wide or {}).items()
-        for column, figure in figures_.items()
+        for method, cells in (table.wide or {}).items()
+        for column, cell in cells.items()
     ]
     schema = pl.Schema(
         {
@@ -235,26 +237,28 @@ def _write_cells(shown: Mapping[str, tables.Table], path: Path) -> None:
 
 
 def _write_study(study: Path, numbers: pl.DataFrame, data: Path) -> None:
-    told = json.loads(study.read_text(encoding="utf-8"))
-    found = pl.DataFrame(told["cases"], schema=CHOSEN).join(
+    """Write the numbers of the study's cases, and its methods, for the browser."""
+    chosen = json.loads(study.read_text(encoding="utf-8"))
+    found = pl.DataFrame(chosen["cases"], schema=CHOSEN).join(
         numbers, on=["benchmark", "case_id"], how="left", maintain_order="left"
     )
     if missing := found.filter(pl.col("number").is_null())["case_id"].to_list():
-        raise UserError(f"{study}: the report has no case {missing[0]!r}; take its benchmark into a table")
-    write_call(data / "study.js", "AX.study", found["number"].to_list(), told["methods"])
+        raise UserError(f"{study}: the report has no case {missing[0]!r}; add its benchmark to a table")
+    write_call(data / "study.js", "AX.setStudy", found["number"].to_list(), chosen["methods"])
 
 
-def _distinct(provenance: Provenance, field: str) -> list[str]:
-    return sorted({str(row[field]) for row in provenance.rows.values() if row[field] is not None})
+def _distinct(lineage: Lineage, field: str) -> list[str]:
+    return sorted({str(row[field]) for row in lineage.rows.values() if row[field] is not None})
 
 
-def _reasons(rejects: pl.DataFrame) -> tables.Table:
+def _reasons(rejects: pl.DataFrame) -> csv_tables.Table:
+    """Rejected records, counted by field and reason."""
     reasons = rejects.group_by("field", "reason").len("records").sort("records", "field", "reason", descending=True)
-    return tables.Table(reasons.columns, [[str(value) for value in row] for row in reasons.iter_rows()])
+    return csv_tables.Table(reasons.columns, [[str(value) for value in row] for row in reasons.iter_rows()])
 
 
 def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, Any]]:
-    """Draws every metric, checkpoints of one kind together; the groups as the page lists them."""
+    """Draw every metric, with checkpoints that report the same metrics in one figure; returns the page's groups."""
     loaded = {name: pl.read_parquet(_copied(path, directory / "data/training")) for name, path in metrics.items()}
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, table in loaded.items():
@@ -275,7 +279,7 @@ def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, An
 
 
 def results(paths: Iterable[str], titles: Mapping[str, str], captions: Mapping[str, str]) -> list[Result]:
-    """Results by their files, with the title and the caption's file that their name has."""
+    """The results in these files, with the titles and caption files of their names."""
     named = ((Path(path).stem, Path(path)) for path in paths)
     return [
         Result(name, titles[name], path, Path(captions[name]) if name in captions else None) for name, path in named

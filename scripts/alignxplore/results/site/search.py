@@ -1,6 +1,5 @@
-"""A word index of all texts of all cases, in files of which a search loads those with its words alone."""
+"""The word index over the texts of all cases, cut into files so that a search loads only those with its words."""
 
-import base64
 import heapq
 from collections.abc import Iterator
 from itertools import groupby
@@ -11,43 +10,40 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from alignxplore.results.site.scripts import write_call
+from alignxplore.results.site.javascript import posting, write_call
 
-# As in search.js: scripts that put no spaces between words are indexed by character.
+# As in search.js. Writing systems without spaces between words are indexed by character.
 WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{N}\p{M}_]+"
 LONGEST = 40
-"""Characters of a word that are kept; longer ones are mostly links."""
+"""Characters kept of a word; longer words are mostly links."""
 SHARD_BYTES = 300_000
+"""Size from which a file of the index is full."""
 ROWS = 2048
-"""Words of a block that are in memory while the blocks are merged."""
-DENSE = 16
-"""A word of more than one case in this many is written as a bitmap."""
+"""Words per block that are in memory while the blocks are merged."""
 
 
 def words(texts: pl.Series) -> pl.Series:
-    """Each text's words, once each, in lower case and Unicode's compatibility form."""
+    """The distinct words of each text, in lower case and Unicode's compatibility form."""
     found = texts.str.normalize("NFKC").str.to_lowercase().str.extract_all(WORD).list.unique()
     return found.list.eval(pl.element().str.slice(0, LONGEST))
 
 
-def posting(numbers: np.ndarray, count: int) -> str:
-    """Ascending case numbers below `count` for search.js: differences in decimal, or "!" and a bitmap in base64."""
-    if len(numbers) * DENSE < count:
-        return ",".join(map(str, np.diff(numbers, prepend=0).tolist()))
-    bits = np.zeros(count, dtype=np.uint8)
-    bits[numbers] = 1
-    return "!" + base64.b64encode(np.packbits(bits, bitorder="little").tobytes()).decode("ascii")
-
-
 class SearchIndex:
-    """Takes texts a block of cases at a time, in the cases' order, and merges the blocks' words into the index."""
+    """Collects texts, one block of cases at a time and in the cases' order, and merges them into one index.
+
+        block 0: cat -> 3 7     dog -> 1        each block sorted by word, on disk
+        block 1: cat -> 501     emu -> 530
+        index:   cat -> 3 7 501 | dog -> 1 | emu -> 530
+
+    A block holds later cases than the one before it, so the merged numbers ascend without sorting.
+    """
 
     def __init__(self, work: Path):
         self.work, self.blocks = work, 0
         work.mkdir(parents=True)
 
     def add(self, texts: pl.DataFrame) -> None:
-        """`texts` has columns number and text; a case may have several rows, but all of them in one block."""
+        """Add a block: `texts` has columns number and text, with all rows of a case in one block."""
         found = (
             texts.select("number", word=words(texts["text"]))
             .explode("word")
@@ -61,7 +57,7 @@ class SearchIndex:
         self.blocks += 1
 
     def write(self, directory: Path, count: int) -> list[list[str]]:
-        """Write `directory`/N.js for every N, and return the first and last word of each."""
+        """Write the index to `directory`/0.js, 1.js, … for `count` cases; returns each file's first and last word."""
         shards: list[list[str]] = []
         held: list[tuple[str, str]] = []
         size = 0
@@ -88,5 +84,5 @@ def _rows(path: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def _write(path: Path, number: int, held: list[tuple[str, str]]) -> list[str]:
-    write_call(path, "AX.shard", number, " ".join(word for word, _ in held), " ".join(text for _, text in held))
+    write_call(path, "AX.addShard", number, " ".join(word for word, _ in held), " ".join(text for _, text in held))
     return [held[0][0], held[-1][0]]

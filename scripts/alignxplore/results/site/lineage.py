@@ -1,6 +1,7 @@
-"""Where each file of the results comes from: its job, and the chain of jobs before it."""
+"""Where each result file comes from: the job that made it, and the chain of jobs before that one."""
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ JSON_FIELDS = ("wildcards", "config", "inputs", "models", "versions", "account")
 
 @dataclass(frozen=True)
 class Total:
-    """A chain of jobs in figures: seconds of work, and what its models were asked."""
+    """What a set of jobs took: seconds, prompts that models were asked, tokens, and cost in dollars."""
 
     jobs: int
     seconds: float
@@ -28,15 +29,15 @@ class Total:
     cost: float
 
 
-class Provenance:
+class Lineage:
     """The rows of results/provenance.parquet by output, with JSON fields decoded."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]):
         self.rows = {row["output"]: row for row in rows}
 
     @classmethod
-    def read(cls, path: str | Path) -> "Provenance":
-        """Raises UserError, naming file, output and field, where the file is not as it should be."""
+    def read(cls, path: str | Path) -> "Lineage":
+        """The lineage in a file; raises UserError that names the file, output and field if it is malformed."""
         try:
             table = pl.read_parquet(path, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -49,38 +50,39 @@ class Provenance:
                 try:
                     row[name] = json.loads(row[name]) if row[name] else None
                 except json.JSONDecodeError as error:
-                    raise UserError(f"{path}: output {row['output']!r}, field {name!r}: no JSON: {error}") from error
+                    raise UserError(
+                        f"{path}: output {row['output']!r}, field {name!r}: not valid JSON: {error}"
+                    ) from error
         return cls(rows)
 
     def owner(self, path: str) -> str | None:
-        """The output that `path` is, or is in."""
+        """The recorded output that `path` is, or that contains it; None for a file that no job made."""
         for candidate in (path, *map(str, PurePosixPath(path).parents)):
             if candidate in self.rows:
                 return candidate
         return None
 
     @cached_property
-    def _before(self) -> Mapping[str, Sequence[str]]:
+    def _sources(self) -> Mapping[str, Sequence[str]]:
+        """The outputs that each output was made from directly."""
         return {
             output: list(dict.fromkeys(own for path in row["inputs"] or () if (own := self.owner(path)) is not None))
             for output, row in self.rows.items()
         }
 
     def chain(self, output: str) -> Sequence[str]:
-        """The outputs that `output` was made from, at any distance: nearest first, without itself."""
+        """The outputs that `output` was made from, directly or through others, nearest first."""
         seen: dict[str, None] = {}
-        queue = list(self._before[output])
+        queue = deque(self._sources[output])
         while queue:
-            following: list[str] = []
-            for one in queue:
-                if one not in seen and one != output:
-                    seen[one] = None
-                    following += self._before[one]
-            queue = following
+            source = queue.popleft()
+            if source not in seen and source != output:
+                seen[source] = None
+                queue += self._sources[source]
         return list(seen)
 
     def total(self, outputs: Sequence[str]) -> Total:
-        """Sums over the jobs that made `outputs`; a job that made several counts once."""
+        """What the jobs that made `outputs` took; a job that made several of them counts once."""
         jobs = {self._job(self.rows[output]): self.rows[output] for output in outputs}
         accounts = [account for row in jobs.values() for account in row["account"] or ()]
 
@@ -98,14 +100,14 @@ class Provenance:
         )
 
     def origin(self, output: str) -> Mapping[str, Any] | None:
-        """What the site tells of a file: its row, the outputs before it, and the chain's total; None if unknown."""
+        """A file's row, its chain, and the total over both; None if nothing is recorded of the file."""
         if output not in self.rows:
             return None
-        before = self.chain(output)
-        return {"row": self.rows[output], "chain": before, "total": self.total([output, *before])}
+        chain = self.chain(output)
+        return {"row": self.rows[output], "chain": chain, "total": self.total([output, *chain])}
 
     def groups(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Outputs by the stage that their directory names, what a reader looks for first."""
+        """Outputs by directory, which names their stage; tables and figures, which readers look for first, lead."""
         named: dict[str, list[str]] = {"Tables and figures": []}
         for output in sorted(self.rows):
             parts = PurePosixPath(output).parts

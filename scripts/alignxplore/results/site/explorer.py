@@ -1,4 +1,11 @@
-"""The case explorer's data: a compact index of all cases, details in chunks, and a word index, in bounded memory."""
+"""The case explorer's data, written in bounded memory: an index of all cases, their details, and a word index.
+
+cases, preferences, judgements, …     rows in any order
+  -> blocks of BLOCK cases on disk    all rows of a case in one block
+  -> details/N.js                     CHUNK cases each; the browser loads one when a case opens
+     index.js                         what the list and the filters need of every case
+     words/N.js                       the word index (search.py)
+"""
 
 import tempfile
 from collections import defaultdict
@@ -12,22 +19,26 @@ import polars as pl
 
 from alignxplore import records
 from alignxplore.errors import UserError
-from alignxplore.results.site.scripts import write_call
-from alignxplore.results.site.search import SearchIndex, posting
+from alignxplore.results.site.javascript import posting, write_call
+from alignxplore.results.site.search import SearchIndex
 
 CHUNK = 25
-"""Cases of a file of details."""
+"""Cases per file of details."""
 BLOCK = 500
-"""Cases that are held in memory at a time; a multiple of CHUNK."""
+"""Cases in memory at a time; a multiple of CHUNK."""
 SNIPPET = 140
-"""Characters of a post in the list."""
+"""Characters of a post that the list shows."""
 KEY = ["benchmark", "case_id"]
 OUTCOMES = {True: ord("1"), False: ord("0")}
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Parquet files of cases, and of what methods and judges said of them; `labels` names the methods, in order."""
+    """Parquet files of cases, of what methods wrote about them and of how judges decided.
+
+    `labels` maps the methods, in the order to show them, to their labels; `dimensions` maps AlignX's dimensions, by
+    index, to their names.
+    """
 
     cases: Sequence[str | Path]
     preferences: Sequence[str | Path]
@@ -41,8 +52,8 @@ class Sources:
 def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
     """Write `index.js`, `details/N.js` and `words/N.js` to `directory`.
 
-    Returns the cases with their number in the site: number, benchmark, case_id, dimension. Raises UserError, naming
-    the file, where one breaks its contract or knows other methods than `sources.labels`.
+    Returns one row per case with its number in the site: number, benchmark, case_id, dimension. Raises UserError that
+    names the file if one breaks its contract or has a method without a label.
     """
     numbers = _numbers(sources.cases)
     count = numbers.height
@@ -54,9 +65,7 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
         blocks.divide("response", sources.responses, records.RESPONSE)
         blocks.divide("win", sources.wins, records.WIN)
         if unknown := sorted(blocks.methods - set(sources.labels)):
-            raise UserError(
-                f"report: there is no label for method {unknown[0]!r}, which {blocks.origin[unknown[0]]} has"
-            )
+            raise UserError(f"report: method {unknown[0]!r} in {blocks.origin[unknown[0]]} has no label")
         methods = [name for name in sources.labels if name in blocks.methods]
         index = _Index(count, methods, judges, sources.dimensions)
         search = SearchIndex(Path(work) / "words")
@@ -65,18 +74,17 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
             details = _details(block, methods, judges, sources.dimensions)
             for start in range(0, len(details), CHUNK):
                 place = (number + start) // CHUNK
-                write_call(directory / f"details/{place}.js", "AX.chunk", place, details[start : start + CHUNK])
+                write_call(directory / f"details/{place}.js", "AX.addChunk", place, details[start : start + CHUNK])
             index.add(block)
             search.add(_texts(block))
         shards = search.write(directory / "words", count)
-    told = index.told(numbers, shards)
-    told["methods"] = [[name, sources.labels[name]] for name in methods]
-    write_call(directory / "index.js", "AX.index", told)
+    labelled = [[name, sources.labels[name]] for name in methods]
+    write_call(directory / "index.js", "AX.setIndex", {**index.fields(numbers, shards), "methods": labelled})
     return numbers
 
 
 def _numbers(cases: Sequence[str | Path]) -> pl.DataFrame:
-    """number, benchmark, case_id and dimension of every case, in the files' order."""
+    """One row per case, in the files' order: number, benchmark, case_id, dimension."""
     columns = [*KEY, "dimension"]
     tables = [batch.select(columns) for path in cases for batch in records.batches(path, records.CASE)]
     table = pl.concat([pl.DataFrame(schema={name: pl.String for name in columns}), *tables])
@@ -84,7 +92,7 @@ def _numbers(cases: Sequence[str | Path]) -> pl.DataFrame:
 
 
 class _Blocks:
-    """Rows of the sources divided among files by the block that their case is in."""
+    """The sources' rows, divided into files by the block of their case."""
 
     SCHEMAS = {
         "case": records.CASE,
@@ -96,14 +104,14 @@ class _Blocks:
 
     def __init__(self, work: Path, numbers: pl.DataFrame):
         self.work, self.numbers = work, numbers.select("number", *KEY)
-        self.origin: dict[str, str | Path] = {}
+        self.origin: dict[str, str | Path] = {}  # the first file in which each method occurs
 
     @property
     def methods(self) -> set[str]:
         return set(self.origin)
 
     def divide(self, kind: str, paths: Sequence[str | Path], schema: pl.Schema) -> list[str]:
-        """Divide one kind's files; returns the judges in them."""
+        """Divide the files of one kind; returns the judges in them."""
         (self.work / kind).mkdir()
         judges: dict[str, None] = {}
         for place, path in enumerate(paths):
@@ -120,6 +128,7 @@ class _Blocks:
         return list(judges)
 
     def read(self, kind: str, block: int) -> pl.DataFrame:
+        """One block's rows of one kind, in the cases' order."""
         paths = sorted((self.work / kind).glob(f"{block}-*.parquet"))
         if not paths:
             return pl.DataFrame(schema={**self.SCHEMAS[kind], "number": pl.UInt32})
@@ -129,8 +138,8 @@ class _Blocks:
 def _details(
     block: Mapping[str, pl.DataFrame], methods: Sequence[str], judges: Sequence[str], dimensions: Mapping[int, str]
 ) -> list[dict[str, Any]]:
-    """What the page of each case of a block shows, in the cases' order; methods and judges by their place."""
-    said, judged = _by_case(block["preference"]), _by_case(block["judgement"])
+    """What the site shows of each case in a block, in the cases' order; methods and judges by their position."""
+    described, judged = _by_case(block["preference"]), _by_case(block["judgement"])
     written, won = _by_case(block["response"]), _by_case(block["win"])
     of_method, of_judge = {name: i for i, name in enumerate(methods)}, {name: i for i, name in enumerate(judges)}
     return [
@@ -144,7 +153,7 @@ def _details(
             "rejected": case["rejected"],
             "pairs": [[pair["prompt"], pair["chosen"], pair["rejected"]] for pair in case["pairs"]],
             "ugc": [[ugc["prompt"], ugc["comment"]] for ugc in case["ugc"]],
-            "said": {
+            "described": {
                 of_method[row["method"]]: [
                     row["reasoning"],
                     row["preference"],
@@ -153,7 +162,7 @@ def _details(
                     row["prompt_tokens"],
                     row["completion_tokens"],
                 ]
-                for row in said[case["number"]]
+                for row in described[case["number"]]
             },
             "judged": [
                 [
@@ -188,7 +197,7 @@ def _finite(value: float) -> float | None:
 
 
 def _directions(case: Mapping[str, Any], dimensions: Mapping[int, str]) -> Iterator[tuple[str, int]]:
-    """Names and signs of a case's dimensions: its own one (P-SOUPS), or those of AlignX on which it has a direction."""
+    """Names and signs of a case's dimensions: its named one (P-SOUPS), or every one with a direction (AlignX)."""
     if case["dimension"]:
         yield case["dimension"], case["direction"][0] if case["direction"] else 0
         return
@@ -198,19 +207,22 @@ def _directions(case: Mapping[str, Any], dimensions: Mapping[int, str]) -> Itera
 
 
 def _texts(block: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """number and text of everything that a search finds."""
-    case, said = block["case"], block["preference"]
+    """All texts that a search covers, as rows of number and text."""
+    case, described = block["case"], block["preference"]
     own = [case.select("number", text=name) for name in ("prompt", "chosen", "rejected", "golden_preference")]
     for name, fields in (("pairs", ("prompt", "chosen", "rejected")), ("ugc", ("prompt", "comment"))):
         signals = case.select("number", name).explode(name, empty_as_null=False, keep_nulls=False)
         own += [signals.select("number", text=pl.col(name).struct.field(part)) for part in fields]
-    own += [said.select("number", text=name) for name in ("reasoning", "preference")]
+    own += [described.select("number", text=name) for name in ("reasoning", "preference")]
     own.append(block["response"].select("number", text="response"))
     return pl.concat(own)
 
 
 class _Index:
-    """Columns of all cases, filled a block at a time."""
+    """What the list and the filters need of every case, collected block by block.
+
+    Outcomes are one character per case: "1" right, "0" wrong, "-" not judged.
+    """
 
     def __init__(self, count: int, methods: Sequence[str], judges: Sequence[str], dimensions: Mapping[int, str]):
         self.count, self.judges, self.names = count, judges, dimensions
@@ -231,7 +243,7 @@ class _Index:
                 rows["correct"].replace_strict(OUTCOMES, return_dtype=pl.UInt8).to_numpy()
             )
 
-    def told(self, numbers: pl.DataFrame, shards: list[list[str]]) -> dict[str, Any]:
+    def fields(self, numbers: pl.DataFrame, shards: list[list[str]]) -> dict[str, Any]:
         benchmarks = numbers.group_by("benchmark", maintain_order=True).len()
         outcomes: list[list[str | None]] = [
             [_text(self.outcomes.get((judge, method))) for method in self.methods] for judge in self.judges

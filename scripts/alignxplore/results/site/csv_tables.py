@@ -1,4 +1,4 @@
-"""Result CSVs as the site shows them: as they are, and wide where a file has one row for each method and column."""
+"""Result CSVs as the site shows them: row by row and, if a file has one row per method and column, as a wide table."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from alignxplore.errors import UserError
 
-CELL = ("method", "column", "percent", "low", "high")
-"""Columns of a file that is shown wide."""
+WIDE = ("method", "column", "percent", "low", "high")
+"""Fields that make a file a wide table."""
 CHANGE = ("change", "change_low", "change_high")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One cell of a wide table, in percent: ours with its interval and mark, the paper's, and the difference to it.
+class Cell:
+    """One cell of a wide table, in percent: our figure with its interval and mark, and the paper's.
 
-    `change` is from another column, with its interval, where the file has one.
+    `change` is the change from another column with its interval, if the file has one.
     """
 
     percent: float
@@ -28,25 +28,29 @@ class Figure:
 
     @property
     def difference(self) -> float | None:
+        """How far our figure is above the paper's."""
         return None if self.paper is None else self.percent - self.paper
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV: `header` and `rows` as text; `columns` and `wide` (figures by method, then column) where it has CELL."""
+    """A CSV as text; with WIDE fields, also its `columns` in order and `wide`, its cells by method, then column."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     columns: Sequence[str] = ()
-    wide: Mapping[str, Mapping[str, Figure]] | None = None
+    wide: Mapping[str, Mapping[str, Cell]] | None = None
 
     def numeric(self, column: int) -> bool:
-        """Whether any row has a number in the column with this place."""
+        """Whether any row has a number in the column at this position."""
         return any(is_number(row[column]) for row in self.rows)
 
 
 def read_table(path: str | Path) -> Table:
-    """Raises UserError, naming file, row and field, where the file is no CSV or a figure is no number."""
+    """The table in a CSV file.
+
+    Raises UserError that names the file, line and field if it is not valid CSV or a figure is not a number.
+    """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
@@ -54,22 +58,22 @@ def read_table(path: str | Path) -> Table:
         raise UserError(f"{path}: cannot be read as CSV: {error}") from error
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
-            raise UserError(f"{path}: line {number} has {len(row)} fields, the first has {len(header)}")
-    if not set(CELL) <= set(header):
+            raise UserError(f"{path}: line {number} has {len(row)} fields, but the header has {len(header)}")
+    if not set(WIDE) <= set(header):
         return Table(header, rows)
-    wide: dict[str, dict[str, Figure]] = {}
+    wide: dict[str, dict[str, Cell]] = {}
     columns: dict[str, None] = {}
     for number, values in enumerate(rows, 2):
-        cell = dict(zip(header, values, strict=True))
-        percent, low, high = (_number(cell[name], path, number, name) for name in CELL[2:])
-        paper = _number(cell["paper"], path, number, "paper") if cell.get("paper") else None
+        fields = dict(zip(header, values, strict=True))
+        percent, low, high = (_number(fields[name], path, number, name) for name in WIDE[2:])
+        paper = _number(fields["paper"], path, number, "paper") if fields.get("paper") else None
         change = None
-        if cell.get("change"):
-            points, down, up = (_number(cell[name], path, number, name) for name in CHANGE)
-            change = (points, down, up)
-        columns[cell["column"]] = None
-        figure = Figure(percent, low, high, cell.get("mark", ""), paper, change)
-        wide.setdefault(cell["method"], {})[cell["column"]] = figure
+        if fields.get("change"):
+            points, change_low, change_high = (_number(fields[name], path, number, name) for name in CHANGE)
+            change = (points, change_low, change_high)
+        columns[fields["column"]] = None
+        cell = Cell(percent, low, high, fields.get("mark", ""), paper, change)
+        wide.setdefault(fields["method"], {})[fields["column"]] = cell
     return Table(header, rows, tuple(columns), wide)
 
 
@@ -81,7 +85,7 @@ def _number(value: str, path: str | Path, line: int, field: str) -> float:
 
 
 def plain(value: str) -> str:
-    """Figures to two decimals (small ones to two digits); everything else as it is."""
+    """A decimal number with two decimals, or two digits if it is small; any other text unchanged."""
     try:
         number = float(value)
     except ValueError:
