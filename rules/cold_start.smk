@@ -1,7 +1,7 @@
 # Cold start (paper 3.2): the teacher's generations, and those that a judge verifies, D_cold.
 
 COLD = config["cold_start"]
-TEACHER, COLD_JUDGE = model(COLD["teacher"]), judge(COLD["judge"])
+TEACHER, COLD_JUDGE = model_entry(COLD["teacher"]), judge_entry(COLD["judge"])
 
 
 rule teacher:
@@ -19,9 +19,9 @@ rule teacher:
     conda:
         environment(TEACHER)
     resources:
-        mem_mb=memory(2000, gpus(TEACHER)),
+        mem_mb=memory(2000, gpus_of(TEACHER)),
         runtime=240,
-        gpu=gpus(TEACHER),
+        gpu=gpus_of(TEACHER),
     params:
         model=TEACHER,
         generations=COLD["generations"],
@@ -49,9 +49,9 @@ rule verify:
     conda:
         environment(COLD_JUDGE)
     resources:
-        mem_mb=memory(2000, gpus(COLD_JUDGE)),
+        mem_mb=memory(2000, gpus_of(COLD_JUDGE)),
         runtime=120,
-        gpu=gpus(COLD_JUDGE),
+        gpu=gpus_of(COLD_JUDGE),
     params:
         judge=COLD_JUDGE,
     message:

@@ -21,7 +21,7 @@ def setting(path, default=None):
     return of_job
 
 
-def names(section, **values):
+def names_in(section, **values):
     """The names in a section of the config whose entries have one of these values under each key."""
     return [
         name
@@ -46,18 +46,22 @@ def library(*scripts, engines=None):
     return [local(f"scripts/{path.relative_to(SCRIPTS)}") for path in sorted(found)]
 
 
-def model(name):
+def model_entry(name):
     """What a job's params say of a model: all of its entry that can change an answer, and its name."""
     return {"name": name} | {
         key: value for key, value in config["models"][name].items() if key != "run"
     }
 
 
-def judge(name):
+def judge_entry(name):
     """What a job's params say of a judge and its model; the seed only if it samples."""
-    entry = {key: value for key, value in config["judges"][name].items() if key != "benchmarks"}
+    entry = {
+        key: value
+        for key, value in config["judges"][name].items()
+        if key != "benchmarks"
+    }
     seed = {"seed": config["seed"]} if "sampling" in entry else {}
-    return entry | seed | {"model": model(entry["model"])}
+    return entry | seed | {"model": model_entry(entry["model"])}
 
 
 # The template by which a judge of each kind asks its model.
@@ -71,16 +75,21 @@ def asks(scripts, *asked, prompts=()):
     the directories of models that a rule makes.
     """
     models = [entry.get("model", entry) for entry in asked]
-    templates = [*prompts, *(JUDGE_PROMPTS[entry["kind"]] for entry in asked if "kind" in entry)]
+    templates = [
+        *prompts,
+        *(JUDGE_PROMPTS[entry["kind"]] for entry in asked if "kind" in entry),
+    ]
     made = [entry["path"] for entry in models if entry["path"].startswith("models/")]
     return {
         **{f"{name}_prompt": config["prompts"][name] for name in templates},
         "models": list(dict.fromkeys(made)),
-        "library": library(*scripts, engines=frozenset(entry["engine"] for entry in models)),
+        "library": library(
+            *scripts, engines=frozenset(entry["engine"] for entry in models)
+        ),
     }
 
 
-def gpus(*asked):
+def gpus_of(*asked):
     """The most GPUs that one of these models and judges asks for."""
     models = [entry.get("model", entry)["name"] for entry in asked]
     return max(config["models"][name].get("run", {}).get("gpu", 0) for name in models)
@@ -90,7 +99,7 @@ def environment(*asked):
     """The conda environment of a job that asks these models and judges."""
     if any(entry.get("model", entry)["engine"] == "vllm" for entry in asked):
         return "../envs/vllm.yaml"  # vLLM pins an older transformers
-    return "../envs/gpu.yaml" if gpus(*asked) else "../envs/cpu.yaml"
+    return "../envs/gpu.yaml" if gpus_of(*asked) else "../envs/cpu.yaml"
 
 
 def memory(mem_mb, gpus=0):
@@ -110,7 +119,11 @@ def cases_of(benchmarks):
 
 def methods_in(table):
     """The methods that name this table, in the config's order: its rows."""
-    return [name for name, entry in config["methods"].items() if table in entry.get("tables", ())]
+    return [
+        name
+        for name, entry in config["methods"].items()
+        if table in entry.get("tables", ())
+    ]
 
 
 def describing(methods):
@@ -119,4 +132,6 @@ def describing(methods):
 
 
 def judgement_files(judges, methods):
-    return expand("results/judgements/{judge}/{method}.parquet", judge=judges, method=methods)
+    return expand(
+        "results/judgements/{judge}/{method}.parquet", judge=judges, method=methods
+    )

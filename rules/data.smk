@@ -8,7 +8,10 @@ DATA_SEED = DATA.get("seed", config["seed"])
 # The sources on the hub, by their path below data/raw/hub.
 HUB_FILES = {
     HubFile.parse(source).path: source
-    for source in [*DATA["alignx"]["sources"], *(p["path"] for p in DATA["psoups"].values())]
+    for source in [
+        *DATA["alignx"]["sources"],
+        *(p["path"] for p in DATA["psoups"].values()),
+    ]
     if is_hub(source)
 }
 
@@ -195,7 +198,7 @@ rule benchmark_alignx:
     benchmark:
         "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(names("benchmarks", source=["alignx"])),
+        benchmark=one_of(names_in("benchmarks", source=["alignx"])),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -222,7 +225,7 @@ use rule benchmark_alignx as benchmark_psoups with:
         raw=lambda wildcards: raw_files([psoups("path")(wildcards)])[0],
         library=library("benchmark_psoups.py"),
     wildcard_constraints:
-        benchmark=one_of(names("benchmarks", source=["psoups"])),
+        benchmark=one_of(names_in("benchmarks", source=["psoups"])),
     params:
         script="benchmark_psoups",
         benchmark="{benchmark}",
@@ -234,7 +237,9 @@ use rule benchmark_alignx as benchmark_psoups with:
 
 def origin(key):
     """The cases of the benchmark that this one is made from, which its entry names under `key`."""
-    return lambda wildcards: f"data/cases/{config['benchmarks'][wildcards.benchmark][key]}.parquet"
+    return (
+        lambda wildcards: f"data/cases/{config['benchmarks'][wildcards.benchmark][key]}.parquet"
+    )
 
 
 use rule benchmark_alignx as benchmark_reverse with:
@@ -243,7 +248,9 @@ use rule benchmark_alignx as benchmark_reverse with:
         wording=DATA["wording"],
         library=library("benchmark_reverse.py"),
     wildcard_constraints:
-        benchmark=one_of(n for n, entry in config["benchmarks"].items() if "reverse_of" in entry),
+        benchmark=one_of(
+            n for n, entry in config["benchmarks"].items() if "reverse_of" in entry
+        ),
     params:
         script="benchmark_reverse",
         benchmark="{benchmark}",
@@ -254,7 +261,9 @@ use rule benchmark_alignx as benchmark_truncate with:
         cases=origin("truncation_of"),
         library=library("benchmark_truncate.py"),
     wildcard_constraints:
-        benchmark=one_of(n for n, entry in config["benchmarks"].items() if "truncation_of" in entry),
+        benchmark=one_of(
+            n for n, entry in config["benchmarks"].items() if "truncation_of" in entry
+        ),
     params:
         script="benchmark_truncate",
         benchmark="{benchmark}",

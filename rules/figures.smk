@@ -1,25 +1,26 @@
 # Figures: training curves, word clouds, and accuracy against what it may depend on.
 
 
-def figure(wildcards):
+def figure_entry(wildcards):
     return config["figures"][wildcards.figure]
 
 
 rule figure_training:
     input:
         metrics=lambda wildcards: expand(
-            "results/training/{variant}.parquet", variant=figure(wildcards)["variants"]
+            "results/training/{variant}.parquet",
+            variant=figure_entry(wildcards)["variants"],
         ),
         library=library("figure_training.py"),
     output:
-        svg=result("results/{figure}.svg", "training", "Figures"),
+        svg=reported("results/{figure}.svg", "training", "Figures"),
         png="results/{figure}.png",
     log:
         "logs/figures/{figure}.log",
     benchmark:
         "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
-        figure=one_of(names("figures", kind=["training"])),
+        figure=one_of(names_in("figures", kind=["training"])),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -37,18 +38,19 @@ rule figure_training:
 rule figure_words:
     input:
         preferences=lambda wildcards: expand(
-            "results/preferences/{method}.parquet", method=figure(wildcards)["methods"]
+            "results/preferences/{method}.parquet",
+            method=figure_entry(wildcards)["methods"],
         ),
         library=library("figure_words.py"),
     output:
-        svg=result("results/{figure}.svg", "words", "Figures"),
+        svg=reported("results/{figure}.svg", "words", "Figures"),
         png="results/{figure}.png",
     log:
         "logs/figures/{figure}.log",
     benchmark:
         "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
-        figure=one_of(names("figures", kind=["words"])),
+        figure=one_of(names_in("figures", kind=["words"])),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -57,7 +59,8 @@ rule figure_words:
     params:
         benchmark=setting("figures/{figure}/benchmark"),
         labels=lambda wildcards: [
-            shown["label"] for shown in methods_shown(figure(wildcards)["methods"])
+            shown["label"]
+            for shown in methods_shown(figure_entry(wildcards)["methods"])
         ],
         seed=config["seed"],
     message:
@@ -68,7 +71,7 @@ rule figure_words:
 
 def accuracy_inputs(wildcards):
     """The query of a figure of accuracy, and what it reads beside judgements."""
-    entry = figure(wildcards)
+    entry = figure_entry(wildcards)
     inputs = {"sql": f"scripts/sql/accuracy_by_{entry['by']}.sql"}
     if entry["by"] in ("dimension", "signals"):
         inputs["cases"] = cases_of(entry["benchmarks"])
@@ -84,10 +87,12 @@ def accuracy_inputs(wildcards):
 rule figure_accuracy:
     input:
         unpack(accuracy_inputs),
-        judgements=lambda wildcards: judgements_shown(wildcards.figure, figure(wildcards)),
+        judgements=lambda wildcards: judgements_shown(
+            wildcards.figure, figure_entry(wildcards)
+        ),
         library=library("figure_accuracy.py"),
     output:
-        svg=result("results/{figure}.svg", "accuracy_by", "Figures"),
+        svg=reported("results/{figure}.svg", "accuracy_by", "Figures"),
         png="results/{figure}.png",
         csv="results/{figure}.csv",
     log:
@@ -95,7 +100,7 @@ rule figure_accuracy:
     benchmark:
         "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
-        figure=one_of(names("figures", kind=["accuracy"])),
+        figure=one_of(names_in("figures", kind=["accuracy"])),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -103,8 +108,8 @@ rule figure_accuracy:
         runtime=30,
     params:
         by=setting("figures/{figure}/by"),
-        methods=lambda wildcards: methods_shown(figure(wildcards)["methods"]),
-        columns=lambda wildcards: judge_columns(figure(wildcards)),
+        methods=lambda wildcards: methods_shown(figure_entry(wildcards)["methods"]),
+        columns=lambda wildcards: judge_columns(figure_entry(wildcards)),
     message:
         "Drawing {wildcards.figure}"
     script:

@@ -3,16 +3,18 @@
 
 def judge_cases(wildcards):
     """Cases of the benchmarks that a judge is asked about: all, unless its entry names some."""
-    return cases_of(config["judges"][wildcards.judge].get("benchmarks", config["benchmarks"]))
+    return cases_of(
+        config["judges"][wildcards.judge].get("benchmarks", config["benchmarks"])
+    )
 
 
 def judge_gpus(wildcards):
-    return gpus(judge(wildcards.judge))
+    return gpus_of(judge_entry(wildcards.judge))
 
 
 rule judgements:
     input:
-        unpack(lambda wildcards: asks(["judgements.py"], judge(wildcards.judge))),
+        unpack(lambda wildcards: asks(["judgements.py"], judge_entry(wildcards.judge))),
         cases=judge_cases,
         preferences="results/preferences/{method}.parquet",
     output:
@@ -25,14 +27,14 @@ rule judgements:
         judge=one_of(config["judges"]),
         method=one_of(describing(config["methods"])),
     conda:
-        lambda wildcards: environment(judge(wildcards.judge))
+        lambda wildcards: environment(judge_entry(wildcards.judge))
     resources:
         mem_mb=memory(2000, judge_gpus),
         runtime=240,
         gpu=judge_gpus,
     params:
         name="{judge}",
-        judge=lambda wildcards: judge(wildcards.judge),
+        judge=lambda wildcards: judge_entry(wildcards.judge),
     message:
         "Judging the descriptions of {wildcards.method} by {wildcards.judge}"
     script:

@@ -6,31 +6,45 @@ from alignxplore.methods.preferences import GIVEN
 
 def method_cases(wildcards):
     """Cases of a method's benchmarks: all, unless its entry names some."""
-    return cases_of(config["methods"][wildcards.method].get("benchmarks", config["benchmarks"]))
+    return cases_of(
+        config["methods"][wildcards.method].get("benchmarks", config["benchmarks"])
+    )
 
 
 def method_settings(wildcards):
     """What a method's entry says about its descriptions; the rest has a place of its own."""
-    elsewhere = {"label", "paper", "reference", "benchmarks", "tables", "model", "judge", "sampling"}
+    elsewhere = {
+        "label",
+        "paper",
+        "reference",
+        "benchmarks",
+        "tables",
+        "model",
+        "judge",
+        "sampling",
+    }
     entry = config["methods"][wildcards.method]
     return {key: value for key, value in entry.items() if key not in elsewhere}
 
 
-def method_model(wildcards):
-    return model(config["methods"][wildcards.method]["model"])
-
-
-def method_judge(wildcards):
-    return judge(config["methods"][wildcards.method]["judge"])
+def method_asks(wildcards):
+    """The model that a method asks, and the judge if it has one."""
+    entry = config["methods"][wildcards.method]
+    judges = [judge_entry(entry["judge"])] if "judge" in entry else []
+    return [model_entry(entry["model"]), *judges]
 
 
 def method_gpus(wildcards):
-    return gpus(method_model(wildcards))
+    return gpus_of(*method_asks(wildcards))
 
 
-def describing_prompt(wildcards):
-    """The template by which a method's model is asked for a description."""
-    return "preference" if config["methods"][wildcards.method]["reasoning"] else "concise"
+def method_inputs(script, prompts=lambda entry: ()):
+    """What a method's script reads beside cases; `prompts` are the templates of a method's entry."""
+    return lambda wildcards: asks(
+        [script],
+        *method_asks(wildcards),
+        prompts=prompts(config["methods"][wildcards.method]),
+    )
 
 
 rule preferences_given:
@@ -44,7 +58,7 @@ rule preferences_given:
     benchmark:
         "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
-        method=one_of(names("methods", kind=GIVEN)),
+        method=one_of(names_in("methods", kind=GIVEN)),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -59,15 +73,10 @@ rule preferences_given:
         "../scripts/preferences_given.py"
 
 
-rule preferences_model:
+rule preferences_pba:
     input:
-        unpack(
-            lambda wildcards: asks(
-                ["preferences_model.py"],
-                method_model(wildcards),
-                prompts=[describing_prompt(wildcards)],
-            )
-        ),
+        unpack(method_inputs("preferences_pba.py", lambda entry: ["score_dimension"])),
+        wording=config["data"]["wording"],
         cases=method_cases,
     output:
         preferences="results/preferences/{method}.parquet",
@@ -76,9 +85,9 @@ rule preferences_model:
     benchmark:
         "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
-        method=one_of(names("methods", kind=["model"])),
+        method=one_of(names_in("methods", kind=["pba"])),
     conda:
-        lambda wildcards: environment(method_model(wildcards))
+        lambda wildcards: environment(*method_asks(wildcards))
     resources:
         mem_mb=memory(2000, method_gpus),
         runtime=240,
@@ -86,59 +95,47 @@ rule preferences_model:
     params:
         method="{method}",
         entry=method_settings,
-        model=method_model,
-        sampling=setting("methods/{method}/sampling", config["evaluation"]),
-        seed=config["seed"],
+        model=lambda wildcards: method_asks(wildcards)[0],
     message:
         "Describing preferences by {wildcards.method}"
     script:
         "../scripts/preferences_{params.entry[kind]}.py"
 
 
-use rule preferences_model as preferences_lminductreason with:
+use rule preferences_pba as preferences_model with:
     input:
         unpack(
-            lambda wildcards: asks(
-                ["preferences_lminductreason.py"],
-                method_model(wildcards),
-                method_judge(wildcards),
-                prompts=["propose_rule", "refine_rule"],
+            method_inputs(
+                "preferences_model.py",
+                lambda entry: ["preference" if entry["reasoning"] else "concise"],
             )
         ),
         cases=method_cases,
     wildcard_constraints:
-        method=one_of(names("methods", kind=["lminductreason"])),
-    conda:
-        lambda wildcards: environment(method_model(wildcards), method_judge(wildcards))
+        method=one_of(names_in("methods", kind=["model"])),
     params:
-        method="{method}",
-        entry=method_settings,
-        model=method_model,
-        judge=method_judge,
         sampling=setting("methods/{method}/sampling", config["evaluation"]),
         seed=config["seed"],
 
 
-use rule preferences_model as preferences_pba with:
+use rule preferences_model as preferences_lminductreason with:
     input:
         unpack(
-            lambda wildcards: asks(
-                ["preferences_pba.py"], method_model(wildcards), prompts=["score_dimension"]
+            method_inputs(
+                "preferences_lminductreason.py",
+                lambda entry: ["propose_rule", "refine_rule"],
             )
         ),
-        wording=config["data"]["wording"],
         cases=method_cases,
     wildcard_constraints:
-        method=one_of(names("methods", kind=["pba"])),
+        method=one_of(names_in("methods", kind=["lminductreason"])),
     params:
-        method="{method}",
-        entry=method_settings,
-        model=method_model,
+        judge=lambda wildcards: method_asks(wildcards)[1],
 
 
 rule vpl:
     input:
-        unpack(lambda wildcards: asks(["vpl.py"], method_model(wildcards))),
+        unpack(method_inputs("vpl.py")),
         data="data/splits/rl.parquet",
     output:
         model=directory("models/trained/{method}"),
@@ -148,15 +145,15 @@ rule vpl:
     benchmark:
         "logs/timings/training/{method}.tsv"
     wildcard_constraints:
-        method=one_of(names("methods", kind=["vpl"])),
+        method=one_of(names_in("methods", kind=["vpl"])),
     conda:
-        lambda wildcards: environment(method_model(wildcards))
+        lambda wildcards: environment(*method_asks(wildcards))
     resources:
         mem_mb=memory(4000, method_gpus),
         runtime=480,
         gpu=method_gpus,
     params:
-        model=method_model,
+        model=lambda wildcards: method_asks(wildcards)[0],
         settings=config.get("vpl"),
         seed=config["seed"],
     message:
@@ -167,7 +164,7 @@ rule vpl:
 
 rule vpl_judgements:
     input:
-        unpack(lambda wildcards: asks(["vpl_judgements.py"], method_model(wildcards))),
+        unpack(method_inputs("vpl_judgements.py")),
         heads="models/trained/{method}",
         cases=method_cases,
     output:
@@ -178,9 +175,9 @@ rule vpl_judgements:
         "logs/timings/judgements/{judge}/{method}.tsv"
     wildcard_constraints:
         judge=one_of(config["judges"]),
-        method=one_of(names("methods", kind=["vpl"])),
+        method=one_of(names_in("methods", kind=["vpl"])),
     conda:
-        lambda wildcards: environment(method_model(wildcards))
+        lambda wildcards: environment(*method_asks(wildcards))
     resources:
         mem_mb=memory(2000, method_gpus),
         runtime=240,
@@ -188,7 +185,7 @@ rule vpl_judgements:
     params:
         name="{judge}",
         method="{method}",
-        model=method_model,
+        model=lambda wildcards: method_asks(wildcards)[0],
     message:
         "Judging by {wildcards.method} itself, in place of {wildcards.judge}"
     script:

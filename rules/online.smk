@@ -2,7 +2,9 @@
 
 if "online" in config:
     ONLINE = config["online"]
-    GENERATOR, ONLINE_JUDGE = model(ONLINE["generator"]), judge(ONLINE["judge"])
+    GENERATOR, ONLINE_JUDGE = model_entry(ONLINE["generator"]), judge_entry(
+        ONLINE["judge"]
+    )
     ONLINE_CASES = cases_of(set().union(*ONLINE["groups"].values()))
 
     rule responses:
@@ -21,9 +23,9 @@ if "online" in config:
         conda:
             environment(GENERATOR)
         resources:
-            mem_mb=memory(2000, gpus(GENERATOR)),
+            mem_mb=memory(2000, gpus_of(GENERATOR)),
             runtime=240,
-            gpu=gpus(GENERATOR),
+            gpu=gpus_of(GENERATOR),
         params:
             model=GENERATOR,
             groups=list(ONLINE["groups"].values()),
@@ -53,9 +55,9 @@ if "online" in config:
         conda:
             environment(ONLINE_JUDGE)
         resources:
-            mem_mb=memory(2000, gpus(ONLINE_JUDGE)),
+            mem_mb=memory(2000, gpus_of(ONLINE_JUDGE)),
             runtime=120,
-            gpu=gpus(ONLINE_JUDGE),
+            gpu=gpus_of(ONLINE_JUDGE),
         params:
             name=ONLINE["judge"],
             judge=ONLINE_JUDGE,

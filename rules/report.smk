@@ -10,7 +10,9 @@ if STUDY:
     rule case_study:
         input:
             cases=f"data/cases/{STUDY['benchmark']}.parquet",
-            preferences=expand("results/preferences/{method}.parquet", method=STUDY["methods"]),
+            preferences=expand(
+                "results/preferences/{method}.parquet", method=STUDY["methods"]
+            ),
             judgements=judgement_files([STUDY["judge"]], STUDY["methods"]),
             library=library("case_study.py"),
         output:
@@ -32,7 +34,10 @@ if STUDY:
             runtime=30,
         params:
             wanted=STUDY["cases"],
-            labels={method: config["methods"][method]["label"] for method in STUDY["methods"]},
+            labels={
+                method: config["methods"][method]["label"]
+                for method in STUDY["methods"]
+            },
         message:
             "Case study: methods side by side"
         script:
@@ -73,11 +78,18 @@ if STUDY:
         "judges": [STUDY["judge"]],
         "benchmarks": [STUDY["benchmark"]],
     }
-ONLINE_TABLES = [n for n, table in config["tables"].items() if table["kind"] in ("win_rates", "strengths")]
+ONLINE_TABLES = [
+    n
+    for n, table in config["tables"].items()
+    if table["kind"] in ("win_rates", "strengths")
+]
 METHODS_SHOWN = [
     name
     for name in config["methods"]
-    if any(name in (entry.get("methods") or methods_in(shown)) for shown, entry in SHOWN.items())
+    if any(
+        name in (entry.get("methods") or methods_in(shown))
+        for shown, entry in SHOWN.items()
+    )
 ]
 
 
@@ -86,7 +98,9 @@ def benchmarks_shown():
     wanted = set()
     for entry in SHOWN.values():
         wanted.update(entry.get("benchmarks", ()), [entry.get("benchmark")])
-        wanted.update(*(column["benchmarks"] for column in entry.get("columns", {}).values()))
+        wanted.update(
+            *(column["benchmarks"] for column in entry.get("columns", {}).values())
+        )
     if ONLINE_TABLES:
         wanted.update(*config["online"]["groups"].values())
     return [name for name in config["benchmarks"] if name in wanted]
@@ -95,10 +109,19 @@ def benchmarks_shown():
 def trained_shown():
     """Variants that a figure draws or a method of the report uses, and baselines that are trained."""
     entries = [config["methods"][name] for name in METHODS_SHOWN]
-    paths = {config["models"][entry["model"]]["path"] for entry in entries if "model" in entry}
-    drawn = {v for figure in config["figures"].values() for v in figure.get("variants", ())}
+    paths = {
+        config["models"][entry["model"]]["path"]
+        for entry in entries
+        if "model" in entry
+    }
+    drawn = {
+        v for figure in config["figures"].values() for v in figure.get("variants", ())
+    }
     variants = [v for v in VARIANTS if v in drawn or f"models/trained/{v}" in paths]
-    return [*variants, *(name for name in METHODS_SHOWN if config["methods"][name]["kind"] == "vpl")]
+    return [
+        *variants,
+        *(name for name in METHODS_SHOWN if config["methods"][name]["kind"] == "vpl"),
+    ]
 
 
 def captions():
@@ -107,30 +130,44 @@ def captions():
     for name, entry in config["figures"].items():
         kinds[name] = "accuracy_by" if "by" in entry else entry["kind"]
     files = {name: f"resources/report/{kind}.rst" for name, kind in kinds.items()}
-    return {name: file for name, file in files.items() if (Path(workflow.basedir) / file).exists()}
+    return {
+        name: file
+        for name, file in files.items()
+        if (Path(workflow.basedir) / file).exists()
+    }
 
 
 def online_files(files):
     """`files` of the methods of each online table, each once."""
-    return list(dict.fromkeys(file for name in ONLINE_TABLES for file in files(methods_in(name))))
+    return list(
+        dict.fromkeys(
+            file for name in ONLINE_TABLES for file in files(methods_in(name))
+        )
+    )
 
 
 rule report:
     input:
         tables=TABLES,
         figures=FIGURES,
-        points=expand("results/{figure}.csv", figure=names("figures", kind=["accuracy"])),
+        points=expand(
+            "results/{figure}.csv", figure=names_in("figures", kind=["accuracy"])
+        ),
         cases=cases_of(benchmarks_shown()),
         preferences=expand(
             "results/preferences/{method}.parquet", method=describing(METHODS_SHOWN)
         ),
         judgements=list(
             dict.fromkeys(
-                file for name, entry in SHOWN.items() for file in judgements_shown(name, entry)
+                file
+                for name, entry in SHOWN.items()
+                for file in judgements_shown(name, entry)
             )
         ),
         responses=online_files(
-            lambda methods: expand("results/responses/{method}.parquet", method=methods)
+            lambda methods: expand(
+                "results/responses/{method}.parquet", method=methods
+            )
         ),
         wins=online_files(wins_between),
         metrics=expand("results/training/{variant}.parquet", variant=trained_shown()),
@@ -159,7 +196,8 @@ rule report:
         runtime=120,
     params:
         titles={
-            name: entry["title"] for name, entry in {**config["tables"], **config["figures"]}.items()
+            name: entry["title"]
+            for name, entry in {**config["tables"], **config["figures"]}.items()
         },
         captions=captions(),
         labels={name: config["methods"][name]["label"] for name in METHODS_SHOWN},

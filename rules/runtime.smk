@@ -81,7 +81,8 @@ onstart:
         trained = {
             job.wildcards.variant: {
                 "stage": job.rule.name,
-                "settings": job.params["settings"] | config["training"].get("run", {}),
+                "settings": job.params["settings"]
+                | config["training"].get("run", {}),
             }
             for job in planned
             if job.rule.name in ("sft", "grpo")

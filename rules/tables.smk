@@ -5,7 +5,7 @@ from itertools import combinations
 from alignxplore.workflow.config import benchmark_origin, origin_name
 
 
-def table(wildcards):
+def table_entry(wildcards):
     return config["tables"][wildcards.table]
 
 
@@ -16,7 +16,7 @@ def result_labels(wildcards):
     return {"result": entry["title"], "file": name}
 
 
-def result(path, caption, category):
+def reported(path, caption, category):
     """A table or figure that Snakemake's own report shows too."""
     caption = f"../resources/report/{caption}.rst"
     return report(path, caption=caption, category=category, labels=result_labels)
@@ -25,25 +25,28 @@ def result(path, caption, category):
 def benchmark_rows(wildcards):
     """A table's benchmarks, and whether each is of AlignX, whose dimensions training sees."""
     return [
-        {"benchmark": name, "in_domain": benchmark_origin(config, name)["source"] == "alignx"}
-        for name in table(wildcards)["benchmarks"]
+        {
+            "benchmark": name,
+            "in_domain": benchmark_origin(config, name)["source"] == "alignx",
+        }
+        for name in table_entry(wildcards)["benchmarks"]
     ]
 
 
 rule table_benchmarks:
     input:
-        cases=lambda wildcards: cases_of(table(wildcards)["benchmarks"]),
+        cases=lambda wildcards: cases_of(table_entry(wildcards)["benchmarks"]),
         sql="scripts/sql/benchmarks.sql",
         library=library("table_benchmarks.py"),
     output:
-        csv=result("results/{table}.csv", "benchmarks", "Tables"),
+        csv=reported("results/{table}.csv", "benchmarks", "Tables"),
         markdown="results/{table}.md",
     log:
         "logs/tables/{table}.log",
     benchmark:
         "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
-        table=one_of(names("tables", kind=["benchmarks"])),
+        table=one_of(names_in("tables", kind=["benchmarks"])),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -75,7 +78,10 @@ def methods_shown(methods):
 
 def wins_between(methods):
     """Comparisons of every two of these methods."""
-    return [f"results/wins/{first}/{second}.parquet" for first, second in combinations(methods, 2)]
+    return [
+        f"results/wins/{first}/{second}.parquet"
+        for first, second in combinations(methods, 2)
+    ]
 
 
 use rule table_benchmarks as table_win_rates with:
@@ -85,10 +91,10 @@ use rule table_benchmarks as table_win_rates with:
         sql="scripts/sql/win_rates.sql",
         library=library("table_win_rates.py"),
     output:
-        csv=result("results/{table}.csv", "win_rates", "Tables"),
+        csv=reported("results/{table}.csv", "win_rates", "Tables"),
         markdown="results/{table}.md",
     wildcard_constraints:
-        table=one_of(names("tables", kind=["win_rates"])),
+        table=one_of(names_in("tables", kind=["win_rates"])),
     params:
         kind="win_rates",
         table="{table}",
@@ -108,42 +114,51 @@ use rule table_win_rates as table_strengths with:
         sql="scripts/sql/win_rates.sql",
         library=library("table_strengths.py"),
     output:
-        csv=result("results/{table}.csv", "strengths", "Tables"),
+        csv=reported("results/{table}.csv", "strengths", "Tables"),
         markdown="results/{table}.md",
     wildcard_constraints:
-        table=one_of(names("tables", kind=["strengths"])),
+        table=one_of(names_in("tables", kind=["strengths"])),
     params:
         kind="strengths",
 
 
 def accuracy_columns(wildcards):
-    return [{"name": name, **column} for name, column in table(wildcards)["columns"].items()]
+    return [
+        {"name": name, **column}
+        for name, column in table_entry(wildcards)["columns"].items()
+    ]
 
 
 def origins(wildcards):
     """What each benchmark of a table is made from: changes are counted between cases of one origin."""
-    benchmarks = {name for column in accuracy_columns(wildcards) for name in column["benchmarks"]}
+    benchmarks = {
+        name for column in accuracy_columns(wildcards) for name in column["benchmarks"]
+    }
     return {name: origin_name(config, name) for name in sorted(benchmarks)}
 
 
 def judgements_shown(name, entry):
     """Judgements that a table or figure shows: its methods, each by every judge of it."""
-    judges = entry.get("judges") or [c["judge"] for c in entry.get("columns", {}).values()]
+    judges = entry.get("judges") or [
+        c["judge"] for c in entry.get("columns", {}).values()
+    ]
     methods = entry.get("methods") or methods_in(name)
     return judgement_files(dict.fromkeys(judges), methods)
 
 
 use rule table_win_rates as table_accuracy with:
     input:
-        judgements=lambda wildcards: judgements_shown(wildcards.table, table(wildcards)),
+        judgements=lambda wildcards: judgements_shown(
+            wildcards.table, table_entry(wildcards)
+        ),
         published=config["published"],
         sql="scripts/sql/accuracy.sql",
         library=library("table_accuracy.py"),
     output:
-        csv=result("results/{table}.csv", "accuracy", "Tables"),
+        csv=reported("results/{table}.csv", "accuracy", "Tables"),
         markdown="results/{table}.md",
     wildcard_constraints:
-        table=one_of(names("tables", kind=["accuracy"])),
+        table=one_of(names_in("tables", kind=["accuracy"])),
     params:
         kind="accuracy",
         columns=accuracy_columns,
@@ -159,15 +174,17 @@ def judge_columns(entry):
 
 use rule table_win_rates as table_judges with:
     input:
-        judgements=lambda wildcards: judgements_shown(wildcards.table, table(wildcards)),
+        judgements=lambda wildcards: judgements_shown(
+            wildcards.table, table_entry(wildcards)
+        ),
         published=config["published"],
         sql="scripts/sql/accuracy.sql",
         library=library("table_judges.py"),
     output:
-        csv=result("results/{table}.csv", "judges", "Tables"),
+        csv=reported("results/{table}.csv", "judges", "Tables"),
         markdown="results/{table}.md",
     wildcard_constraints:
-        table=one_of(names("tables", kind=["judges"])),
+        table=one_of(names_in("tables", kind=["judges"])),
     params:
         kind="judges",
-        columns=lambda wildcards: judge_columns(table(wildcards)),
+        columns=lambda wildcards: judge_columns(table_entry(wildcards)),

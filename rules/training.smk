@@ -11,7 +11,11 @@ VARIANTS = TRAINING["variants"]
 def launch_files(command):
     """The configuration files that a launch command names, and those that they name in turn."""
     words = [part for word in shlex.split(command) for part in word.split("=")]
-    files = [word for word in words if word.endswith((".yaml", ".json")) and Path(word).is_file()]
+    files = [
+        word
+        for word in words
+        if word.endswith((".yaml", ".json")) and Path(word).is_file()
+    ]
     for file in files:
         values = yaml.safe_load(Path(file).read_text()) or {}
         named = values.get("deepspeed_config") or {}
@@ -38,7 +42,7 @@ def variant_settings(wildcards):
 
 
 def variant_judge(wildcards):
-    return judge(VARIANTS[wildcards.variant]["judge"])
+    return judge_entry(VARIANTS[wildcards.variant]["judge"])
 
 
 rule sft:
@@ -57,7 +61,9 @@ rule sft:
     benchmark:
         "logs/timings/training/{variant}.tsv"
     wildcard_constraints:
-        variant=one_of(name for name, entry in VARIANTS.items() if entry["stage"] == "sft"),
+        variant=one_of(
+            name for name, entry in VARIANTS.items() if entry["stage"] == "sft"
+        ),
     priority: 3
     conda:
         "../envs/gpu.yaml" if TRAINING["gpus"] else "../envs/cpu.yaml"
@@ -78,7 +84,11 @@ rule sft:
 
 rule grpo:
     input:
-        unpack(lambda wildcards: asks(["grpo.py", "train_grpo.py"], variant_judge(wildcards))),
+        unpack(
+            lambda wildcards: asks(
+                ["grpo.py", "train_grpo.py"], variant_judge(wildcards)
+            )
+        ),
         start=variant_start,
         data=setting("training/variants/{variant}/data", "data/splits/rl.parquet"),
         preference_prompt=config["prompts"]["preference"],
@@ -92,7 +102,9 @@ rule grpo:
     benchmark:
         "logs/timings/training/{variant}.tsv"
     wildcard_constraints:
-        variant=one_of(name for name, entry in VARIANTS.items() if entry["stage"] == "grpo"),
+        variant=one_of(
+            name for name, entry in VARIANTS.items() if entry["stage"] == "grpo"
+        ),
     priority: 3
     conda:
         "../envs/gpu.yaml" if TRAINING["gpus"] else "../envs/cpu.yaml"

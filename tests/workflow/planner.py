@@ -15,14 +15,14 @@ sys.path.insert(0, "scripts")
 import jsonschema  # noqa: F401
 import pandas  # noqa: F401
 import plan_jobs
-import yaml
 from alignxplore.workflow.dependencies import library_modules
+from configs import write_config
 
 
 def answer(request):
     """Planned jobs' reasons by name; all jobs' inputs, and the names of the jobs that use their outputs."""
     if "config" in request:
-        Path("changed.yaml").write_text(yaml.safe_dump(request["config"], sort_keys=False))
+        write_config(Path("changed.yaml"), request["config"])
     jobs = plan_jobs.plan(["changed.yaml" if "config" in request else "base.yaml"])["jobs"]
     makers = {output: name(job) for job in jobs for output in job["output"]}
     users = {name(job): [] for job in jobs}

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import pytest
 import yaml
+from configs import merged, write_config
 from schema_leaves import leaves
 
 HERE = Path(__file__).parent
@@ -19,14 +21,15 @@ TABLE = yaml.safe_load((HERE / "reruns.yaml").read_text(encoding="utf-8"))
 KEYS = {key: (group, value) for group in TABLE["keys"] for key, value in group["changes"].items()}
 FILES = {file: group for group in TABLE["files"] for file in group["files"]}
 WORKERS = 2
+SITE = ("report/assets/", "report/pages/")
+STARTER = "alignxplore.workflow.job"
 
 
 def found_files() -> set[str]:
-    code = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "scripts").rglob("*.sql")]
-    resources = [path for path in (ROOT / "resources").rglob("*") if path.is_file()]
-    return {str(p.relative_to(ROOT / "scripts")) for p in code} | {
-        str(p.relative_to(ROOT / "resources")) for p in resources
-    }
+    """Queries, and resources other than the report's own pages and assets."""
+    queries = [path.relative_to(ROOT / "scripts") for path in (ROOT / "scripts").rglob("*.sql")]
+    resources = [path.relative_to(ROOT / "resources") for path in (ROOT / "resources").rglob("*") if path.is_file()]
+    return {str(path) for path in [*queries, *resources] if not str(path).startswith(SITE)}
 
 
 def place(file: str) -> str:
@@ -58,8 +61,7 @@ def test_every_key_and_every_file_has_a_line():
 
 @pytest.fixture(scope="module")
 def config() -> dict:
-    default = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
-    return changed(default, TABLE["additions"])
+    return changed(merged(), TABLE["additions"])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def trees(tmp_path_factory, config) -> list[Path]:
     shutil.copy2(ROOT / "resources/paper_tables.csv", tree / "resources/other_tables.csv")
     for name in ("small.gguf", "other.gguf"):
         (tree / name).write_text(name)
-    (tree / "base.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    write_config(tree / "base.yaml", config)
     plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", "base.yaml"]
     for job in json.loads(run(tree, *plan))["jobs"]:
         for output in set(job["output"]) - set(job["temporary"]):
@@ -102,11 +104,15 @@ def run(tree: Path, *command: str, **options) -> str:
 def ask(trees: list[Path], requests: list[dict]) -> list[dict]:
     """The planner's answers, from as many processes as there are trees."""
 
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests/support")}
+
     def answers(number: int) -> list[dict]:
         lines = "".join(json.dumps(request) + "\n" for request in requests[number :: len(trees)])
         return [
             json.loads(line)
-            for line in run(trees[number], sys.executable, HERE / "planner.py", input=lines).splitlines()
+            for line in run(
+                trees[number], sys.executable, HERE / "planner.py", input=lines, env=environment
+            ).splitlines()
         ]
 
     with ThreadPoolExecutor(len(trees)) as pool:
@@ -155,14 +161,7 @@ def plans(trees, config, keys, files) -> dict[str, str]:
 
 def test_a_change_of_each_group_reruns_what_the_table_says(trees, config):
     keys = [next(iter(group["changes"])) for group in TABLE["keys"]]
-    files = [
-        "alignxplore/workflow/job.py",
-        "alignxplore/engines/vllm.py",
-        "prompts/respond.jinja",
-        "sql/refine.sql",
-        "grpo.py",
-    ]
-    wrong = plans(trees, config, keys, files)
+    wrong = plans(trees, config, keys, ["sql/refine.sql", "prompts/respond.jinja"])
     assert not wrong, listed(wrong)
 
 
@@ -196,9 +195,40 @@ def test_files_are_inputs_of_what_the_table_says(trees, config):
     assert not wrong, listed(wrong)
 
 
+def imported(scripts: tuple[str, ...], excluded: frozenset[str]) -> set[str]:
+    """Files of the library that scripts import, by Python's own analysis of their code."""
+    finder = ModuleFinder(path=[str(ROOT / "scripts")], excludes=[STARTER, *excluded])
+    for script in scripts:
+        finder.run_script(str(ROOT / "scripts" / script))
+    files = [module.__file__ for name, module in finder.modules.items() if name.split(".")[0] == "alignxplore"]
+    return {str(Path(file).relative_to(ROOT)) for file in files}
+
+
+def test_a_module_is_an_input_of_the_rules_whose_scripts_import_it(trees, config):
+    (reply,) = ask(trees[:1], [{"config": config}])
+    names = {file: file.removesuffix(".py").replace("/", ".") for file in TABLE["backends"]}
+    found: dict[tuple, set[str]] = {}
+    checked = 0
+    for job, inputs in reply["inputs"].items():
+        rule = job.split()[0]
+        scripts = {"sft": ("sft.py", "train_sft.py"), "grpo": ("grpo.py", "train_grpo.py")}.get(rule, (f"{rule}.py",))
+        if not (ROOT / "scripts" / scripts[0]).exists():
+            continue  # `all`, which runs nothing
+        uses = [file for file, jobs in TABLE["backends"].items() if any(f"{job} ".startswith(f"{j} ") for j in jobs)]
+        excluded = frozenset(names[file] for file in names if file not in uses[:1])
+        key = (scripts, excluded)
+        if key not in found:
+            found[key] = imported(*key)
+        library = {file for file in inputs if file.startswith("scripts/alignxplore/")}
+        assert library == found[key], f"{job}: {sorted(library ^ found[key])}"
+        assert {f"scripts/{script}" for script in scripts} <= set(inputs), job
+        checked += 1
+    assert checked > 90
+
+
 def test_files_that_are_touched_or_written_again_the_same_rerun_nothing(trees, config):
     (tree, *_) = trees
-    inputs = [place(file) for file in FILES]
+    inputs = [place(file) for file in FILES] + [str(p.relative_to(ROOT)) for p in (ROOT / "scripts").rglob("*.py")]
     outputs = [str(path.relative_to(tree)) for top in ("data", "models", "results") for path in (tree / top).rglob("*")]
     made = [file for file in outputs if (tree / file).is_file()]
     assert len(made) > 90
