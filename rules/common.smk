@@ -35,10 +35,10 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def library(*scripts, engines=None):
+def library(*scripts, engines=frozenset()):
     """Scripts and the library modules that they import: an edited file reruns what depends on it.
 
-    Of the engines' backends, those of `engines` alone, if they are given.
+    Of the engines' backends, those of `engines` alone.
     """
     paths = [SCRIPTS / script for script in scripts]
     found = set(paths).union(*(library_modules(path, engines) for path in paths))

@@ -52,7 +52,7 @@ rule provenance:
             "results/data/splits.csv",
             *(["results/case_study.md"] if STUDY else []),
         ],
-        library=library("provenance.py", engines=frozenset()),
+        library=library("provenance.py"),
     output:
         provenance="results/provenance.parquet",
     log:

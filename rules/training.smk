@@ -52,7 +52,7 @@ rule sft:
         preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
         program="scripts/train_sft.py",
-        library=library("sft.py", "train_sft.py", engines=frozenset()),
+        library=library("sft.py", "train_sft.py"),
     output:
         model=directory("models/trained/{variant}"),
         metrics="results/training/{variant}.parquet",
