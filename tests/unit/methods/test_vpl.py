@@ -177,7 +177,7 @@ def test_bad_input_is_named(entry, tmp_path):
     comments = CASES.with_columns(pairs=CASES["pairs"].list.head(0))
     with pytest.raises(UserError, match="c30 of b has none: leave its benchmark out"):
         vpl.featured_pairs(entry, comments)
-    with pytest.raises(UserError, match="there is no user"):
+    with pytest.raises(UserError, match="there are no users"):
         vpl.featured_pairs(entry, EXAMPLES.head(0))
     with pytest.raises(UserError, match="model gpt needs the engine transformers"):
         vpl.featured_pairs({"engine": "openai", "path": "gpt", "base_url": "http://127.0.0.1:9"}, EXAMPLES)
@@ -187,5 +187,5 @@ def test_bad_input_is_named(entry, tmp_path):
     (tmp_path / "heads/model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="heads: no trained VPL can be read"):
         vpl.load(tmp_path / "heads")
-    with pytest.raises(UserError, match="trained on 6 features a text, but its model has 32: train it again"):
+    with pytest.raises(UserError, match="trained on 6 features per text, but its model now has 32: train it again"):
         vpl.judge(vpl.VPL(6, 2, 8), CASES, vpl.featured_pairs(entry, CASES), "vpl", "judge")
