@@ -61,7 +61,10 @@ class Packed:
         }
 
     def unpack(self, values: torch.Tensor, lengths: torch.Tensor, width: int) -> torch.Tensor:
-        """`values` (groups, length) at each rollout's predictions: (rollouts, width), zero beyond `lengths` (rollouts,)."""
+        """`values` (groups, length) at each rollout's predictions: (rollouts, width).
+
+        Zero beyond the rollout's length; `lengths` is (rollouts,).
+        """
         offsets = torch.arange(width, device=values.device)
         inside = offsets < lengths[:, None]
         columns = torch.where(inside, self.start[:, None] + offsets, 0)

@@ -50,7 +50,9 @@ def compare(judge: Judge, name: str, cases: pl.DataFrame, first: pl.DataFrame, s
     asked = cases.select(*_KEY, "prompt", "golden_preference", target_ids(cases))
     joined = (
         first.rename({"method": "method_a", "response": "chosen"})
-        .join(second.rename({"method": "method_b", "response": "rejected"}), on=_KEY, how="inner", maintain_order="left")
+        .join(
+            second.rename({"method": "method_b", "response": "rejected"}), on=_KEY, how="inner", maintain_order="left"
+        )
         .join(asked, on=_KEY, how="inner", maintain_order="left")
     )
     rows = list(joined.iter_rows(named=True))

@@ -9,7 +9,7 @@ from alignxplore.formats import Parsed
 from alignxplore.judging.judge import Judge, is_correct, parse_selection, position_flip
 from alignxplore.judging.reward import Reward
 from alignxplore.judging.rows import judge_preferences
-from alignxplore.methods.preferences import given_preferences
+from alignxplore.methods.given import given_preferences
 from alignxplore.prompts import strip_markers
 
 
