@@ -11,7 +11,8 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 
 from alignxplore.errors import UserError, check_writable
-from alignxplore.workflow.config import check_config, resolved, unpinned_models
+from alignxplore.workflow.config import resolved, unpinned_models
+from alignxplore.workflow.config_checks import check_config
 from alignxplore.workflow.job import prefer_own_library, prefer_own_programs
 from alignxplore.workflow.locks import hold_workflow
 from alignxplore.workflow.onstart import check_keys, check_training

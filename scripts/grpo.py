@@ -1,14 +1,14 @@
 """Train a model by GRPO on D_rl (Eq. 9-11)."""
 
-from alignxplore import options
+from alignxplore.judging.judge import judge_entry
 from alignxplore.training import programs
 from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):
     config = snakemake.config
-    arguments = programs.arguments_of_rule(snakemake, config["training"]["grpo"])
-    arguments["judge"] = options.of_judge(snakemake.params.judge, config, snakemake.resources.judge_model)
+    arguments = programs.arguments_of_rule(snakemake)
+    arguments["judge"] = judge_entry(snakemake.params.judge, config)
     arguments["journal"] = config["journal"]
     programs.launch(snakemake.params.launch, snakemake.input.program, arguments, snakemake.threads)
 

@@ -1,8 +1,8 @@
 """Judge one method's preference descriptions on all benchmarks."""
 
 import polars as pl
-from alignxplore import options, records
-from alignxplore.judging.judge import load_judge
+from alignxplore import records
+from alignxplore.judging.judge import judge_entry, load_judge
 from alignxplore.judging.rows import judge_preferences
 from alignxplore.prompts import Templates
 from alignxplore.workflow.job import script_main
@@ -10,7 +10,7 @@ from alignxplore.workflow.job import script_main
 
 def main(snakemake):
     inputs, params, config = snakemake.input, snakemake.params, snakemake.config
-    entry = options.of_judge(params.judge, config, config["judges"][params.name]["model"])
+    entry = judge_entry(params.judge, config)
     cases = pl.concat([records.read(path, records.CASE) for path in inputs.cases])
     preferences = records.read(inputs.preferences, records.PREFERENCE)
     judge = load_judge(entry, Templates.of_rule(inputs), config["journal"])

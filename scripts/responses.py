@@ -1,8 +1,8 @@
 """Answer the online evaluation's cases under one method's descriptions."""
 
 import polars as pl
-from alignxplore import options, records
-from alignxplore.engines import Sampling, load
+from alignxplore import records
+from alignxplore.engines import Sampling, load, model_entry
 from alignxplore.judging.online import draw_cases, respond
 from alignxplore.prompts import Templates
 from alignxplore.workflow.job import script_main
@@ -15,7 +15,7 @@ def main(snakemake):
     preferences = records.read(inputs.preferences, records.PREFERENCE)
     templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
-    engine = load(options.of_model(params.model, config, snakemake.resources.model), config["journal"])
+    engine = load(model_entry(params.model, config), config["journal"])
     responses = respond(engine, templates, drawn, preferences, sampling)
     records.write(responses, snakemake.output.responses, records.RESPONSE)
 

@@ -8,7 +8,7 @@ def main(snakemake):
     programs.launch(
         snakemake.params.launch,
         snakemake.input.program,
-        programs.arguments_of_rule(snakemake, snakemake.config["training"]["sft"]),
+        programs.arguments_of_rule(snakemake),
         snakemake.threads,
     )
 

@@ -9,7 +9,7 @@ NOTE = "Labelled directions are counted by sign; signals are means per case."
 
 def main(snakemake):
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
-    rows = query(inputs.sql, {"cases": inputs.cases}, {"columns": benchmarks_relation(params.benchmarks)})
+    rows = query(inputs.sql, {"cases": inputs.cases}, {"columns": benchmarks_relation(params.columns)})
     write_rows(rows, params.title, NOTE, output.csv, output.markdown)
 
 

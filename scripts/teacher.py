@@ -1,7 +1,7 @@
 """Let the teacher reason about the cold-start examples, G times each, told their key dimensions."""
 
-from alignxplore import options, records
-from alignxplore.engines import Sampling, load
+from alignxplore import records
+from alignxplore.engines import Sampling, load, model_entry
 from alignxplore.prompts import Templates
 from alignxplore.training.cold_start import generate
 from alignxplore.workflow.job import script_main
@@ -13,7 +13,7 @@ def main(snakemake):
     dimensions = dict(records.read(inputs.dimensions, records.DIMENSIONS).iter_rows())
     templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
-    engine = load(options.of_model(params.model, config, snakemake.resources.model), config["journal"])
+    engine = load(model_entry(params.model, config), config["journal"])
     generations = generate(engine, templates, examples, dimensions, params.generations, sampling)
     records.write(generations, snakemake.output.generations, records.GENERATION)
 

@@ -1,7 +1,7 @@
 """Keep the teacher's generations that earn the full reward: D_cold (Eq. 7)."""
 
-from alignxplore import options, records
-from alignxplore.judging.judge import load_judge
+from alignxplore import records
+from alignxplore.judging.judge import judge_entry, load_judge
 from alignxplore.judging.reward import Reward
 from alignxplore.prompts import Templates
 from alignxplore.training.cold_start import verify
@@ -10,7 +10,7 @@ from alignxplore.workflow.job import script_main
 
 def main(snakemake):
     inputs, params, config = snakemake.input, snakemake.params, snakemake.config
-    entry = options.of_judge(params.judge, config, snakemake.resources.model)
+    entry = judge_entry(params.judge, config)
     generations = records.read(inputs.generations, records.GENERATION)
     examples = records.read(inputs.cold, records.EXAMPLE)
     reward = Reward(load_judge(entry, Templates.of_rule(inputs), config["journal"]))

@@ -9,9 +9,8 @@ from alignxplore.engines.base import Backend, Completion, Sampling
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
-from alignxplore.options import MODEL_OPTIONS, without
 
-__all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "identity", "load", "start"]
+__all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "identity", "load", "model_entry", "start"]
 
 
 def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
@@ -20,7 +19,7 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
     The model itself is started when first asked for something that is not in the journal. Raises UserError for a
     directory that does not exist.
     """
-    price = entry.get("price", {})
+    price = entry.get("run", {}).get("price", {})
     return Engine(
         entry["path"],
         identity(entry),
@@ -30,9 +29,17 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
     )
 
 
+def model_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's entry, from what a rule tracks of it (its `name` too) and the `run` options the config has now.
+
+    How a model is run changes no answer, so rules leave `run` out of their params and jobs look it up.
+    """
+    return {**tracked, "run": config["models"][tracked["name"]].get("run", {})}
+
+
 def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a model's answers from another's: a local model's content, how it is prompted, its precision."""
-    result = without(MODEL_OPTIONS, entry)
+    result = {key: value for key, value in entry.items() if key not in ("name", "run")}
     if entry["engine"] == "openai" and "revision" in entry:
         result.pop("base_url", None)
     if entry["engine"] != "openai" and Path(entry["path"]).is_dir():
@@ -44,7 +51,8 @@ def start(entry: Mapping[str, Any]) -> Backend:
     """The backend of an entry, without a journal; keys that it does not know are a UserError."""
     if entry["engine"] not in ENGINES:
         raise UserError(f"models: no such engine {entry['engine']!r}")
-    options = {key: value for key, value in entry.items() if key not in ("engine", "price")}
+    options = {key: value for key, value in entry.items() if key not in ("engine", "name", "run")}
+    options |= {key: value for key, value in entry.get("run", {}).items() if key != "price"}
     try:
         return ENGINES[entry["engine"]](options)
     except ModuleNotFoundError as error:

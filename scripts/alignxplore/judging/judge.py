@@ -101,6 +101,11 @@ def load_judge(entry: Mapping[str, Any], templates: Templates, journal: str) -> 
     return Judge(entry["kind"], engine, templates, sampling, entry.get("length_normalised", False))
 
 
+def judge_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A judge's entry, from what a rule tracks of it and the `run` options that the config has for its model now."""
+    return {**tracked, "model": engines.model_entry(tracked["model"], config)}
+
+
 def is_correct(probabilities: np.ndarray) -> np.ndarray:
     """Whether the chosen response wins on average over both orders (Eq. 5, 6); a tie is not a win, NaN is a half."""
     return np.nan_to_num(probabilities, nan=0.5).mean(1) > 0.5

@@ -43,7 +43,6 @@ from transformers import (
 from alignxplore import records
 from alignxplore.digests import digest, directory_digest
 from alignxplore.errors import UserError, unloadable
-from alignxplore.options import TRAINING_OPTIONS, without
 from alignxplore.prompts import Templates
 from alignxplore.training.metrics import from_history
 
@@ -54,6 +53,9 @@ Arguments = TypeVar("Arguments", bound=TrainingArguments)
 OWN_SETTINGS = ("attn_implementation", "dtype", "max_prompt_length", "revision", "synthesis_phrases")
 """Settings that are not TRL's: how and at which revision the model is loaded, the longest prompt in tokens that is
 trained on, and phrases by which reasoning that draws its observations together is known (section 4.5)."""
+
+RUN_SETTINGS = frozenset({"disable_tqdm", "report_to", "save_steps", "save_strategy", "save_total_limit"})
+"""Settings of `training.run`: when checkpoints are kept, and who hears of the progress. They change no result."""
 
 SEAL = ".digest"
 """A checkpoint's file that holds the digest of the others."""
@@ -348,7 +350,7 @@ def run_facts(
         "data": str(data),
         "data_content": digest(data),
         "templates": {n: hashlib.sha256(text.encode()).hexdigest() for n, text in sorted(templates.texts.items())},
-        "settings": without(TRAINING_OPTIONS, settings),
+        "settings": {key: value for key, value in settings.items() if key not in RUN_SETTINGS},
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
         **more,
     }

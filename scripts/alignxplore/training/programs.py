@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from alignxplore.errors import UserError
-from alignxplore.options import TRAINING_OPTIONS, restored
 from alignxplore.workflow import job as cli
 
 JSON_ARGUMENTS = ("settings", "prompts", "judge")
@@ -44,12 +43,12 @@ def run(arguments: argparse.Namespace, train: Callable[[argparse.Namespace], Non
     cli.run(main, arguments.log if os.environ.get("RANK", "0") == "0" else None)
 
 
-def arguments_of_rule(snakemake: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A program's arguments as its rule has them; `settings`, the config's, give the options that change no result."""
+def arguments_of_rule(snakemake: Any) -> dict[str, Any]:
+    """A program's arguments as its rule has them; `training.run` in the config has settings that change no result."""
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
     pinned = {name: value for name, value in params.model.items() if name == "revision"}
     return {
-        "settings": {**restored(TRAINING_OPTIONS, params.settings, settings), **pinned, "seed": params.seed},
+        "settings": {**snakemake.config["training"].get("run", {}), **params.settings, **pinned, "seed": params.seed},
         "model": params.model["path"],
         "data": inputs.data,
         "prompts": {n.removesuffix("_prompt"): path for n, path in inputs.items() if n.endswith("_prompt")},

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ def check_keys(models: Mapping[str, Mapping[str, Any]], journal: str | Path) -> 
 
     Raises UserError where it knows none, so that the run cannot do without.
     """
-    lacking = {n: entry for n, entry in models.items() if "key_env" in entry and not os.environ.get(entry["key_env"])}
+    keys = {name: entry["run"]["key_env"] for name, entry in models.items() if "key_env" in entry.get("run", {})}
+    lacking = {name: key for name, key in keys.items() if not os.environ.get(key)}
     if not lacking:
         return []
     known = set()
@@ -31,25 +32,24 @@ def check_keys(models: Mapping[str, Mapping[str, Any]], journal: str | Path) -> 
         from alignxplore.engines.journal import account  # slow to import, and rarely needed
 
         known = {row["model"] for row in account(journal).iter_rows(named=True) if row["entries"]}
-    for name, entry in lacking.items():
-        if entry["path"] not in known:
-            raise UserError(f"models.{name}: the environment variable {entry['key_env']} with its key is not set")
+    for name, key in lacking.items():
+        if models[name]["path"] not in known:
+            raise UserError(f"models.{name}: the environment variable {key} with its key is not set")
     return [
-        f"models.{name}: the environment variable {entry['key_env']} with its key is not set; "
-        "what the journal does not know cannot be asked"
-        for name, entry in lacking.items()
+        f"models.{name}: the environment variable {key} with its key is not set; only the journal can answer"
+        for name, key in lacking.items()
     ]
 
 
-def check_training(stages: Collection[str], training: Mapping[str, Any]) -> None:
-    """Check the settings of these stages of the config's `training`; UserError with the first that is wrong.
+def check_training(variants: Mapping[str, Mapping[str, Any]], launch: str) -> None:
+    """Check the `stage` and `settings` of each variant that `launch` will train; UserError with the first wrong one.
 
-    A process of its own imports TRL, which takes seconds. Where TRL is not installed, jobs have environments of their
-    own, and check for themselves.
+    A separate process imports TRL, which takes seconds. If TRL is not installed here, training jobs have environments
+    of their own and check for themselves.
     """
-    if not stages or find_spec("trl") is None:
+    if not variants or find_spec("trl") is None:
         return
-    work = {"processes": processes(training["launch"]), "stages": {stage: training[stage] for stage in sorted(stages)}}
+    work = {"processes": processes(launch), "variants": variants}
     done = subprocess.run([sys.executable, str(PROGRAM)], input=json.dumps(work), capture_output=True, text=True)
     if done.returncode:
         raise UserError((done.stderr.strip().splitlines() or ["the training settings could not be checked"])[-1])
