@@ -94,16 +94,16 @@ KINDS: dict[str, Callable[[Judge, Cases, Sequence[str]], np.ndarray]] = {
 """What each kind of judge computes: probabilities as `Judge.p_chosen` returns them."""
 
 
+def judge_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A judge's entry: what a rule tracks of it, with the `run` options that the config has for its model now."""
+    return {**tracked, "model": engines.model_entry(tracked["model"], config)}
+
+
 def load_judge(entry: Mapping[str, Any], templates: Templates, journal: str) -> Judge:
-    """The judge of a config entry in which `model` is the model's whole entry and `seed` is the run's."""
+    """The judge of an entry from `judge_entry`, whose `model` is a model's entry; `seed` is needed for `sampling`."""
     sampling = Sampling(**entry["sampling"], seed=entry["seed"]) if "sampling" in entry else None
     engine = engines.load(entry["model"], journal)
     return Judge(entry["kind"], engine, templates, sampling, entry.get("length_normalised", False))
-
-
-def judge_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A judge's entry, from what a rule tracks of it and the `run` options that the config has for its model now."""
-    return {**tracked, "model": engines.model_entry(tracked["model"], config)}
 
 
 def is_correct(probabilities: np.ndarray) -> np.ndarray:
