@@ -2,7 +2,7 @@
 
 import polars as pl
 from alignxplore import records
-from alignxplore.methods.preferences import given_preferences
+from alignxplore.methods.given import given_preferences
 from alignxplore.workflow.job import script_main
 
 

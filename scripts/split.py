@@ -8,7 +8,7 @@ from alignxplore.workflow.job import script_main
 
 def main(snakemake):
     params = snakemake.params
-    records.verify(snakemake.input.refined)
+    records.check_intact(snakemake.input.refined)
     refined = pl.scan_parquet(snakemake.input.refined, glob=False)
     chosen = split(split_keys(refined), params.name, params.size, params.shares, params.seed, params.balance)
     records.write(take(refined, chosen), snakemake.output.examples, records.EXAMPLE)

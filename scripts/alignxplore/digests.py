@@ -1,4 +1,4 @@
-"""SHA-256 of files and directories; of large ones once for each content, however many jobs ask."""
+"""SHA-256 digests of files and directories; those of large ones are cached, so that many jobs can ask."""
 
 import hashlib
 import json
@@ -6,24 +6,24 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-REMEMBERED = 64 << 20
-"""Bytes from which a digest is kept in the user's cache directory."""
+CACHED_SIZE = 64 << 20
+"""Bytes from which on a digest is kept in the user's cache directory."""
 
 
 def digest(path: str | Path) -> str:
-    """That of a file's bytes, or of a directory as `directory_digest` has it."""
-    return directory_digest(path) if Path(path).is_dir() else _remembered(Path(path), [Path(path)], _file)
+    """The digest of a file's bytes, or of a directory as `directory_digest` computes it."""
+    return directory_digest(path) if Path(path).is_dir() else _cached(Path(path), [Path(path)], _file)
 
 
 def directory_digest(path: str | Path, *, remembered: bool = True) -> str:
-    """What tells a model's directory from another: a digest of its files' names and bytes, model card aside.
+    """The digest of a model directory: the names and bytes of its files, except hidden files and the model card.
 
-    Not `remembered`, it is computed from the bytes as they are, which damage may have changed without a trace.
+    With `remembered` off, the cache is not used: silent damage changes bytes, but not sizes or times.
     """
     path = Path(path)
     files = sorted(path.rglob("*"))
     chosen = [f for f in files if f.is_file() and f.name != "README.md" and f.name[0] != "."]
-    return _remembered(path, chosen, _tree) if remembered else _tree(path, chosen)
+    return _cached(path, chosen, _tree) if remembered else _tree(path, chosen)
 
 
 def _file(path: Path, files: list[Path]) -> str:
@@ -38,10 +38,10 @@ def _tree(path: Path, files: list[Path]) -> str:
     return found.hexdigest()
 
 
-def _remembered(path: Path, files: list[Path], compute: Callable[[Path, list[Path]], str]) -> str:
-    """What `compute` finds, or found when these files were as they are now."""
+def _cached(path: Path, files: list[Path], compute: Callable[[Path, list[Path]], str]) -> str:
+    """What `compute` returns, or returned when these files had the same sizes and times."""
     before = _state(files)
-    if sum(size for _, size, *_ in before) < REMEMBERED:
+    if sum(size for _, size, *_ in before) < CACHED_SIZE:
         return compute(path, files)
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignxplore/digests" / name
@@ -58,13 +58,13 @@ def _remembered(path: Path, files: list[Path], compute: Callable[[Path, list[Pat
 
 
 def _state(files: list[Path]) -> list[list]:
-    """Names, sizes and times: no content changes without one of them."""
+    """Names, sizes and times: every ordinary write changes one of them."""
     found = [(file, file.stat()) for file in files]
     return [[str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns] for file, status in found]
 
 
 def _write(cache: Path, text: str) -> None:
-    """Keep a digest where that is possible; where it is not, it is computed again."""
+    """Keep a digest if the cache directory is writable; otherwise it is computed again next time."""
     partial = cache.with_name(f"{cache.name}.{os.getpid()}")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)

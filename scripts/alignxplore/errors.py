@@ -1,33 +1,34 @@
-"""The one exception that users are meant to read, and the system's own errors in words."""
+"""The exception whose message users read, and operating-system errors in the same words."""
 
 import errno
 import os
 
+_FREE_SPACE = "make room and run again; finished work is kept"
 _ADVICE = {
-    errno.ENOSPC: "make room and run again; what is done is kept",
-    errno.EDQUOT: "make room and run again; what is done is kept",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and run again; what is done is kept",
-    errno.EROFS: "it must be possible to write there",
-    errno.EACCES: "give this user the right to it and run again",
-    errno.EPERM: "give this user the right to it and run again",
-    errno.ENOMEM: "give the job more memory (the rule's mem_mb), or the model smaller batches",
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f) and run again; finished work is kept",
+    errno.EROFS: "mount it read-write and run again",
+    errno.EACCES: "grant this user access and run again",
+    errno.EPERM: "grant this user access and run again",
+    errno.ENOMEM: "give the job more memory (the rule's mem_mb) or the model smaller batches",
 }
-_FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded", errno.EFBIG: "File too large"}
+_WORDS = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded", errno.EFBIG: "File too large"}
 
 
 class UserError(Exception):
-    """Something the user can put right: the message names the file, record or key and what to do."""
+    """An error that the user can fix: the message names the file, record or key, and says what to do."""
 
 
 def explained(error: BaseException) -> str | None:
-    """One line on an error of the system (disk, rights, memory) that a user can mend; nothing for any other."""
+    """One line for an operating-system error (disk, permissions, memory) that a user can fix; None for any other."""
     text = str(error)
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return f"out of memory: {_ADVICE[errno.ENOMEM]}"
     code = error.errno if isinstance(error, OSError) else None
     if code not in _ADVICE:
-        # Libraries written in other languages tell of the system's error in words alone.
-        code = next((code for code, words in _FULL.items() if words in text), None)
+        # Libraries written in other languages report the system's error only in words.
+        code = next((code for code, words in _WORDS.items() if words in text), None)
     if code is None:
         return None
     name = getattr(error, "filename", None)
@@ -35,13 +36,13 @@ def explained(error: BaseException) -> str | None:
 
 
 def unloadable(model: object, error: Exception) -> str:
-    """One line on a model that a library could not load."""
+    """One line about a model that a library failed to load."""
     reason = str(error).strip().partition("\n")[0]
     return f"model {model} cannot be loaded ({reason}); if a rule made it, remove it and run again"
 
 
 def check_writable(*directories: str) -> None:
-    """Raise a UserError for the first directory that is there and cannot be written to."""
+    """Raise UserError for the first of these directories that exists and is not writable."""
     for directory in directories:
         if os.path.isdir(directory) and not os.access(directory, os.W_OK):
-            raise UserError(f"{directory}/ cannot be written to: give this user the right to it and run again")
+            raise UserError(f"{directory}/ cannot be written to: grant this user access and run again")

@@ -1,4 +1,4 @@
-"""The format of a completion: reasoning between think tags, then the description between answer tags (Eq. 4)."""
+"""The format of a completion: reasoning in think tags, then the description in answer tags (Eq. 4)."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _WELL_FORMED = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*"
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a completion says; `format_ok` is R_format."""
+    """Reasoning r and description d of a completion; `format_ok` is R_format."""
 
     reasoning: str
     preference: str
@@ -23,10 +23,10 @@ def render_completion(reasoning: str, preference: str) -> str:
 
 
 def normalise_thinking(text: str, reasoning: str | None = None, opened: bool | None = None) -> str:
-    """A completion with its reasoning between think tags, however its model marks it.
+    """A completion with its reasoning in think tags, however the model marks it.
 
-    `reasoning` is what an endpoint gave in a field of its own; `opened` says whether the chat template wrote the
-    opening tag. Where the template is not known, a closing tag that nothing opened tells.
+    `reasoning` is what an endpoint returned in a separate field. `opened` says whether the chat template wrote the
+    opening tag; if that is unknown (None), a closing tag without an opening one implies that it did.
     """
     if reasoning:
         return f"<think>{reasoning}</think>{text}"
@@ -37,12 +37,13 @@ def normalise_thinking(text: str, reasoning: str | None = None, opened: bool | N
 
 
 def parse_completion(text: str, finish_reason: str, reasons: bool = True) -> Parsed:
-    """Split a completion, as engines return it, into r and d.
+    """Split a completion, in the form that engines return, into r and d.
 
-    R_format holds if there is exactly one closed think block followed by one closed answer block, neither empty, and
-    generation finished by itself. Otherwise the description is what a reader would take for it, so that
-    evaluation can still judge it. Of a model that was not asked to reason, a description alone is in format, and
-    reasoning that it writes all the same is set apart.
+    R_format holds if one closed think block is followed by one closed answer block, neither is empty, and generation
+    was not cut off. Otherwise d is the most plausible part of the text, so that evaluation can still judge it.
+
+    A model that was not asked to reason (`reasons` is false) is in format if it wrote any description; if it reasons
+    anyway, the reasoning is split off.
     """
     finished = finish_reason == "stop"
     match = _WELL_FORMED.fullmatch(text)
@@ -50,12 +51,8 @@ def parse_completion(text: str, finish_reason: str, reasons: bool = True) -> Par
         reasoning, preference = (part.strip() for part in match.groups())
         return Parsed(reasoning, preference, finished and bool(reasoning) and bool(preference))
     head, closed, tail = text.partition("</think>")
-    reasoning = _TAG.sub("", head).strip() if closed else ""
-    preference = _TAG.sub("", _inside(tail if closed else text, "answer")).strip()
+    reasoning, rest = (head, tail) if closed else ("", text)
+    _, opened, inside = rest.partition("<answer>")
+    preference = inside.partition(ANSWER_END)[0] if opened else rest
+    reasoning, preference = (_TAG.sub("", part).strip() for part in (reasoning, preference))
     return Parsed(reasoning, preference, not reasons and finished and bool(preference))
-
-
-def _inside(text: str, tag: str) -> str:
-    """What stands between the first `tag` and its end, or `text` where there is no such tag."""
-    _, opened, rest = text.partition(f"<{tag}>")
-    return rest.partition(f"</{tag}>")[0] if opened else text

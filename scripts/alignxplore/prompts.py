@@ -1,8 +1,15 @@
-"""Prompts from Jinja templates, in which user text stays marked as data.
+"""Prompts from Jinja templates that keep user text apart from the template's own text.
 
-Templates wrap user text by `{{ text | user }}`, which sets it between two private-use characters. Whoever tokenises a
-prompt cuts it there (`split_marked`), so that nothing in a post can act as a special token; engines that take plain
-text remove the marks (`strip_markers`).
+A template writes user text as `{{ text | user }}`, and the filter encloses it in two private-use characters, the
+markers (here ⟨ = U+E000 and ⟩ = U+E001):
+
+    template   Post: {{ post | user }} Preference: ...
+    prompt     Post: ⟨Any advice?</s>⟩ Preference: ...
+    pieces     [Post: ] [Any advice?</s>] [ Preference: ...]     from split_marked
+               trusted   user text         trusted
+
+A backend that tokenises encodes each piece by itself and allows special tokens in trusted pieces only, so the `</s>`
+of a post stays four characters. A server tokenises the whole prompt; it is sent `disarmed` text.
 """
 
 import re
@@ -16,55 +23,59 @@ import jinja2
 from alignxplore.errors import UserError
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_ARMED = re.compile(r"<(?=[|｜/\w])|\[(?=/?[A-Z_]+\])")
 _MARKED = re.compile(f"({_OPEN}[^{_CLOSE}]*{_CLOSE})")
+_WORD_JOINER = "\u2060"
+_CONTROL_START = re.compile(r"<(?=[|｜/\w])|\[(?=/?[A-Z_]+\])")
+"""The bracket that opens a tag or a control token: `<|im_end|>`, `<｜User｜>`, `</think>`, `[INST]`."""
 
 JUDGE_PREFILL = '{"selection": "Response'
 JUDGE_CHOICES = (" A", " B")
-"""What a judge's answer begins with, and the two continuations whose probabilities are compared (Eq. 6)."""
+"""How a judge's answer begins, and the two continuations whose probabilities are compared (Eq. 6)."""
 
 SCORE_PREFILL = "Answer:"
 SCORE_CHOICES = (" A", " B", " C")
-"""The same for a signal's place on a dimension: at the pole shown first, at the other, or at neither."""
+"""The same for PBA: the signal shows the first pole, the second pole, or neither."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One user turn, marked; `prefill` is the beginning of the assistant's answer."""
+    """One user turn, with markers around user text; `prefill` begins the assistant's answer."""
 
     user: str
     prefill: str = ""
 
 
 def mark_user_text(text: str) -> str:
-    """Set `text` between the marks, after removing any mark that it contains itself."""
+    """`text` between markers; markers that the text itself contains are removed first."""
     return f"{_OPEN}{strip_markers(text)}{_CLOSE}"
 
 
 def strip_markers(text: str) -> str:
-    """`text` without marks, as a person reads it."""
+    """`text` without markers, as a person reads it."""
     return text.replace(_OPEN, "").replace(_CLOSE, "")
 
 
-def disarmed(text: str) -> str:
-    """A marked text as plain text for a server that tokenises it: in what is from users, control tokens are broken.
-
-    A word joiner, which nobody sees, stands behind the bracket of whatever reads like a token or a tag.
-    """
-    return "".join(_ARMED.sub("\\g<0>\u2060", part) if is_user else part for part, is_user in split_marked(text))
-
-
 def split_marked(text: str) -> list[tuple[str, bool]]:
-    """The pieces of a marked text in order, each with whether it is user text; empty pieces are left out."""
+    """The non-empty pieces of a marked text in order, each with whether it is user text."""
     pieces = [(strip_markers(part), part.startswith(_OPEN)) for part in _MARKED.split(text)]
     return [piece for piece in pieces if piece[0]]
 
 
-class Templates:
-    """The prompts of the experiment (paper appendix B) and its baselines, each from a file of the user's choice.
+def disarmed(text: str) -> str:
+    """A marked text as plain text for a server, with the control tokens in user text broken.
 
-    `paths` names those that will be rendered: a method of this class renders the template of its own name. `texts`
-    has them as they are written.
+    A word joiner, which is invisible, follows each bracket that could open a tag or a control token.
+    """
+    return "".join(
+        _CONTROL_START.sub(rf"\g<0>{_WORD_JOINER}", part) if is_user else part for part, is_user in split_marked(text)
+    )
+
+
+class Templates:
+    """The prompts of the experiment (paper, appendix B) and of its baselines.
+
+    `paths` maps a template's name to its file. The method of the same name renders it; only templates that will be
+    rendered are needed. `texts` holds the sources.
     """
 
     def __init__(self, **paths: str | Path):
@@ -77,54 +88,49 @@ class Templates:
 
     @classmethod
     def of_rule(cls, inputs: Mapping[str, Any]) -> "Templates":
-        """The templates among a rule's named inputs, each under its own name with `_prompt` behind it."""
+        """The templates among a rule's named inputs: the input `judge_prompt` is the template `judge`."""
         suffix = "_prompt"
         return cls(**{name.removesuffix(suffix): path for name, path in inputs.items() if name.endswith(suffix)})
 
+    def _prompt(self, template: str, prefill: str = "", /, **values: Any) -> Prompt:
+        return Prompt(self._templates[template].render(**values), prefill)
+
     def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
         """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi."""
-        return Prompt(
-            self._templates["preference"].render(pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [])
-        )
+        return self._prompt("preference", pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [])
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:
         """Describe the preferences without reasoning."""
-        return Prompt(self._templates["concise"].render(pairs=case["pairs"], ugc=case["ugc"]))
+        return self._prompt("concise", pairs=case["pairs"], ugc=case["ugc"])
 
     def judge(self, post: str, preference: str, response_a: str, response_b: str, written: bool = False) -> Prompt:
-        """Select the response that suits `preference`; without one, the prompt has no such section.
+        """Select the response that suits `preference`; an empty preference leaves its section out.
 
-        The answer is begun for the judge, unless it is to be `written`.
+        The prompt begins the judge's answer, unless the judge writes all of it (`written`).
         """
-        rendered = self._templates["judge"].render(
-            post=post, preference=preference, response_a=response_a, response_b=response_b, written=written
-        )
-        return Prompt(rendered, "" if written else JUDGE_PREFILL)
+        values = {"post": post, "preference": preference, "response_a": response_a, "response_b": response_b}
+        return self._prompt("judge", "" if written else JUDGE_PREFILL, **values, written=written)
 
     def respond(self, post: str, preference: str) -> Prompt:
-        """Answer `post` in a way that suits `preference`; without one, in any way."""
-        return Prompt(self._templates["respond"].render(post=post, preference=preference))
+        """Answer `post` in a way that suits `preference`; an empty preference leaves its section out."""
+        return self._prompt("respond", post=post, preference=preference)
 
     def propose_rule(self, pairs: Sequence[Mapping[str, str]]) -> Prompt:
-        """State a rule of preference that explains a person's choices (baseline LMInductReason)."""
-        return Prompt(self._templates["propose_rule"].render(pairs=pairs))
+        """State a rule that explains a person's choices (LMInductReason)."""
+        return self._prompt("propose_rule", pairs=pairs)
 
     def refine_rule(
         self, rule: str, explained: Sequence[Mapping[str, str]], failing: Sequence[Mapping[str, str]]
     ) -> Prompt:
-        """State a better rule than one that explains some of the choices and fails on the others."""
-        return Prompt(self._templates["refine_rule"].render(rule=rule, explained=explained, failing=failing))
+        """State a better rule than `rule`, which explains some choices and fails on others (LMInductReason)."""
+        return self._prompt("refine_rule", rule=rule, explained=explained, failing=failing)
 
     def score_dimension(self, signal: Mapping[str, str], first: str, second: str) -> Prompt:
-        """Say which of two poles a pair or comment shows (baseline PBA); the poles come last, where prompts differ."""
-        return Prompt(self._templates["score_dimension"].render(**signal, first=first, second=second), SCORE_PREFILL)
+        """Say which of two poles a pair or comment shows (PBA).
 
-
-def signals_text(case: Mapping[str, Any]) -> str:
-    """A case's raw signals as one text, the preference description of the method "signals"."""
-    lines = [f"{pair['prompt']}\nChosen: {pair['chosen']}\nRejected: {pair['rejected']}" for pair in case["pairs"]]
-    lines += [f"{item['prompt']}\nComment: {item['comment']}" for item in case["ugc"]]
-    return "\n".join(f"{number}. Post: {line}" for number, line in enumerate(lines, 1))
+        The poles come last, so the prompts of one signal share a long prefix.
+        """
+        return self._prompt("score_dimension", SCORE_PREFILL, **signal, first=first, second=second)
 
 
 def _read(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""The record contracts: one schema for each kind of Parquet file, checked at every border."""
+"""The record contracts: one schema per kind of Parquet file, checked whenever a file is read or written."""
 
 import os
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from alignxplore.errors import UserError, explained
 N_DIMENSIONS = 90
 
 NULLABLE = frozenset({"format_ok"})
-"""Fields that may be null: the format where a method writes no completion."""
+"""Fields that may be null: a method that writes no completion has no format."""
 
 PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write_page_checksum": True}
-"""How every Parquet file is written. Without the checksums, three of four flipped bits read as other values."""
+"""How every Parquet file is written. Without page checksums, three in four flipped bits read back as other values."""
 
 DIRECTION = pl.List(pl.Int8)
-"""Preference directions, -1/0/+1: 90 values for AlignX, one for a P-SOUPS dimension."""
+"""Preference directions -1, 0 or +1: 90 values in AlignX, one in a P-SOUPS dimension."""
 
 PAIR = pl.Struct({"prompt": pl.String, "chosen": pl.String, "rejected": pl.String, "direction": DIRECTION})
 UGC = pl.Struct({"prompt": pl.String, "comment": pl.String, "direction": DIRECTION})
@@ -38,9 +38,13 @@ EXAMPLE = pl.Schema(
         "ugc": pl.List(UGC),
     }
 )
+"""A user's history of pairs and comments and a target pair to predict, each with its annotated directions."""
+
 REFINED = pl.Schema({**EXAMPLE, "form": pl.String(), "consistent": DIRECTION})
 DIMENSIONS = pl.Schema({"example_id": pl.String(), "dimensions": pl.List(pl.String)})
-INFERENCE: dict[str, pl.DataType] = {
+"""The key dimensions phi of an example, by name."""
+
+_DESCRIPTION: dict[str, pl.DataType] = {
     "reasoning": pl.String(),
     "preference": pl.String(),
     "format_ok": pl.Boolean(),
@@ -48,13 +52,14 @@ INFERENCE: dict[str, pl.DataType] = {
     "prompt_tokens": pl.Int32(),
     "completion_tokens": pl.Int32(),
 }
-"""What a model said of a user's signals: the end of GENERATION and PREFERENCE."""
+"""What a model wrote about a user's signals: the last fields of GENERATION and PREFERENCE."""
+
 GENERATION = pl.Schema(
     {
         "example_id": pl.String(),
         "generation": pl.Int32(),
         "completion": pl.String(),
-        **INFERENCE,
+        **_DESCRIPTION,
     }
 )
 SCORED_GENERATION = pl.Schema({**GENERATION, "reward": pl.Float64()})
@@ -75,14 +80,18 @@ CASE = pl.Schema(
         "golden_preference": pl.String(),
     }
 )
+"""An example of a benchmark, with the description that the benchmark itself gives of the user."""
+
 PREFERENCE = pl.Schema(
     {
         "case_id": pl.String(),
         "benchmark": pl.String(),
         "method": pl.String(),
-        **INFERENCE,
+        **_DESCRIPTION,
     }
 )
+"""The description of a case's user by one method."""
+
 JUDGEMENT = pl.Schema(
     {
         "case_id": pl.String(),
@@ -98,11 +107,12 @@ JUDGEMENT = pl.Schema(
         "target": pl.String(),
     }
 )
-"""`correct` is of whatever description was parsed, `format_ok` that of its completion.
+"""`correct` judges the description that was parsed, even if its completion was not `format_ok`.
 
-`unparsed` counts the orders in which a judge that writes selected nothing; their probability is one half.
-`target` is the same for cases that have one post and two responses in common.
+`unparsed` counts the presentation orders, 0 to 2, in which a judge that writes its verdict selected nothing; their
+probability is one half. Cases with the same post and the same two responses share a `target`.
 """
+
 RESPONSE = pl.Schema(
     {
         "case_id": pl.String(),
@@ -111,6 +121,8 @@ RESPONSE = pl.Schema(
         "response": pl.String(),
     }
 )
+"""A response to a case's post, written under a method's description."""
+
 WIN = pl.Schema(
     {
         "case_id": pl.String(),
@@ -126,21 +138,23 @@ WIN = pl.Schema(
         "target": pl.String(),
     }
 )
-"""`position_flip`, `unparsed` and the case's `target` as in JUDGEMENT; equal responses flip with no position."""
+"""`position_flip`, `unparsed` and `target` as in JUDGEMENT; equal responses never flip."""
+
 REJECT = pl.Schema({"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()})
-"""`line` is a line of JSON lines, or a record's number in an array or Parquet file, from 1."""
+"""`line` counts from 1: lines of a JSON-lines file, or records of a JSON array or Parquet file."""
 
 CANDIDATE = pl.Schema({**REFINED, "source": pl.String(), "line": pl.Int64(), "target": pl.String()})
-"""A refined example of one shard; `target` is equal for near-identical targets."""
+"""A refined example of one shard; near-identical targets share a `target`."""
+
 SEEN = pl.Schema({"source": pl.String(), "line": pl.Int64(), "fingerprint": pl.UInt64()})
 LINES = pl.Schema({"source": pl.String(), "lines": pl.Int64()})
 FUNNEL = pl.Schema({"step": pl.String(), "rows": pl.Int64()})
 
 
 def read(path: str | Path, schema: pl.Schema, columns: list[str] | None = None) -> pl.DataFrame:
-    """Read a Parquet file, or some of its columns, and check it against `schema`.
+    """A Parquet file, or some of its columns, checked against `schema`.
 
-    Raises UserError, naming file and field, where the file cannot be read or breaks the contract.
+    Raises UserError naming file and field if the file cannot be read or breaks the contract.
     """
     with _reading(path):
         df = pl.DataFrame(pl.from_arrow(_open(path).read(columns)))
@@ -148,20 +162,20 @@ def read(path: str | Path, schema: pl.Schema, columns: list[str] | None = None) 
 
 
 def batches(path: str | Path, schema: pl.Schema, rows: int = 5_000) -> Iterator[pl.DataFrame]:
-    """The rows of a Parquet file that keeps to `schema`, some at a time."""
+    """Yield a Parquet file in tables of at most `rows` rows, each checked against `schema`."""
     with _reading(path):
         for batch in _open(path).iter_batches(batch_size=rows):
             yield _checked(pl.DataFrame(pl.from_arrow(batch)), path, schema)
 
 
 def count(path: str | Path) -> int:
-    """Rows of a Parquet file; raises UserError as `read` does."""
+    """Number of rows of a Parquet file; raises UserError if it cannot be read."""
     with _reading(path):
         return _open(path).metadata.num_rows
 
 
-def verify(path: str | Path) -> None:
-    """Raise a UserError where a Parquet file is not as it was written, for readers that do not look at checksums."""
+def check_intact(path: str | Path) -> None:
+    """Raise UserError if a page of a Parquet file fails its checksum; other readers, such as DuckDB, do not check."""
     with _reading(path):
         for _ in _open(path).iter_batches():
             pass
@@ -184,8 +198,8 @@ def _reading(path: str | Path) -> Iterator[None]:
 def write(df: pl.DataFrame, path: str | Path, schema: pl.Schema) -> None:
     """Check `df` against `schema` and write it as Parquet; equal tables give equal bytes.
 
-    The file appears under its name only when it is complete. Integers and floats of another
-    width are cast; any other difference raises UserError, naming file and field.
+    The file gets its name only once it is complete. Integers and floats of another width are cast; any other
+    mismatch raises UserError naming file and field.
     """
     df = _checked(df, path, schema).rechunk()
     with replacing(path) as partial:
@@ -194,9 +208,9 @@ def write(df: pl.DataFrame, path: str | Path, schema: pl.Schema) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to, which takes the name `path` when all went well, and is removed otherwise.
+    """A temporary path beside `path`, renamed to `path` on success and removed on failure.
 
-    It is always the same one, so that what a killed job leaves is overwritten when it is run again.
+    The temporary name is always the same, so a rerun overwrites what a killed job left behind.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -214,7 +228,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 class Writer:
-    """Writes a Parquet file a table at a time, as a context; it appears under its name when the context ends well."""
+    """A context manager that writes a Parquet file table by table; the file gets its name when the context succeeds."""
 
     def __init__(self, path: str | Path, schema: pl.Schema):
         self.path, self.schema = path, schema

@@ -1,4 +1,5 @@
--- What the journal holds and has saved, a row a model and kind of question. Parameters: files, call (the key of accounts).
+-- What the journal holds and has saved, one row per model and kind of question.
+-- Parameters: files (a glob), call (the key of lines that account for one call).
 WITH lines AS (
     SELECT key, record
     FROM read_json(

@@ -101,7 +101,7 @@ def test_a_directory_that_cannot_be_written(data_stage, tmp_path):
     inside = namespaced(f"mount --bind {data} {data}", f"mount -o remount,ro,bind {data}")
     result = snakemake(work, target, inside=inside)
     assert result.returncode != 0
-    assert "data/ cannot be written to: give this user the right to it and run again" in result.stderr
+    assert "data/ cannot be written to: grant this user access and run again" in result.stderr
     assert "Traceback" not in result.stderr
     assert snakemake(work, "-n", target, inside=inside).returncode == 0
     assert_completes(work, data_stage)

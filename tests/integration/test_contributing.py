@@ -11,7 +11,7 @@ import pytest
 import yaml
 from alignxplore import engines
 from alignxplore.judging import judge as judging
-from alignxplore.methods.preferences import GIVEN
+from alignxplore.methods.given import GIVEN
 from alignxplore.prompts import Templates, strip_markers
 from alignxplore.workflow.dependencies import BACKENDS
 from configs import write_config

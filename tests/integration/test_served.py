@@ -47,7 +47,7 @@ def url(tiny_model, tmp_path_factory):
 
 
 def test_a_served_model_answers_as_it_does_in_this_process(tiny_model, url):
-    entry = {"engine": "openai", "path": str(tiny_model), "base_url": url, "logprobs": False, "retries": 0}
+    entry = {"engine": "openai", "path": str(tiny_model), "base_url": url, "logprobs": False, "run": {"retries": 0}}
     served = engines.load(entry).generate(PROMPTS, GREEDY)
     local = engines.load({"engine": "transformers", "path": str(tiny_model)}).generate(PROMPTS, GREEDY)
     for theirs, ours in zip(served, local, strict=True):

@@ -1,14 +1,14 @@
-"""Engines and judging against the plain ways of doing the same: `python tests/speed/engines.py [--model DIR]`.
+"""Compare engines and judging with plain alternatives: `python tests/speed/engines.py [--model DIR]`.
 
-Each figure is a ratio of two ways in one process, with one model and one thread setting:
+Each ratio is between two ways in one process, with one model and one thread setting:
 
-- judging: probabilities in both orders, what they share computed once, against the official way (a judgement of up to
-  128 tokens sampled in one order, parsed as JSON, padded batches of 16), and against two plain padded forward passes;
-- generation: against padded `generate` in order of arrival, batches of 16;
-- the journal: a million records opened, and 10,000 of them asked for.
+- judging: probabilities in both orders, with the common beginning computed once, against the official way (a judgement
+  of up to 128 tokens sampled in one order and parsed, in padded batches of 16) and against two padded forward passes;
+- generation: against padded `generate` in order of arrival, in batches of 16;
+- the journal: the time to open a million records and find 10,000 of them.
 
-Without --model, models of the default's shape and with random weights are used, which stop rarely: all ways write as
-many tokens.
+Without --model, the model has the default's shape and random weights. It rarely stops, so both ways write the same
+number of tokens.
 """
 
 import argparse
@@ -38,7 +38,7 @@ WORDS = ["this", "person", "likes", "short", "clear", "warm", "answers", "and", 
 
 
 def words(rng: random.Random, tokens: float) -> str:
-    """About as many tokens of text, give or take a half, as posts and responses are."""
+    """Text of about `tokens` tokens, with lengths spread like those of posts and responses."""
     return " ".join(rng.choices(WORDS, k=max(4, int(tokens * rng.lognormvariate(-0.08, 0.4)))))
 
 
@@ -56,7 +56,7 @@ def padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]
 
 @torch.inference_mode()
 def plain_generate(backend: TransformersBackend, rows: list[list[int]], tokens: int, **options: Any) -> list[str]:
-    """Completions by transformers' generate, in order of arrival, padded batches of 16."""
+    """Completions by transformers' `generate`, in order of arrival, in padded batches of 16."""
     texts = []
     for start in range(0, len(rows), ARRIVAL_BATCH):
         ids, mask = padded(rows[start : start + ARRIVAL_BATCH], backend.pad)
@@ -69,7 +69,7 @@ def plain_generate(backend: TransformersBackend, rows: list[list[int]], tokens: 
 
 @torch.inference_mode()
 def plain_logprobs(backend: TransformersBackend, rows: list[list[int]], choices: list[int]) -> np.ndarray:
-    """Log-probabilities at the last token by plain forward passes, in order of arrival, padded batches of 16."""
+    """Log-probabilities at the last token by forward passes, in order of arrival, in padded batches of 16."""
     found = []
     for start in range(0, len(rows), ARRIVAL_BATCH):
         ids, mask = padded(rows[start : start + ARRIVAL_BATCH], backend.pad)
@@ -102,7 +102,7 @@ def judging(backend: TransformersBackend, cases: int, official_cases: int) -> No
     one_order = [encode(backend.tokenizer, pair[0]) for pair in prompts(True)[:official_cases]]
 
     def official() -> list[str | None]:
-        # Log-probabilities aside, this is what the official evaluation does.
+        # Apart from log-probabilities, this is what the official evaluation does.
         return [parse_selection(text) for text in plain_generate(backend, one_order, 128, temperature=1.0)]
 
     sampled, _ = timed(official)
@@ -118,7 +118,7 @@ def judging(backend: TransformersBackend, cases: int, official_cases: int) -> No
     for name, rate in rates.items():
         ratio = rates["both orders, shared"] / rate
         print(f"  {name:34} {rate:8.2f} cases/s   {ratio:6.2f}")
-    print(f"  largest difference of log-probabilities: {abs(found - expected).max():.1e}")
+    print(f"  largest difference between log-probabilities: {abs(found - expected).max():.1e}")
 
 
 def generation(backend: TransformersBackend, prompts: int, tokens: int) -> None:
@@ -145,10 +145,11 @@ from alignxplore.engines.journal import Journal
 imported = time.perf_counter()
 journal = Journal(sys.argv[1])
 opened = time.perf_counter()
-found = journal.get([f"{n * 97 + 1:032x}" for n in range(10_000)])
+step = int(sys.argv[2]) // 10_000
+found = journal.get([f"{n * step + 1:032x}" for n in range(10_000)])
 done = time.perf_counter()
-assert len(found) == 10_000 and found[f"{98:032x}"]["prompt_tokens"] == 97
-# A process inherits the peak of the one that started it in getrusage, but not here.
+assert len(found) == 10_000 and found[f"{step + 1:032x}"]["prompt_tokens"] == step
+# getrusage would include the peak of the parent process.
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 print(f"  opened in {opened - imported:.2f} s, 10,000 hits in {done - opened:.2f} s, together"
       f" {done - imported:.2f} s; imports {imported - started:.2f} s; peak memory {peak:,.0f} MiB")
@@ -177,11 +178,11 @@ def journal(records: int) -> None:
         files = list(Path(directory).glob("*.jsonl"))
         size = sum(file.stat().st_size for file in files) / 1e6
         print(f"journal: {records:,} records in {len(files)} files, {size:,.0f} MB")
-        subprocess.run([sys.executable, "-c", OPEN_JOURNAL, directory], check=True)
+        subprocess.run([sys.executable, "-c", OPEN_JOURNAL, directory, str(records)], check=True)
 
 
 def random_model(directory: Path, hidden: int, layers: int) -> Path:
-    """A model and tokenizer as the default's are, untrained."""
+    """An untrained model and a tokenizer in the shape of the default's."""
     from alignxplore.demo.pretrain import save, train_tokenizer
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 

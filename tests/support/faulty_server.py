@@ -1,4 +1,4 @@
-"""A chat-completions server that fails, in ways that real ones do, before it answers by rule."""
+"""A chat-completions server that fails in the ways real ones do, and otherwise answers deterministically."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ FAULTS = ("limit", "error", "overload", "drop", "cut", "garbage", "no_choices", 
 
 
 def answer(body: dict) -> dict:
-    """What the server says to a request: an echo of the message, and a sum of it that nobody would invent."""
+    """The answer to a request: an echo of the message, and a digest of message and seed."""
     text = body["messages"][0]["content"]
     digest = hashlib.sha256(f"{text} {body.get('seed')}".encode()).hexdigest()[:16]
     return {
@@ -36,7 +36,7 @@ def answer(body: dict) -> dict:
 
 
 class Server(ThreadingHTTPServer):
-    """`share` of the requests fail; `reply` makes the answers."""
+    """`share` of the requests fail with one of `faults`; `reply` makes the other answers."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.failed.append(fault)
         if self.headers["Authorization"] != f"Bearer {self.server.key}":
             return self.send(401, {"error": {"message": "Incorrect API key provided"}})
-        if body["model"] == "refused":  # some endpoints tell the key that they refuse
+        if body["model"] == "refused":  # some endpoints repeat the key that they refuse
             return self.send(401, {"error": {"message": f"Incorrect API key: {self.headers['Authorization']}"}})
         if body["model"] == "missing":
             return self.send(404, {"error": {"message": "The model `missing` does not exist"}})
@@ -109,11 +109,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send(503, b"<html>overloaded</html>", Retry_After="0.01")
 
     def drop(self, reply: dict) -> None:
-        """No answer at all: the connection ends."""
+        """Close the connection without an answer."""
         self.close()
 
     def cut(self, reply: dict) -> None:
-        """The body ends early."""
+        """End the body early."""
         data = json.dumps(reply).encode()
         self.send(200, data[: len(data) // 2], length=str(len(data)))
         self.close()
@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {**reply, "usage": None})
 
     def stall(self, reply: dict) -> None:
-        """Longer than the client will wait."""
+        """Wait longer than the client does."""
         time.sleep(3.0)
         self.close()
 

@@ -1,12 +1,12 @@
-"""Small real models with random weights, for everything that loads one."""
+"""Small real models with random weights."""
 
 from pathlib import Path
 
 
 def random_qwen2(path: Path, text: str, hidden: int = 32, spread: float = 0.3) -> Path:
-    """A Hugging Face directory with a Qwen2 model of two layers and a ChatML tokenizer that knows the text's words.
+    """Write a Hugging Face directory: a two-layer Qwen2 model and a ChatML tokenizer trained on `text`.
 
-    `spread` is the standard deviation of the weights: the larger, the surer the model is of what it says.
+    `spread` is the standard deviation of the weights; the larger it is, the more confident the model.
     """
     import torch
     from alignxplore.demo.pretrain import save, train_tokenizer

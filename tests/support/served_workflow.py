@@ -1,4 +1,4 @@
-"""The workflow itself on a small world, judged by the tests' server: real rules, no model to train."""
+"""The real workflow on a small world, judged by the test server; no model is trained."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ COLUMNS = {"pairs": ["alignx_test"], "style and expertise": ["psoups_style", "ps
 
 
 def verdict(body: dict[str, Any]) -> dict[str, Any]:
-    """A judge that tosses a coin of the prompt and the seed, whether it is read or writes."""
+    """The reply of a judge that selects at random by prompt and seed, both in its text and in its log-probabilities."""
     reply = answer(body)
     coin = hashlib.sha256(f"{body['messages'][0]['content']} {body.get('seed')}".encode()).digest()[0]
     selected, other = (JUDGE_CHOICES, JUDGE_CHOICES[::-1])[coin % 2]
@@ -41,7 +41,7 @@ def verdict(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def served_config(server: Server) -> dict[str, Any]:
-    """The default's configuration with a small world, a method that asks no model, and a served judge."""
+    """The default configuration with a small world, one method that asks no model, and a served judge."""
     config = merged()
     config["demo"]["population"] = {"pairs": 300, "ugc": 100, "sparse": 10, "inconsistent": 10, "broken": 0}
     config["demo"]["psoups_cases"] = 6
@@ -69,7 +69,7 @@ def served_config(server: Server) -> dict[str, Any]:
 
 
 def copy_workflow(tree: Path) -> Path:
-    """The workflow's own files, as a clone has them."""
+    """Copy the workflow's own files, as a clone has them."""
     tree.mkdir(parents=True)
     for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources", "profiles"):
         source = ROOT / name
@@ -79,7 +79,7 @@ def copy_workflow(tree: Path) -> Path:
 
 
 def python(*arguments: str, cwd: Path, scripts: Path = ROOT / "scripts", **environment: str):
-    """Run Python with these arguments; Snakemake's jobs find the key of the server in the environment."""
+    """Run Python with these arguments, with the server's key in the environment."""
     variables = {**os.environ, "PYTHONPATH": str(scripts), KEY: "canary", **environment}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)

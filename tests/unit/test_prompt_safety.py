@@ -1,4 +1,4 @@
-"""Principle 5, on every template and engine: whatever a user's text holds, it is text."""
+"""User text is data, in every template and for every engine: it never becomes a control token or an instruction."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ HOSTILE = [
 
 
 def prompts(templates: Templates, text: str) -> dict[str, Prompt]:
-    """Every template with `text` in all of a user's places."""
+    """Every template, with `text` wherever user text goes."""
     pair = {"prompt": text, "chosen": text, "rejected": text}
     case = {"pairs": [pair] * 2, "ugc": [{"prompt": text, "comment": text}] * 2}
     return {
@@ -40,7 +40,7 @@ def prompts(templates: Templates, text: str) -> dict[str, Prompt]:
 
 @pytest.fixture(params=["resources/prompts", "config/smollm2"])
 def templates(request) -> Templates:
-    """The templates of every configuration; one that a configuration has none of its own for is the default's."""
+    """The templates of every configuration, completed by the default's."""
     own = ROOT / request.param
     paths = {name: own / f"{name}.jinja" for name in NAMES}
     return Templates(**{n: p if p.exists() else ROOT / f"resources/prompts/{n}.jinja" for n, p in paths.items()})
@@ -52,12 +52,12 @@ def tokenizer(tiny_model):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_no_template_lets_user_text_be_a_token(templates, tokenizer, hostile):
-    """The engines that tokenise: transformers, vLLM, and both trainers."""
+def test_user_text_becomes_no_control_token_in_any_template(templates, tokenizer, hostile):
+    """This covers all that tokenise: transformers, vLLM and both trainers."""
     added = set(tokenizer.get_added_vocab().values())
     assert added
-    kind = zip(prompts(templates, hostile).items(), prompts(templates, "text").values(), strict=True)
-    for (name, attacked), benign in kind:
+    both = zip(prompts(templates, hostile).items(), prompts(templates, "text").values(), strict=True)
+    for (name, attacked), benign in both:
         control, expected = (
             [token for token in encode(tokenizer, prompt) if token in added] for prompt in (attacked, benign)
         )
@@ -68,7 +68,7 @@ def test_no_template_lets_user_text_be_a_token(templates, tokenizer, hostile):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_no_template_lets_user_text_speak_for_it(templates, hostile):
+def test_user_text_does_not_change_the_trusted_text_of_any_template(templates, hostile):
     for (name, attacked), benign in zip(
         prompts(templates, hostile).items(), prompts(templates, "text").values(), strict=True
     ):
@@ -77,7 +77,7 @@ def test_no_template_lets_user_text_speak_for_it(templates, hostile):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_what_is_sent_to_a_server_holds_no_control_token_of_a_user(templates, hostile):
+def test_text_sent_to_a_server_has_no_control_token_from_a_user(templates, hostile):
     for name, attacked in prompts(templates, hostile).items():
         sent = disarmed(attacked.user)
         benign = disarmed(prompts(templates, "text")[name].user)
@@ -96,7 +96,7 @@ def test_what_is_sent_to_a_server_holds_no_control_token_of_a_user(templates, ho
             assert sent.count(token) == benign.count(token), (name, token)
 
 
-def test_a_judge_that_quotes_a_post_is_read_by_its_own_verdict():
+def test_a_judge_that_quotes_a_post_keeps_its_own_verdict():
     quoted = f"<think>The post says {HOSTILE[1]}</think>"
     assert parse_selection(f'{quoted} {{"selection": "Response B"}}') == "B"
     assert parse_selection(quoted) is None

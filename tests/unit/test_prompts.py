@@ -1,10 +1,10 @@
-"""Prompts: what they hold, and that user text cannot act as anything but text."""
+"""Prompts: what they contain, and that user text stays marked as such."""
 
 from pathlib import Path
 
 import pytest
 from alignxplore.errors import UserError
-from alignxplore.prompts import Templates, signals_text, split_marked, strip_markers
+from alignxplore.prompts import Templates, split_marked, strip_markers
 
 PROMPTS = Path(__file__).parents[2] / "resources/prompts"
 NAMES = ("preference", "concise", "judge", "respond")
@@ -32,12 +32,12 @@ def test_preference_prompt_lists_every_signal_in_order(templates):
     assert "\n2. Post: Any advice?" in mixed and mixed.endswith("3. Post: A bad cold.\nComment: Have some soup.\n")
 
 
-def test_dimensions_appear_only_for_the_teacher(templates):
+def test_only_the_teacher_gets_dimensions(templates):
     assert "humor; travel" in templates.preference(CASE, ["humor", "travel"]).user
     assert "Aspects" not in templates.preference(CASE).user
 
 
-def test_empty_preference_leaves_no_section(templates):
+def test_an_empty_preference_leaves_its_section_out(templates):
     assert "Preference" not in templates.judge("post", "", "a", "b").user
     assert "Preference: likes jazz" in strip_markers(templates.judge("post", "likes jazz", "a", "b").user)
     assert "Preference" not in templates.respond("post", "").user
@@ -54,17 +54,9 @@ def test_hostile_text_stays_user_text(templates):
     assert "<|im_end|>" not in trusted and "</answer>" not in trusted
 
 
-def test_pieces_join_to_the_whole(templates):
+def test_the_pieces_join_to_the_whole_prompt(templates):
     prompt = templates.preference(CASE)
     assert "".join(text for text, _ in split_marked(prompt.user)) == strip_markers(prompt.user)
-
-
-def test_signals_text_holds_pairs_and_comments():
-    text = signals_text({"pairs": [PAIR], "ugc": [COMMENT]})
-    assert text == (
-        "1. Post: Any advice?\nChosen: Try jazz.\nRejected: Use earplugs.\n"
-        "2. Post: A bad cold.\nComment: Have some soup."
-    )
 
 
 def test_missing_and_broken_templates_are_named(tmp_path):

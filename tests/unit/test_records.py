@@ -1,3 +1,5 @@
+"""Record contracts: round trips, equal bytes, and errors that name file and field."""
+
 import os
 
 import polars as pl
@@ -54,7 +56,7 @@ def test_empty_and_wider_columns_are_cast(tmp_path):
         ),
     ],
 )
-def test_broken_contract_names_file_and_field(tmp_path, table, message):
+def test_a_broken_contract_names_file_and_field(tmp_path, table, message):
     with pytest.raises(UserError, match="x.parquet") as error:
         records.write(table, tmp_path / "x.parquet", records.REJECT)
     assert message in str(error.value)
@@ -65,7 +67,7 @@ def test_broken_contract_names_file_and_field(tmp_path, table, message):
     assert message in str(error.value)
 
 
-def test_values_that_do_not_fit_are_named(tmp_path):
+def test_a_value_that_does_not_fit_its_field_is_an_error(tmp_path):
     table = pl.DataFrame({"example_id": ["e"], "dimensions": [["a"]]})
     schema = pl.Schema({"example_id": pl.String(), "dimensions": records.DIRECTION})
     with pytest.raises(UserError, match="dimensions"):
@@ -75,7 +77,7 @@ def test_values_that_do_not_fit_are_named(tmp_path):
         records.write(wide, tmp_path / "x.parquet", pl.Schema({"n": pl.Int8()}))
 
 
-def test_unreadable_files_are_user_errors(tmp_path):
+def test_an_unreadable_file_is_a_user_error(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
     for name in ("x.parquet", "missing.parquet"):
         with pytest.raises(UserError, match=f"{name}: cannot be read as Parquet"):

@@ -1,8 +1,8 @@
-"""What passes between the experiment and a language model: prompts in; completions, probabilities, likelihoods out."""
+"""What passes between the experiment and a model: prompts in; completions, probabilities and likelihoods out."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
@@ -10,9 +10,10 @@ from alignxplore.prompts import Prompt
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn (paper 4.1: temperature 0.9, top-p 0.95, top-k 10; 0 is greedy, top-k 0 is all).
+    """How completions are drawn; temperature 0 is greedy, `top_k` 0 keeps all tokens.
 
-    A completion ends at the model's own end of turn, or behind the first of the texts in `stop`.
+    Paper 4.1 uses temperature 0.9, top-p 0.95, top-k 10. A completion ends at the model's end of turn, or right after
+    the first of the `stop` texts.
     """
 
     temperature: float
@@ -25,10 +26,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion without its end-of-turn token; `finish_reason` is "length" where it was cut off.
+    """A completion without its end-of-turn token; `finish_reason` is "length" if it was cut off.
 
-    Reasoning stands between think tags, whichever way the model marks it. `logprobs` are those of the completion's
-    tokens, in nats, before temperature and truncation; empty where an endpoint does not tell them.
+    Reasoning is in think tags, however the model marks it. `logprobs` are the token log-probabilities in nats, before
+    temperature and truncation; empty if an endpoint does not return them.
     """
 
     text: str
@@ -39,7 +40,7 @@ class Completion:
 
 
 class PromptRefused(UserError):
-    """A prompt that a model cannot be asked, by its index among those of the call."""
+    """The prompt at `index` of a call cannot be put to the model."""
 
     def __init__(self, index: int, reason: str):
         super().__init__(f"prompt {index + 1} {reason}")
@@ -48,37 +49,28 @@ class PromptRefused(UserError):
 
 
 class Backend(Protocol):
-    """One way of running a language model.
+    """One way to run a language model.
 
-    Methods yield answers as they are found, each a batch of (index of the request, answer). A batch of which all
-    are in `done` is left out; how the rest is batched depends on the requests alone, so that what a killed job had
-    found and what it finds when run again are those of an undisturbed one. A prompt that the model cannot be asked is a
-    PromptRefused before anything is computed.
+    Each method yields answers as they are found, in batches of (index of the request, answer). `done` holds indices
+    that need no answer: a batch is skipped if all of it is done. Batches must depend on the requests alone, not on
+    `done`, because an answer can depend on the other prompts in its batch. So a killed job that runs again gives the
+    answers of an undisturbed one. A prompt that the model cannot be asked raises PromptRefused before any computation.
     """
 
     def generate(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """One completion for each prompt, drawn by its own seed."""
+        """One completion per prompt, drawn with the prompt's own seed; `sampling.seed` is not used."""
         ...
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Log-probability, in nats, of each choice's first token after each prompt."""
+        """Log-probability, in nats, of the first token of each choice after each prompt."""
         ...
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
-        """For each prompt, the log-likelihood of its continuation in nats, and the continuation's tokens."""
+        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
         ...
-
-
-def choice_logprobs_from_top(top: Mapping[Any, float], choices: Sequence[Any]) -> list[float]:
-    """Log-probabilities of `choices` where only those of the most probable tokens, `top`, are known.
-
-    A choice that is not among them gets the least of theirs, an upper bound.
-    """
-    floor = min(top.values())
-    return [top.get(choice, floor) for choice in choices]

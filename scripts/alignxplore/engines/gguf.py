@@ -1,4 +1,4 @@
-"""Models in GGUF files as directories that everything else reads: safetensors, tokenizer, chat template."""
+"""Convert a model in a GGUF file to the directory that all engines read: safetensors, tokenizer, chat template."""
 
 import copy
 import shutil
@@ -12,22 +12,22 @@ from alignxplore.errors import UserError
 
 
 def locate(file: str, package: str) -> Path:
-    """A file within an installed package, which is not imported."""
+    """The path of a file inside an installed package, without importing the package."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the package {package}, which holds {file}, is not installed: see the configuration's page")
+        raise UserError(f"{file} is in the package {package}, which is not installed: see envs/requirements/")
     path = Path(spec.submodule_search_locations[0]) / file
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+        raise UserError(f"{path}: no such file")
     return path
 
 
 def convert(file: Path, output: Path, dtype: str, chat_template: str | None = None) -> None:
-    """Write the model of a GGUF file to the directory `output`; a chat template of one's own replaces the file's."""
+    """Write the model of a GGUF file to the directory `output`; `chat_template` replaces the file's own."""
     source = {"gguf_file": file.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
     quantised = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
-    # transformers does not save what it read from GGUF: the weights are plain by now, but its config says otherwise.
+    # transformers dequantises on loading but keeps the quantisation config, and then refuses to save the model.
     config = copy.deepcopy(quantised.config)
     del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))

@@ -1,7 +1,13 @@
-"""The journal: every answer of a model, kept by what was asked, so that none is paid for twice.
+"""The journal: every answer of a model, stored under a hash of the question, so that nothing is paid for twice.
 
-A directory of JSON-lines files. A process appends to a file of its own, so jobs on many machines can share the
-directory; a line counts only if it is whole, and says so by its checksum. Anything that reads JSON lines can look in:
+It is a directory of JSON-lines files. Each process appends to a file of its own, so jobs on many machines can share
+the directory. A line has parts of fixed width, then the record:
+
+    {"key":"0f3a...","sum":"9c1d...","record":{"model":"m","text":"...","prompt_tokens":812,...}}
+             32 hex          8 hex           JSON
+
+`sum` is the CRC-32 of key and record. A line that was torn by a kill or changed by damage fails it and does not count.
+Anything that reads JSON lines can read the files:
 
     SELECT record FROM read_json('journal/*.jsonl', columns = {key: 'VARCHAR', sum: 'VARCHAR', record: 'JSON'})
 """
@@ -11,7 +17,9 @@ import json
 import os
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,12 +32,12 @@ from alignxplore.errors import UserError, explained
 
 KEY_LENGTH = 32
 CALL = "0" * KEY_LENGTH
-"""The key of lines that hold no answer, but the account of one call."""
+"""The key of lines that account for one call; every other line holds an answer or a plan (see Engine)."""
 
 JOB_VARIABLE = "ALIGNXPLORE_JOB"
-"""Environment variable with a job's name: files that its processes write begin with it."""
+"""Environment variable with a job's name; the files that the job's processes write begin with it."""
 
-SQL = Path(__file__).parents[2] / "sql"
+_SQL = Path(__file__).parents[2] / "sql/journal.sql"
 
 _HEAD = '{"key":"'
 _READ_BYTES = 64 << 20
@@ -38,7 +46,7 @@ Record = Mapping[str, Any]
 
 
 class Journal:
-    """Answers by key: those in `directory` when it was opened, and those added since; in memory alone without one."""
+    """Records by key: those in `directory` when it was opened and those added since; without one, only the latter."""
 
     def __init__(self, directory: str | Path | None = None):
         self.directory = None if directory is None else Path(directory)
@@ -48,22 +56,23 @@ class Journal:
         self._index = _Index(paths)
 
     def get(self, keys: Iterable[str]) -> dict[str, Record]:
-        """The records of those keys that are in the journal."""
+        """The records of those of `keys` that are in the journal."""
         wanted = dict.fromkeys(keys)
         found = {key: self._own[key] for key in wanted if key in self._own}
         return found | self._index.get([key for key in wanted if key not in found])
 
     def add(self, records: Sequence[tuple[str, Record]]) -> None:
-        """Append records, all in one write. Raises UserError where they cannot be kept."""
+        """Append records, in one write if the system allows it. Raises UserError if they cannot be written."""
         self._own.update((key, record) for key, record in records if key != CALL)
         if self.directory is None or not records:
             return
         data = memoryview("".join(_line(key, record) for key, record in records).encode())
         try:
-            while self._file is None or os.fstat(self._file.fileno()).st_nlink == 0:  # `prune` may come in between
+            # Between open and flock, `prune` may have removed the new file: then its link count is 0.
+            while self._file is None or os.fstat(self._file.fileno()).st_nlink == 0:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._file = open(self.directory / _file_name(), "ab", buffering=0)  # noqa: SIM115
-                fcntl.flock(self._file, fcntl.LOCK_EX)  # tells `prune` that the file is still written to
+                fcntl.flock(self._file, fcntl.LOCK_EX)  # held while open, so `prune` leaves the file alone
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
@@ -72,7 +81,7 @@ class Journal:
 
 
 def calls_of_job(directory: str | Path, job: str) -> list[Record]:
-    """The accounts of all calls that the processes of a job made."""
+    """The accounts of all calls made by the processes of a job."""
     calls = []
     for path in sorted(Path(directory).glob(f"{job}-*.jsonl")):
         with open(path, "rb") as file:
@@ -81,48 +90,37 @@ def calls_of_job(directory: str | Path, job: str) -> list[Record]:
     return calls
 
 
-def _file_name() -> str:
-    job = os.environ.get(JOB_VARIABLE)
-    return f"{job}-{uuid.uuid4().hex}.jsonl" if job else f"{uuid.uuid4().hex}.jsonl"
-
-
-def _check_there(directory: str | Path) -> None:
-    if not any(Path(directory).glob("*.jsonl")):
-        raise UserError(f"{directory}: there is no journal here")
-
-
 def account(directory: str | Path) -> pl.DataFrame:
-    """What each model was asked: entries, calls, new answers and hits, their tokens, dollars and seconds.
+    """What each model was asked: entries, calls, new answers and hits, with their tokens, dollars and seconds.
 
-    `loading` is what starting the model took in the mean, which is not in `seconds`.
+    `loading` is the mean time to start the model, which `seconds` leaves out. Raises UserError if there is no journal.
     """
-    _check_there(directory)
-    query = (SQL / "journal.sql").read_text(encoding="utf-8")
+    _files(directory)
+    query = _SQL.read_text(encoding="utf-8")
     with duckdb.connect() as connection:
         return connection.sql(query, params={"files": f"{directory}/*.jsonl", "call": CALL}).pl().fill_null(0)
 
 
 def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: float = 0.0) -> tuple[int, int]:
-    """Join the files that no process writes to into one, without repeated and broken lines.
+    """Merge the files that no process is writing to into one, without repeated and broken lines.
 
-    With `keep`, answers of models other than these go; so do those of files last written before `newer_than` (seconds
-    since the epoch). Returns the number of records kept and dropped; raises UserError where there is no journal.
+    `keep` drops all models but these; `newer_than` drops files last written before that time (seconds since the
+    epoch). Returns the number of records kept and dropped. Raises UserError if there is no journal.
     """
-    directory = Path(directory)
-    _check_there(directory)
-    old: list[BinaryIO] = []
+    merged: list[BinaryIO] = []
     kept = dropped = 0
     seen: set[str] = set()
-    target = directory / f"{uuid.uuid4().hex}.jsonl"
+    paths = _files(directory)
+    target = Path(directory) / f"{uuid.uuid4().hex}.jsonl"
     with records.replacing(target) as partial, open(partial, "wb") as output:
-        for path in sorted(directory.glob("*.jsonl")):
-            file = open(path, "r+b")  # noqa: SIM115 - NFS locks only what may be written
+        for path in paths:
+            file = open(path, "r+b")  # noqa: SIM115 - NFS needs write access to lock
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.close()
                 continue
-            old.append(file)
+            merged.append(file)
             recent = path.stat().st_mtime >= newer_than
             for line in file:
                 key, record = _parsed(line) or (None, {})
@@ -136,28 +134,44 @@ def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: 
                 output.write(line)
     if not kept:
         target.unlink()
-    for done in old:
-        os.unlink(done.name)
-        done.close()
+    for file in merged:
+        os.unlink(file.name)
+        file.close()
     return kept, dropped
 
 
+def _files(directory: str | Path) -> list[Path]:
+    paths = sorted(Path(directory).glob("*.jsonl"))
+    if not paths:
+        raise UserError(f"{directory}: there is no journal here")
+    return paths
+
+
+def _file_name() -> str:
+    job = os.environ.get(JOB_VARIABLE)
+    return f"{job}-{uuid.uuid4().hex}.jsonl" if job else f"{uuid.uuid4().hex}.jsonl"
+
+
 class _Index:
-    """Where the records of some files are: 16 bytes a record in memory, and a line read for each that is asked for."""
+    """Where each record lies: three arrays sorted by the key's hash, 20 bytes per record.
+
+        hashes   0x02..  0x02..  0x5f..  0x91..    64 bits of the key (two keys may collide)
+        files        3       0       3       1     number of the file in `paths`
+        offsets   1280       0     644   90210     where the line starts in that file
+
+    `get` finds a key's places by binary search and reads only these lines; the line's own key settles collisions.
+    """
 
     def __init__(self, paths: Sequence[Path]):
-        self.paths = list(paths)
-        hashes, offsets, files = [], [], []
+        self.paths = paths
+        hashes, offsets, files = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.int32)]
         for number, path in enumerate(self.paths):
             for line_hashes, line_offsets in _scan(path):
                 hashes.append(line_hashes)
                 offsets.append(line_offsets)
                 files.append(np.full(len(line_hashes), number, np.int32))
-        joined = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
-        order = np.argsort(joined, kind="stable")
-        self.hashes = joined[order]
-        self.offsets = np.concatenate(offsets)[order] if offsets else np.empty(0, np.int64)
-        self.files = np.concatenate(files)[order] if files else np.empty(0, np.int32)
+        order = np.argsort(np.concatenate(hashes), kind="stable")
+        self.hashes, self.offsets, self.files = (np.concatenate(part)[order] for part in (hashes, offsets, files))
 
     def get(self, keys: Sequence[str]) -> dict[str, Record]:
         if not keys or not len(self.hashes):
@@ -171,29 +185,27 @@ class _Index:
             for place in range(start, stop)
         )
         found: dict[str, Record] = {}
-        file, opened = None, -1
-        for number, offset, key in places:
-            if key in found:
+        for number, places_in_file in groupby(places, key=itemgetter(0)):
+            try:
+                file = open(self.paths[number], "rb")  # noqa: SIM115
+            except FileNotFoundError:  # pruned since this index was made
                 continue
-            if number != opened:
-                if file:
-                    file.close()
-                # A file that has been pruned since is as if it had never been there.
-                path = self.paths[number]
-                file, opened = (open(path, "rb") if path.exists() else None), number  # noqa: SIM115
-            if file is None:
-                continue
-            file.seek(offset)
-            parsed = _parsed(file.readline())
-            if parsed and parsed[0] == key:
-                found[key] = parsed[1]
-        if file:
-            file.close()
+            with file:
+                for _, offset, key in places_in_file:
+                    if key in found:
+                        continue
+                    file.seek(offset)
+                    parsed = _parsed(file.readline())
+                    if parsed and parsed[0] == key:
+                        found[key] = parsed[1]
         return found
 
 
-def _scan(path: Path) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Hashes of the keys of a file's whole lines, and where the lines begin."""
+def _scan(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, block by block, the hashes of the keys of a file's complete lines and where the lines start.
+
+    Since keys have a fixed place in the line, numpy finds them without parsing: a million records take about a second.
+    """
     begin, end = len(_HEAD), len(_HEAD) + KEY_LENGTH
     with open(path, "rb") as file:
         base, rest = 0, b""
@@ -209,7 +221,7 @@ def _scan(path: Path) -> Iterable[tuple[np.ndarray, np.ndarray]]:
 
 
 def _hashes(keys: np.ndarray) -> np.ndarray:
-    """64 bits of each key (n, KEY_LENGTH), its characters as bytes; equal keys have equal bits."""
+    """A 64-bit hash of each key: (n,), from the keys' characters as bytes (n, KEY_LENGTH)."""
     words = np.ascontiguousarray(keys).view(np.uint64)
     mixed = np.zeros(len(words), np.uint64)
     for column in words.T:
@@ -220,11 +232,11 @@ def _hashes(keys: np.ndarray) -> np.ndarray:
 
 def _line(key: str, record: Record) -> str:
     body = json.dumps(record, separators=(",", ":"))
-    return f'{_HEAD}{key}","sum":"{_sum(key, body)}","record":{body}}}\n'
+    return f'{_HEAD}{key}","sum":"{_checksum(key, body)}","record":{body}}}\n'
 
 
 def _parsed(line: bytes) -> tuple[str, Record] | None:
-    """Key and record of a line, or nothing where it is not whole."""
+    """Key and record of a line; None if the line is torn or damaged."""
     try:
         text = line.decode()
         key = text[len(_HEAD) : len(_HEAD) + KEY_LENGTH]
@@ -234,10 +246,10 @@ def _parsed(line: bytes) -> tuple[str, Record] | None:
         if not text.startswith(head) or not text.endswith("}\n"):
             return None
         body = text[len(head) : -2]
-        return (key, json.loads(body)) if _sum(key, body) == checksum else None
+        return (key, json.loads(body)) if _checksum(key, body) == checksum else None
     except ValueError:
         return None
 
 
-def _sum(key: str, body: str) -> str:
+def _checksum(key: str, body: str) -> str:
     return f"{zlib.crc32((key + body).encode()):08x}"

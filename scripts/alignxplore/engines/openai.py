@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible chat endpoint: the paper's GPT-4 and DeepSeek-R1, or a model that vLLM serves."""
+"""The OpenAI backend: any compatible chat endpoint, such as GPT-4, DeepSeek-R1 or a model served by vLLM."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import openai
 import tenacity
 
-from alignxplore.engines.base import Completion, Sampling, choice_logprobs_from_top
+from alignxplore.engines.base import Completion, Sampling
 from alignxplore.errors import UserError
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt, disarmed
@@ -19,35 +19,34 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TOP_LOGPROBS = 20
-ANSWER_TOKENS = 2048
 LONGEST_WAIT = 60.0
-"""Seconds between two attempts at most, unless the server asks for more."""
+"""Longest wait between two attempts in seconds, unless the server asks for a longer one."""
 
+_TOP_LOGPROBS = 20
+_ANSWER_TOKENS = 2048
 _BLANK = re.compile(r"\s")
-
-FATAL = (
+_FATAL = (
     openai.AuthenticationError,
     openai.PermissionDeniedError,
     openai.NotFoundError,
     openai.BadRequestError,
     openai.UnprocessableEntityError,
 )
-"""What no further attempt will mend."""
+"""Errors that another attempt will not fix."""
 
 
-class BadReply(Exception):
-    """An answer with status 200 that is none."""
+class _BadReply(Exception):
+    """A 200 response that is not a valid completion."""
 
 
 class OpenAIBackend:
-    """A served model; `path` is its name there, `key_env` the environment variable that holds the key.
+    """A served model; `path` is its name on the server, `key_env` the environment variable that holds the key.
 
-    What fails for a while (rate limits, server errors, timeouts, lost connections, replies that are none) is asked
-    again with growing waits, or as the server asks in Retry-After. `request` holds further fields of the request's
-    body, `chat_template` options of the model's template; `opens_thinking` says that the template opens the
-    reasoning, `logprobs` whether the endpoint tells log-probabilities. Endpoints tokenise for themselves, so user text
-    is sent as plain text in which nothing reads like a control token.
+    Transient failures (rate limits, server errors, timeouts, lost connections, invalid completions) are retried with
+    growing waits, or after the time in Retry-After. `request` adds fields to the body of every request, and
+    `chat_template` options for the model's template. `opens_thinking` says that the template opens the reasoning,
+    `logprobs` that the endpoint returns log-probabilities. The endpoint tokenises the prompt itself, so control tokens
+    in user text are broken before it is sent.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class OpenAIBackend:
     ):
         key = os.environ.get(key_env) if key_env else "none"
         if not key:
-            raise UserError(f"model {path}: the environment variable {key_env} with its key is not set")
+            raise UserError(f"model {path}: the environment variable {key_env}, which holds its key, is not set")
         self.client = openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0)
         self.path = path
         self.key_env = key_env
@@ -80,11 +79,13 @@ class OpenAIBackend:
     def generate(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """One completion for each prompt, in the order in which they come in."""
+        """One completion per prompt, in order of arrival."""
         if sampling.top_k and "top_k" not in self.request:
-            # Not every endpoint knows it, and some refuse a request that has it.
+            # Not every endpoint supports it, and some refuse a request that contains it.
             log.warning(
-                "model %s samples without top-k; where it can, say request: {top_k: %d}", self.path, sampling.top_k
+                "model %s samples without top-k; if the endpoint supports it, set request: {top_k: %d}",
+                self.path,
+                sampling.top_k,
             )
 
         def one(index: int) -> Completion:
@@ -100,38 +101,40 @@ class OpenAIBackend:
                 settings["logprobs"] = True
             return self._ask(prompts[index], settings, lambda reply: self._completion(reply, sampling))
 
-        return self._side_by_side(one, len(prompts), done)
+        return self._concurrently(one, len(prompts), done)
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Log-probabilities of the choices where the reply, greedily written, goes on behind the prompt's prefill.
+        """Log-probabilities of the choices at the place where a greedy reply continues the prompt's prefill.
 
-        Chat endpoints cannot begin a reply, so the reply is told how to begin, and the place sought in it.
+        A chat endpoint does not let us begin its reply, so the prompt asks it to begin with the prefill, and the
+        place is searched for in the reply.
         """
-        settings = {"temperature": 0, "max_tokens": ANSWER_TOKENS, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        settings = {"temperature": 0, "max_tokens": _ANSWER_TOKENS, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
 
         def one(index: int) -> list[float]:
             prompt = prompts[index]
             asked = Prompt(f"{prompt.user}\nBegin your answer with {prompt.prefill}")
             return self._ask(asked, settings, lambda reply: _selection(reply, prompt.prefill, choices))
 
-        return self._side_by_side(one, len(prompts), done)
+        return self._concurrently(one, len(prompts), done)
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
-        """Not offered: chat endpoints do not score given text."""
+        """Not supported: chat endpoints do not score given text."""
         raise UserError(f"model {self.path}: a chat endpoint cannot score responses; R_gen needs another engine")
 
-    def _side_by_side(
+    def _concurrently(
         self, one: Callable[[int], T], count: int, done: Collection[int]
     ) -> Iterator[list[tuple[int, T]]]:
-        """`one` of each index that is not done, some at a time.
+        """Yield `one(index)` of every index that is not done, running `concurrency` calls at a time.
 
-        The first failure calls off those not yet begun; those under way are waited for, since they are paid.
+        The first failure cancels the calls that have not started. Those in flight are paid for, so they are awaited
+        and yielded before the failure is raised.
         """
-        told = set()
+        yielded = set()
         failure: BaseException | None = None
         with ThreadPoolExecutor(self.concurrency) as pool:
             futures = {pool.submit(one, index): index for index in range(count) if index not in done}
@@ -139,13 +142,13 @@ class OpenAIBackend:
                 for future in as_completed(futures):
                     if failure := future.exception():
                         break
-                    told.add(future)
+                    yielded.add(future)
                     yield [(futures[future], future.result())]
             finally:
                 for future in futures:
                     future.cancel()
         if failure:
-            late = [f for f in futures if f not in told and not f.cancelled() and not f.exception()]
+            late = [f for f in futures if f not in yielded and not f.cancelled() and not f.exception()]
             yield [(futures[future], future.result()) for future in late]
             raise failure
 
@@ -154,17 +157,17 @@ class OpenAIBackend:
             stop=tenacity.stop_after_attempt(self.retries + 1),
             wait=_wait,
             retry=tenacity.retry_if_exception(
-                lambda e: isinstance(e, (openai.OpenAIError, BadReply)) and not isinstance(e, FATAL)
+                lambda e: isinstance(e, (openai.OpenAIError, _BadReply)) and not isinstance(e, _FATAL)
             ),
             before_sleep=tenacity.before_sleep_log(log, logging.DEBUG),
             reraise=True,
         )
         try:
             return attempts(self._once, prompt, settings, read)
-        except (openai.OpenAIError, BadReply) as error:
-            # Some endpoints tell the key that they refuse.
-            told = str(error).replace(self.client.api_key, f"<{self.key_env}>") if self.key_env else str(error)
-            raise UserError(f"model {self.path} at {self.client.base_url}: {told}") from None
+        except (openai.OpenAIError, _BadReply) as error:
+            # Some endpoints repeat the key that they refuse.
+            reason = str(error).replace(self.client.api_key, f"<{self.key_env}>") if self.key_env else str(error)
+            raise UserError(f"model {self.path} at {self.client.base_url}: {reason}") from None
 
     def _once(self, prompt: Prompt, settings: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         message: Any = {"role": "user", "content": disarmed(prompt.user)}
@@ -174,7 +177,7 @@ class OpenAIBackend:
             )
             return read(reply)
         except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-            raise BadReply(f"the reply is not a chat completion ({error})") from error
+            raise _BadReply(f"the reply is not a chat completion ({error})") from error
 
     def _completion(self, reply: Any, sampling: Sampling) -> Completion:
         choice = reply.choices[0]
@@ -182,43 +185,47 @@ class OpenAIBackend:
         reasoning = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
         counts = reply.usage.prompt_tokens, reply.usage.completion_tokens
         if not isinstance(text, str) or not all(isinstance(count, int) for count in counts):
-            raise BadReply("the reply holds no text or no count of tokens")
+            raise _BadReply("the reply has no text or no token counts")
         if choice.finish_reason not in ("stop", "length"):
-            raise BadReply(f"the reply ended for the reason {choice.finish_reason!r}")
+            raise _BadReply(f"the reply has the finish reason {choice.finish_reason!r}")
         if not text and not reasoning and choice.finish_reason == "stop":
-            raise BadReply("the reply is empty")
-        # Endpoints leave out the text at which they stopped; one that was left out had been opened.
+            raise _BadReply("the reply is empty")
+        # Endpoints drop the stop text. If the reply opened <answer> and lacks </answer>, it stopped there: put it back.
         for stop in sampling.stop:
             if choice.finish_reason == "stop" and stop.replace("/", "") in text and stop not in text:
                 text += stop
-        told = (choice.logprobs and choice.logprobs.content) or []
+        scored = (choice.logprobs and choice.logprobs.content) or []
         return Completion(
             text=normalise_thinking(text, reasoning, self.opens_thinking or None),
             finish_reason=choice.finish_reason,
             prompt_tokens=counts[0],
             completion_tokens=counts[1],
-            logprobs=tuple(round(token.logprob, 5) for token in told),
+            logprobs=tuple(round(token.logprob, 5) for token in scored),
         )
 
 
 def _selection(reply: Any, prefill: str, choices: Sequence[str]) -> list[float]:
-    """Log-probabilities of the choices at the last place where the reply goes on from `prefill`, blanks aside."""
+    """Log-probabilities of the choices at the last place where the reply continues `prefill`, ignoring white space.
+
+    A choice that is not among the top tokens gets the least of their log-probabilities, an upper bound.
+    """
     wanted = _BLANK.sub("", prefill)
     text, found = "", None
     for token in reply.choices[0].logprobs.content or []:
         if token.token in choices and _BLANK.sub("", text).endswith(wanted):
-            found = choice_logprobs_from_top({top.token: top.logprob for top in token.top_logprobs}, choices)
+            top = {candidate.token: candidate.logprob for candidate in token.top_logprobs}
+            found = [top.get(choice, min(top.values())) for choice in choices]
         text += token.token
     if found is None:
-        raise BadReply(f"a reply selects no response: {text[:200]!r}")
+        raise _BadReply(f"the reply selects no response: {text[:200]!r}")
     return found
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """Seconds before the next attempt."""
+    """Seconds to wait before the next attempt."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.response.headers.get("Retry-After", "") if isinstance(error, openai.APIStatusError) else ""
+    retry_after = error.response.headers.get("Retry-After", "") if isinstance(error, openai.APIStatusError) else ""
     try:
-        return max(0.0, float(asked))
+        return max(0.0, float(retry_after))
     except ValueError:
         return tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)(state)

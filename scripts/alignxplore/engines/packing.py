@@ -1,13 +1,17 @@
-"""Rollouts of one prompt computed together: the prompt once, then the rollouts, each seeing the prompt and itself.
+"""Compute what prompts share once: rollouts of one prompt, and continuations of a common beginning.
 
-A group of G rollouts is one row of tokens
+The G rollouts of a prompt all start with the same tokens, so the prompt's keys and values are computed once and every
+rollout attends to them. In training, a group of rollouts is packed into one row (prompt p0..p3; rollouts a, b):
 
-    prompt without its last token | last prompt token, rollout 1 | last prompt token, rollout 2 | ...
+    input      p0 p1 p2 | p3 a0 a1 | p3 b0 b1 b2        The prompt's last token is repeated, because it
+    position    0  1  2 |  3  4  5 |  3  4  5  6        predicts the first token of each rollout.
+    label       -  -  - | a0 a1 a2 | b0 b1 b2 b3
+    segment     0  0  0 |  1  1  1 |  2  2  2  2        A token sees earlier tokens of segment 0 and its own.
 
-with an attention mask that keeps the rollouts apart and position ids that count each from the prompt's end. The
-model's numbers are those of G separate rows; the prompt's share of the work, most of it when signals are long and
-reasoning short, is paid once instead of G times, both when sampling and when training. Any causal model that takes a
-4-D mask under scaled-dot-product attention can run it.
+With that mask and these positions, the model computes for each rollout what it would for prompt and rollout in a row
+of their own. The prompt is most of the work if signals are long and reasoning is short, and is paid for once instead
+of G times, in sampling (`rollout`), training (`pack`) and scoring (`tail_states`). It needs a causal model that takes
+a 4-D mask under scaled-dot-product attention: see `supports`.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -19,11 +23,12 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-IGNORED = -100
+_IGNORED = -100
+"""The label of a position that predicts nothing."""
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Whether the layout gives this model's exact numbers: SDPA, and no layer with a window of its own."""
+    """Whether this model gives the same numbers in these layouts: it uses SDPA and no layer has a sliding window."""
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     windowed = getattr(config, "sliding_window", None) is not None or set(layers) != {"full_attention"}
@@ -32,10 +37,11 @@ def supports(model: PreTrainedModel) -> bool:
 
 @dataclass(frozen=True)
 class Packed:
-    """Groups as rows: inputs of the model, and where each rollout's tokens are predicted.
+    """Groups of rollouts as rows, and where each rollout's predictions are.
 
-    `input_ids`, `position_ids`, `shift_labels` are (groups, length); `attention_mask` is (groups, 1, length, length),
-    true where a token may look; `row` and `start` are (rollouts,): the group, and where its predictions begin.
+    `input_ids`, `position_ids` and `shift_labels` are (groups, length). `attention_mask` is (groups, 1, length,
+    length), true where a token may attend. `row` and `start` are (rollouts,): the rollout's group, and the column where
+    its predictions begin.
     """
 
     input_ids: torch.Tensor
@@ -47,7 +53,7 @@ class Packed:
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Arguments of the model's forward pass."""
+        """Arguments for the model's forward pass."""
         return {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
@@ -55,7 +61,10 @@ class Packed:
         }
 
     def unpack(self, values: torch.Tensor, lengths: torch.Tensor, width: int) -> torch.Tensor:
-        """Values (groups, length) at the predictions of each rollout as (rollouts, width), zero past its length."""
+        """`values` (groups, length) at each rollout's predictions: (rollouts, width).
+
+        Zero beyond the rollout's length; `lengths` is (rollouts,).
+        """
         offsets = torch.arange(width, device=values.device)
         inside = offsets < lengths[:, None]
         columns = torch.where(inside, self.start[:, None] + offsets, 0)
@@ -63,7 +72,7 @@ class Packed:
 
 
 def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], device: torch.device) -> Packed:
-    """Lay out rollouts `completions[i]` of `prompts[i]`; those with equal prompts share a row, in order."""
+    """Pack the rollouts `completions[i]` of `prompts[i]`; rollouts of equal prompts share a row, in order."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(prompts):
         groups.setdefault(tuple(prompt), []).append(index)
@@ -72,7 +81,7 @@ def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]],
     for number, (prompt, members) in enumerate(groups.items()):
         head = len(prompt) - 1
         row_ids, row_positions = list(prompt[:-1]), list(range(head))
-        row_labels, row_segments = [IGNORED] * head, [0] * head
+        row_labels, row_segments = [_IGNORED] * head, [0] * head
         for segment, member in enumerate(members, 1):
             completion = list(completions[member])
             row[member], start[member] = number, len(row_ids)
@@ -96,7 +105,7 @@ def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]],
     return Packed(
         padded(ids, 0),
         padded(positions, 0),
-        padded(labels, IGNORED),
+        padded(labels, _IGNORED),
         (visible & causal)[:, None],
         torch.tensor(row, device=device),
         torch.tensor(start, device=device),
@@ -106,10 +115,10 @@ def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]],
 def sample(
     logits: torch.Tensor, temperature: float, top_p: float, top_k: int, uniforms: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Draw a token from each row of logits (n, vocabulary): temperature, then the best k, then nucleus p.
+    """Draw a token from each row of logits (n, vocabulary): apply temperature, then top-k, then top-p.
 
-    `uniforms` (n,), from [0, 1), decide each row's draw; without them torch's global generator does. Temperature 0
-    takes the most probable.
+    `uniforms` (n,) in [0, 1) decide the draws; without them, torch's global generator does. Temperature 0 takes the
+    most probable token.
     """
     if temperature == 0:
         return logits.argmax(-1)
@@ -125,6 +134,7 @@ def sample(
 
 
 def _draw(probabilities: torch.Tensor, uniforms: torch.Tensor | None) -> torch.Tensor:
+    """An index per row of unnormalised probabilities; `uniforms` are looked up in the cumulative distribution."""
     if uniforms is None:
         return torch.multinomial(probabilities, 1)[:, 0]
     reached = probabilities.double().cumsum(-1)
@@ -132,8 +142,8 @@ def _draw(probabilities: torch.Tensor, uniforms: torch.Tensor | None) -> torch.T
     return places.clamp(max=probabilities.shape[-1] - 1)
 
 
-class _Room(DynamicLayer):
-    """A cache layer with room for `length` tokens from the start: a step writes its own keys and copies no others."""
+class _PreallocatedLayer(DynamicLayer):
+    """A cache layer with space for `length` tokens: a step writes its keys and values in place and copies no others."""
 
     def __init__(self, length: int):
         super().__init__()
@@ -154,8 +164,8 @@ class _Room(DynamicLayer):
         self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
         return self.keys, self.values
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Leave these rows alone."""
+    def keep_rows(self, rows: torch.Tensor) -> None:
+        """Drop all other rows of the batch."""
         seen = self.get_seq_length()
         self._keys, self._values = self._keys[rows], self._values[rows]
         self.keys, self.values = self._keys[:, :, :seen], self._values[:, :, :seen]
@@ -174,11 +184,17 @@ def rollout(
     uniforms: torch.Tensor | None = None,
     is_stopped: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[tuple[list[int], list[float]]]:
-    """Sample `generations` completions of each prompt, group after group: tokens, and their log-probabilities in nats.
+    """Sample `generations` completions per prompt: the tokens and log-probabilities of each, prompt by prompt.
 
-    A completion keeps its end token. Draws are decided by `uniforms` (rollouts, max_new_tokens), as in `sample`.
-    `is_stopped` says of tokens (rollouts, steps) which rollouts have come to another kind of end. Log-probabilities
-    are the model's own, before temperature and truncation.
+    A completion includes its end token. `uniforms` (rollouts, max_new_tokens) decide the draws as in `sample`.
+    `is_stopped` gets the tokens so far (rollouts, steps) and returns which rollouts have ended in another way.
+    Log-probabilities are in nats, before temperature and truncation.
+
+    The cache of a group holds the prompt without its last token, then G columns per step. Each step computes one token
+    of every rollout; its query sees the prompt and every G-th column. For G = 3:
+
+        cache column       p0 p1 p2  . | 1 2 3 | 1 2 3 | 1 2 3        . is padding of shorter prompts
+        rollout 2 attends   x  x  x    |   x   |   x   |   x
     """
     device = model.device
     groups, width = len(prompts), max(len(prompt) for prompt in prompts) - 1
@@ -186,11 +202,11 @@ def rollout(
     head = torch.zeros(groups, width, dtype=torch.long)
     for index, prompt in enumerate(prompts):
         head[index, : len(prompt) - 1] = torch.tensor(prompt[:-1])
-    room = width + generations * max_new_tokens
-    layers = [_Room(room) for _ in range(model.config.get_text_config().num_hidden_layers)]
+    space = width + generations * max_new_tokens
+    layers = [_PreallocatedLayer(space) for _ in range(model.config.get_text_config().num_hidden_layers)]
     cache = Cache(layers=layers)
     if width:
-        # Padding is on the right and causal attention never sees it; later tokens are kept from it by their mask.
+        # Prompts are padded on the right: causal attention hides the padding from them, `visible` from later tokens.
         model.base_model(input_ids=head.to(device), past_key_values=cache, use_cache=True)
     own = torch.eye(generations, dtype=torch.bool, device=device).repeat(1, max_new_tokens)
     visible = torch.arange(width, device=device) < lengths[:, None]
@@ -200,16 +216,15 @@ def rollout(
     drawn = torch.zeros(groups, generations, max_new_tokens, dtype=torch.long, device=device)
     scores = torch.zeros(groups, generations, max_new_tokens, device=device)
     counts = torch.full((groups, generations), max_new_tokens, device=device)
-    live = torch.arange(groups, device=device)  # groups that still have a rollout to finish
+    live = torch.arange(groups, device=device)  # the groups still in the batch
     if uniforms is not None:
         uniforms = uniforms.to(device).view(groups, generations, max_new_tokens)
     for step in range(max_new_tokens):
-        seen = (step + 1) * generations
-        mask = [part[:, None].expand(-1, generations, -1) for part in (visible[live],)]
-        mask.append(own[None, :, :seen].expand(len(live), -1, -1))
+        prompt_mask = visible[live, None].expand(-1, generations, -1)
+        own_mask = own[None, :, : (step + 1) * generations].expand(len(live), -1, -1)
         hidden = model.base_model(
             input_ids=tokens,
-            attention_mask=torch.cat(mask, -1)[:, None],
+            attention_mask=torch.cat([prompt_mask, own_mask], -1)[:, None],
             position_ids=(lengths[live, None] + step).expand(-1, generations),
             past_key_values=cache,
             use_cache=True,
@@ -228,23 +243,28 @@ def rollout(
         open_groups = ~finished.all(1)
         if not open_groups.any():
             break
-        # Finished groups are carried along until they are half of the batch, then copied away.
+        # Removing finished groups copies the cache, so it waits until they are half of the batch.
         if 2 * open_groups.sum() <= len(live):
             (rows,) = open_groups.nonzero(as_tuple=True)
             live, tokens, finished = live[rows], tokens[rows], finished[rows]
             for layer in layers:
-                layer.keep(rows)
+                layer.keep_rows(rows)
     rows = zip(drawn.flatten(0, 1).tolist(), scores.flatten(0, 1).tolist(), counts.flatten().tolist(), strict=True)
     return [(row[:count], row_scores[:count]) for row, row_scores, count in rows]
 
 
 @torch.inference_mode()
-def continuations(
+def tail_states(
     model: PreTrainedModel, heads: Sequence[Sequence[int]], tails: Sequence[tuple[int, Sequence[int]]]
 ) -> list[torch.Tensor]:
-    """Last hidden states (tokens of the tail, size) of tails (index of the head that it follows, tokens).
+    """The last hidden states of each tail: (tokens of the tail, size).
 
-    Each head is computed once, however many tails it has.
+    A tail is (index of the head that it continues, its tokens). Each head is computed once, then its keys and values
+    are copied to a row per tail:
+
+        head 0 ─┬─ tail (0, ...)      pass 1: heads, padded on the right
+                └─ tail (0, ...)      pass 2: tails, each masked to its head without padding, and itself
+        head 1 ─── tail (1, ...)
     """
     device = model.device
     pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)

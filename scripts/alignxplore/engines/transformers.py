@@ -1,4 +1,11 @@
-"""The transformers backend: batches of like length by a token budget; what prompts share is computed once."""
+"""The transformers backend: prompts of similar length in batches of a token budget, shared beginnings computed once.
+
+Models that `packing` supports run in its layouts. For the others, sampling pads on the left, so that all rows write
+their next token in the same column; scoring pads on the right, where causal attention never looks:
+
+    sampling   . . p p | t t t        scoring   p p p c c
+               p p p p | t t t                  p p c . .
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,13 +33,14 @@ from alignxplore.errors import UserError, unloadable
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
-Rows = Sequence[list[int]]
+_Rows = Sequence[list[int]]
+"""Token ids of prompts, or of prompts with their continuations."""
 
 
 class TransformersBackend:
-    """A causal language model in this process; `chat_template` holds options of the model's chat template.
+    """A causal language model in this process; `chat_template` holds options for the model's chat template.
 
-    A prompt longer than the model's context is refused; a completion is cut off where the context is full.
+    A prompt longer than the model's context is refused. A completion is cut off at the end of the context.
     """
 
     def __init__(
@@ -66,30 +74,30 @@ class TransformersBackend:
         check_lengths(self.path, rows, self.limit, new)
         return rows
 
-    def _joined(self, heads: Rows, continuations: Sequence[str]) -> tuple[Rows, Rows]:
-        """Each prompt with its continuation, and the continuations."""
+    def _joined(self, heads: _Rows, continuations: Sequence[str]) -> tuple[_Rows, _Rows]:
+        """Each prompt followed by its continuation, and the continuations alone."""
         tails = [encode_text(self.tokenizer, text) for text in continuations]
         rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
         check_lengths(self.path, rows, self.limit)
         return rows, tails
 
     def _room(self, row: Sequence[int], sampling: Sampling) -> int:
-        """Tokens that a completion of the row may have."""
+        """The most tokens that a completion of the row may have."""
         return sampling.max_new_tokens if self.limit is None else min(sampling.max_new_tokens, self.limit - len(row))
 
     def _batches(self, sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
-        """Indices in batches of like size whose padded tokens are within the budget.
+        """Yield the indices of `sizes` in batches of up to `batch_tokens` tokens, padding included.
 
-        A size is (tokens of a row, rows); rows of one number come together.
+        A size is (tokens per row, rows). All sizes in a batch have the same number of rows, the longest comes first,
+        and every row is padded to the longest.
         """
         batch: list[int] = []
         for index in sorted(range(len(sizes)), key=lambda index: (sizes[index][1], -sizes[index][0], index)):
-            length, rows = sizes[index]
-            if batch and (
-                sizes[batch[0]][1] != rows or sizes[batch[0]][0] * (len(batch) + 1) * rows > self.batch_tokens
-            ):
-                yield batch
-                batch = []
+            if batch:
+                longest, rows = sizes[batch[0]]
+                if sizes[index][1] != rows or longest * rows * (len(batch) + 1) > self.batch_tokens:
+                    yield batch
+                    batch = []
             batch.append(index)
         if batch:
             yield batch
@@ -97,27 +105,26 @@ class TransformersBackend:
     def generate(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """One completion for each prompt; those of equal prompts are written side by side."""
+        """One completion per prompt; equal prompts form a group of rollouts."""
         same: dict[tuple[int, ...], list[int]] = {}
         for index, row in enumerate(self._encode(prompts, sampling.max_new_tokens)):
             same.setdefault(tuple(row), []).append(index)
-        groups = list(same.items())
+        groups = [(list(row), members) for row, members in same.items()]
         opened = opens_thinking(self.tokenizer, self.chat_template)
         for batch in self._batches([(len(row) + sampling.max_new_tokens, len(members)) for row, members in groups]):
+            rows = [groups[group][0] for group in batch]
             members = [index for group in batch for index in groups[group][1]]
             if all(index in done for index in members):
                 continue
-            rows = [list(groups[group][0]) for group in batch]
+            generations = len(members) // len(rows)
             rooms = [self._room(row, sampling) for row in rows]
             steps = max(rooms)
             uniforms = torch.tensor(np.stack([np.random.default_rng(seeds[index]).random(steps) for index in members]))
-            drawn = self._sample(rows, len(members) // len(rows), replace(sampling, max_new_tokens=steps), uniforms)
+            drawn = self._sample(rows, generations, replace(sampling, max_new_tokens=steps), uniforms)
             answers = []
-            for index, place, (tokens, logprobs) in zip(
-                members, np.repeat(range(len(rows)), len(members) // len(rows)), drawn, strict=True
-            ):
-                tokens, logprobs = tokens[: rooms[place]], logprobs[: rooms[place]]
-                answers.append((index, self._completion(tokens, logprobs, sampling, opened, len(rows[place]))))
+            for place, (index, (tokens, logprobs)) in enumerate(zip(members, drawn, strict=True)):
+                row, room = rows[place // generations], rooms[place // generations]
+                answers.append((index, self._completion(tokens[:room], logprobs[:room], sampling, opened, len(row))))
             yield answers
 
     def _completion(
@@ -135,9 +142,9 @@ class TransformersBackend:
         )
 
     def _sample(
-        self, rows: Rows, generations: int, sampling: Sampling, uniforms: torch.Tensor
+        self, rows: _Rows, generations: int, sampling: Sampling, uniforms: torch.Tensor
     ) -> list[tuple[list[int], list[float]]]:
-        """Tokens and log-probabilities of `generations` completions for each row of prompt tokens."""
+        """Tokens and log-probabilities of `generations` completions per row of prompt tokens."""
         criterion = StopStringCriteria(self.tokenizer, list(sampling.stop)) if sampling.stop else None
         if self.shares:
             return packing.rollout(
@@ -175,7 +182,7 @@ class TransformersBackend:
         return results
 
     def _until_end(self, row: torch.Tensor, criterion: StopStringCriteria | None) -> int:
-        """Tokens of a completion that `generate` has padded after its end."""
+        """Length of a completion that `generate` has padded after its end."""
         for count in range(1, len(row) + 1):
             if row[count - 1].item() in self.stops or (criterion and criterion(row[None, :count], None).item()):
                 return count
@@ -184,7 +191,7 @@ class TransformersBackend:
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Log-probability of each choice's first token after each prompt, in nats."""
+        """Log-probability, in nats, of the first token of each choice after each prompt."""
         tokens = choice_tokens(self.tokenizer, choices)
         check_scored(self.tokenizer, prompts, self.chat_template)
         for members, hidden in self._hidden(self._encode(prompts), 1, done):
@@ -194,7 +201,7 @@ class TransformersBackend:
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
-        """Sum of the continuation's token log-probabilities in nats, and its number of tokens, for each prompt."""
+        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
         check_scored(self.tokenizer, prompts, self.chat_template)
         rows, tails = self._joined(self._encode(prompts), continuations)
         for members, hidden in self._hidden(rows, [len(tail) + 1 for tail in tails], done):
@@ -206,7 +213,7 @@ class TransformersBackend:
             yield answers
 
     def last_states(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> torch.Tensor:
-        """Last hidden state behind each prompt and its continuation: (prompts, hidden size), float32, on the CPU."""
+        """Last hidden state at the end of each prompt with its continuation: (prompts, hidden size), float32, CPU."""
         rows, _ = self._joined(self._encode(prompts), continuations)
         states = torch.empty(len(rows), self.model.config.get_text_config().hidden_size)
         for members, hidden in self._hidden(rows, 1, ()):
@@ -219,38 +226,32 @@ class TransformersBackend:
 
     @torch.inference_mode()
     def _hidden(
-        self, rows: Rows, wanted: int | Sequence[int], done: Collection[int]
+        self, rows: _Rows, wanted: int | Sequence[int], done: Collection[int]
     ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
-        """Batches of rows with the hidden states of each row's last `wanted` tokens."""
+        """Yield batches: the indices of their rows, and the hidden states of each row's last `wanted` tokens."""
         counts = [wanted] * len(rows) if isinstance(wanted, int) else wanted
-        groups = _sharing(rows, counts) if self.shares else [(0, [index]) for index in range(len(rows))]
+        groups = _by_beginning(rows, counts) if self.shares else [(0, [index]) for index in range(len(rows))]
         sizes = [(head + sum(len(rows[i]) - head for i in members), 1) for head, members in groups]
         for batch in self._batches(sizes):
             members = [index for group in batch for index in groups[group][1]]
             if all(index in done for index in members):
                 continue
             if self.shares:
-                heads = [rows[groups[group][1][0]][: groups[group][0]] for group in batch]
-                tails = [
-                    (place, rows[index][groups[group][0] :])
-                    for place, group in enumerate(batch)
-                    for index in groups[group][1]
-                ]
-                hidden = packing.continuations(self.model, heads, tails)
+                heads, tails = [], []
+                for place, (head, sharing) in enumerate(groups[group] for group in batch):
+                    heads.append(rows[sharing[0]][:head])
+                    tails += [(place, rows[index][head:]) for index in sharing]
+                hidden = packing.tail_states(self.model, heads, tails)
             else:
                 padded = [torch.tensor(rows[index]) for index in members]
                 ids = torch.nn.utils.rnn.pad_sequence(padded, batch_first=True, padding_value=self.pad)
-                # Padding is on the right, where causal attention never sees it.
                 states = self.model.base_model(input_ids=ids.to(self.device)).last_hidden_state
                 hidden = [row[: len(rows[index])] for row, index in zip(states, members, strict=True)]
-            yield (
-                members,
-                [states[len(states) - counts[index] :] for states, index in zip(hidden, members, strict=True)],
-            )
+            yield members, [states[len(states) - counts[i] :] for states, i in zip(hidden, members, strict=True)]
 
 
 class _Draw(LogitsProcessor):
-    """Draws each row's token by its own uniforms: `generate`, told to be greedy, can but take it."""
+    """Draws each row's token with the row's own uniforms, and leaves a greedy `generate` no other choice."""
 
     def __init__(self, sampling: Sampling, uniforms: torch.Tensor, width: int):
         self.sampling, self.uniforms, self.width = sampling, uniforms, width
@@ -258,17 +259,20 @@ class _Draw(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         chance = self.uniforms[:, input_ids.shape[1] - self.width]
-        chosen = packing.sample(scores, self.sampling.temperature, self.sampling.top_p, self.sampling.top_k, chance)[
-            :, None
-        ]
+        settings = self.sampling
+        chosen = packing.sample(scores, settings.temperature, settings.top_p, settings.top_k, chance)[:, None]
         self.logprobs.append(scores.float().log_softmax(-1).gather(-1, chosen)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)  # type: ignore[return-value]
 
 
-def _sharing(rows: Rows, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Rows in groups that begin alike: how many tokens they share, at least one and half of each, and the members.
+def _by_beginning(rows: _Rows, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Group rows that begin alike: for each group, the number of tokens to compute once, and its members.
 
-    The last `wanted` tokens of a row are never among those shared.
+    Members share at least half of the longest one's tokens. The last `wanted` tokens of a row are never shared, since
+    their states are asked for. Two orders of a judgement, sorted next to each other:
+
+        instructions post preference A one B two   ->   head: instructions post preference A
+        instructions post preference A two B one        tails: one B two, two B one
     """
     groups: list[tuple[int, list[int]]] = []
     for index in sorted(range(len(rows)), key=lambda index: rows[index]):

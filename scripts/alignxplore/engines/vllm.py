@@ -1,4 +1,4 @@
-"""The vLLM backend, in this process: batching, prefix sharing and tensor parallelism are vLLM's own."""
+"""The vLLM backend, in this process; vLLM does the batching, prefix sharing and tensor parallelism."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,16 +11,15 @@ from alignxplore.engines.tokens import check_lengths, check_scored, choice_token
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
-REQUESTS = 2048
-"""Handed to vLLM at a time."""
+_REQUESTS_AT_ONCE = 2048
+"""Requests handed to vLLM at a time. Their answers reach the journal together."""
 
 
 class VLLMBackend:
-    """A causal language model run by vLLM; `gpu` GPUs share its layers.
+    """A causal language model run by vLLM, split over `gpu` GPUs.
 
-    `chat_template` holds options of the model's chat template. vLLM makes its own batches, so that the requests of a
-    call are handed to it some thousands at a time, and answers come back with each of these. Its limit on prompts and
-    completions is `max_model_len`, or the model's own.
+    `chat_template` holds options for the model's chat template. Prompt and completion together are limited to
+    `max_model_len` tokens, or to the model's own context.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class VLLMBackend:
             dtype=dtype,
             tensor_parallel_size=max(gpu, 1),
             max_model_len=max_model_len,
-            # Where a prompt is read in parts, vLLM rewinds the request's generator: torch's CPU ones cannot be.
+            # After a chunk of a prompt, vLLM rewinds the request's random generator. CPU generators cannot be rewound.
             enable_chunked_prefill=not current_platform.is_cpu(),
             trust_remote_code=False,
         )
@@ -54,9 +53,10 @@ class VLLMBackend:
         done: Collection[int],
         new: int = 1,
     ) -> Iterator[list[tuple[int, Any]]]:
+        """Yield (index, vLLM's output) of the rows that are not done, in the order of the rows."""
         check_lengths(self.path, rows, self.llm.model_config.max_model_len, new)
-        for start in range(0, len(rows), REQUESTS):
-            indices = [i for i in range(start, min(start + REQUESTS, len(rows))) if i not in done]
+        for start in range(0, len(rows), _REQUESTS_AT_ONCE):
+            indices = [i for i in range(start, min(start + _REQUESTS_AT_ONCE, len(rows))) if i not in done]
             asked = parameters if isinstance(parameters, SamplingParams) else [parameters[i] for i in indices]
             if indices:
                 outputs = self.llm.generate([{"prompt_token_ids": rows[i]} for i in indices], asked)
@@ -68,7 +68,7 @@ class VLLMBackend:
     def generate(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """One completion for each prompt."""
+        """One completion per prompt."""
         rows = self._encode(prompts)
         opened = opens_thinking(self.tokenizer, self.chat_template)
         parameters = [
@@ -88,7 +88,7 @@ class VLLMBackend:
             answers = []
             for index, output in batch:
                 result = output.outputs[0]
-                # vLLM leaves out the text at which it stopped; asked to keep it, it keeps the end of turn as well.
+                # vLLM drops the stop text. Its option to keep it would keep the end-of-turn token as well.
                 stop = result.stop_reason if isinstance(result.stop_reason, str) else ""
                 logprobs = (step[token].logprob for step, token in zip(result.logprobs, result.token_ids, strict=True))
                 completion = Completion(
@@ -104,7 +104,7 @@ class VLLMBackend:
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Log-probability of each choice's first token after each prompt, in nats."""
+        """Log-probability, in nats, of the first token of each choice after each prompt."""
         tokens = choice_tokens(self.tokenizer, choices)
         check_scored(self.tokenizer, prompts, self.chat_template)
         parameters = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=tokens)
@@ -116,7 +116,7 @@ class VLLMBackend:
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
-        """Sum of the continuation's token log-probabilities in nats, and its number of tokens, for each prompt."""
+        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
         check_scored(self.tokenizer, prompts, self.chat_template)
         heads = self._encode(prompts)
         tails = [encode_text(self.tokenizer, text) for text in continuations]

@@ -1,4 +1,4 @@
-"""Online evaluation: responses written under each method's description, compared two at a time (paper 4.1)."""
+"""Online evaluation: write a response under each method's description, compare methods in pairs (paper 4.1)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from alignxplore.judging.judge import Judge, is_correct, position_flip
 from alignxplore.judging.rows import target_ids
 from alignxplore.prompts import Templates
 
-KEY = ["benchmark", "case_id"]
+_KEY = ["benchmark", "case_id"]
 
 
 def draw_cases(cases: pl.DataFrame, groups: Sequence[Sequence[str]], size: int, seed: int) -> pl.DataFrame:
-    """At random `size` cases of each group of benchmarks, fewer where there are not as many.
+    """A random sample of `size` cases from each group of benchmarks, or all of them if there are fewer.
 
-    A case's place in the draw depends on itself and the seed alone, so a larger draw contains a smaller one.
+    A case's place in the order depends only on the case and the seed, so a larger sample contains a smaller one.
     """
 
     def place(case: dict[str, str]) -> str:
         return hashlib.sha256(f"{seed} {case['benchmark']} {case['case_id']}".encode()).hexdigest()
 
-    order = pl.Series("order", [place(case) for case in cases.select(KEY).iter_rows(named=True)], dtype=pl.String)
+    order = pl.Series("order", [place(case) for case in cases.select(_KEY).iter_rows(named=True)], dtype=pl.String)
     ordered = cases.with_columns(order).sort("order")
     drawn = [ordered.filter(pl.col("benchmark").is_in(list(group))).head(size) for group in groups]
-    return pl.concat(drawn).drop("order").unique(KEY, maintain_order=True)
+    return pl.concat(drawn).drop("order").unique(_KEY, maintain_order=True)
 
 
 def respond(
     engine: Engine, templates: Templates, cases: pl.DataFrame, preferences: pl.DataFrame, sampling: Sampling
 ) -> pl.DataFrame:
-    """RESPONSE rows: an answer to every case's post under the description that a method gave of its user."""
-    joined = cases.select(*KEY, "prompt").join(
-        preferences.select(*KEY, "method", "preference"), on=KEY, how="inner", maintain_order="left"
+    """RESPONSE rows: an answer to each case's post under a method's description of its user."""
+    joined = cases.select(*_KEY, "prompt").join(
+        preferences.select(*_KEY, "method", "preference"), on=_KEY, how="inner", maintain_order="left"
     )
     prompts = [templates.respond(row["prompt"], row["preference"]) for row in joined.iter_rows(named=True)]
     texts = [completion.text.strip() for completion in engine.generate(prompts, sampling)]
@@ -42,16 +42,18 @@ def respond(
 
 
 def compare(judge: Judge, name: str, cases: pl.DataFrame, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
-    """WIN rows: which of two methods' responses a judge that knows the golden preference selects, in both orders.
+    """WIN rows: which of two methods' responses a judge selects when told the golden preference, in both orders.
 
-    Equal responses tie, as do probabilities that average to one half. Selections that cannot be parsed count as one
-    half, and are counted; neither method gains by its position.
+    Equal responses tie, and so do probabilities that average to one half. An order whose selection cannot be parsed
+    has probability one half and is counted in `unparsed`.
     """
-    asked = cases.select(*KEY, "prompt", "golden_preference", target_ids(cases))
+    asked = cases.select(*_KEY, "prompt", "golden_preference", target_ids(cases))
     joined = (
         first.rename({"method": "method_a", "response": "chosen"})
-        .join(second.rename({"method": "method_b", "response": "rejected"}), on=KEY, how="inner", maintain_order="left")
-        .join(asked, on=KEY, how="inner", maintain_order="left")
+        .join(
+            second.rename({"method": "method_b", "response": "rejected"}), on=_KEY, how="inner", maintain_order="left"
+        )
+        .join(asked, on=_KEY, how="inner", maintain_order="left")
     )
     rows = list(joined.iter_rows(named=True))
     probabilities = judge.p_chosen(rows, [row["golden_preference"] for row in rows])

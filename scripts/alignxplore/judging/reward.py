@@ -10,14 +10,14 @@ from alignxplore.judging.judge import Judge, is_correct
 
 @dataclass(frozen=True)
 class Reward:
-    """Scores parsed completions on the target pairs of their cases."""
+    """Scores parsed completions on the target pairs of their cases, each 0 or 1."""
 
     judge: Judge
 
     def __call__(self, parsed: Sequence[Parsed], cases: Sequence[Mapping[str, Any]]) -> list[float]:
-        """1.0 where the format holds and the description makes the chosen response win, else 0.0.
+        """1.0 if the completion is in format and its description makes the chosen response win, else 0.0.
 
-        Completions whose format is broken are not judged; equal (case, description) pairs are judged once.
+        Completions out of format are not judged; equal (case, description) pairs are judged once.
         """
         rewards = [0.0] * len(parsed)
         judged: dict[tuple[str, str, str, str], list[int]] = {}

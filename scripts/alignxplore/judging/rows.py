@@ -1,4 +1,4 @@
-"""JUDGEMENT rows: preference descriptions judged by the target pairs of their cases."""
+"""JUDGEMENT rows: how a judge decides the target pair of each case, given a preference description."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from alignxplore.judging.judge import Judge, is_correct, position_flip
 
 
 def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences: pl.DataFrame) -> pl.DataFrame:
-    """JUDGEMENT rows: every preference against the target pair of its case, joined on benchmark and case_id."""
+    """JUDGEMENT rows of `preferences`, under the judge name `name`; joined with `cases` on benchmark and case_id."""
     key = ["benchmark", "case_id"]
     joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
     rows = list(joined.iter_rows(named=True))
@@ -18,10 +18,10 @@ def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences:
 
 
 def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:
-    """JUDGEMENT rows under the judge's name `name`, of `judged` rows with case_id, benchmark, method,
-    format_ok, and the texts of their targets.
+    """JUDGEMENT rows of `judged`, under the judge name `name`.
 
-    `probabilities` (rows, 2) are those of the chosen response, shown first and second; NaN where it is unknown.
+    `judged` has case_id, benchmark, method, format_ok and the target's prompt, chosen and rejected. `probabilities`
+    (rows, 2) are those of the chosen response, shown first and second; NaN if unknown.
     """
     unparsed = np.isnan(probabilities)
     known = np.where(unparsed, 0.5, probabilities)
@@ -37,9 +37,9 @@ def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -
 
 
 def target_ids(cases: pl.DataFrame) -> pl.Series:
-    """A stable id of each case's target, which is a post and two responses, whichever of them was chosen.
+    """A stable id of each case's target: its post and two responses, regardless of which was chosen.
 
-    P-SOUPS has one target under opposite preferences, and a benchmark that is made from another has its targets.
+    Cases share a target if P-SOUPS uses it under opposite preferences, or if one benchmark is made from another.
     """
     targets = cases.select("prompt", "chosen", "rejected").iter_rows()
     return pl.Series("target", [_target_id(*target) for target in targets], dtype=pl.String)

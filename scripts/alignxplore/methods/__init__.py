@@ -1,1 +1,1 @@
-"""Methods: one module for each way to get a preference description (VPL judges without one)."""
+"""Methods: one module per way to obtain a preference description; VPL judges without one."""

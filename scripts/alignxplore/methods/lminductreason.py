@@ -1,8 +1,8 @@
-"""LMInductReason: rules are proposed, tested on the signals, and refined where they fail.
+"""LMInductReason: propose rules, test them on the user's pairs, refine the best one.
 
 Qiu et al. 2024, "Phenomenal Yet Puzzling: Testing Inductive Reasoning Capabilities of Language Models with Hypothesis
-Refinement". A hypothesis is a rule of preference, and what interprets it is a judge: a rule explains a pair if the
-judge, told the rule, selects the chosen response.
+Refinement". Here a hypothesis is a rule of preference and its interpreter is a judge: a rule explains a pair if the
+judge, given the rule, selects the chosen response.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
 from alignxplore.judging.judge import Judge, is_correct
 from alignxplore.methods.model import describe
-from alignxplore.methods.preferences import Result, preference_rows
+from alignxplore.methods.rows import Description, preference_rows
 from alignxplore.prompts import Prompt, Templates
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """A rule, the completion that it was parsed from, and for each pair whether the rule explains it."""
+class _Hypothesis:
+    """A rule, the completion it was parsed from, and whether it explains each pair."""
 
     rule: str
     completion: Completion
@@ -35,37 +35,36 @@ class Hypothesis:
 
 
 @dataclass
-class Search:
+class _Search:
     """The hypotheses of one case, round by round."""
 
     pairs: Sequence[Mapping[str, str]]
-    rounds: list[list[Hypothesis]] = field(default_factory=list)
+    rounds: list[list[_Hypothesis]] = field(default_factory=list)
 
     @property
-    def best(self) -> Hypothesis:
-        """The first of those that explain the most pairs."""
-        return max((h for tried in self.rounds for h in tried), key=lambda hypothesis: sum(hypothesis.explains))
+    def best(self) -> _Hypothesis:
+        """The hypothesis that explains the most pairs; the earliest of equals."""
+        return max((hypothesis for tried in self.rounds for hypothesis in tried), key=lambda h: sum(h.explains))
 
     @property
     def is_open(self) -> bool:
-        """Whether no rule so far explains all pairs."""
+        """Whether no rule explains all pairs yet."""
         return not self.rounds or not all(self.best.explains)
 
     def prompt(self, templates: Templates) -> Prompt:
-        """Asks for a first rule, or for a better one than the best so far."""
+        """The prompt that asks for a first rule, or for a better one than the best so far."""
         if not self.rounds:
             return templates.propose_rule(self.pairs)
         best = self.best
-        explained, failing = (
-            [pair for pair, is_explained in zip(self.pairs, best.explains, strict=True) if is_explained == wanted]
-            for wanted in (True, False)
-        )
+        tested = list(zip(self.pairs, best.explains, strict=True))
+        explained, failing = ([pair for pair, holds in tested if holds == wanted] for wanted in (True, False))
         return templates.refine_rule(best.rule, explained, failing)
 
     def trace(self) -> str:
-        """Every round's rules, each with how many pairs it explains and the numbers of those that it does not."""
-        rounds = enumerate(self.rounds, 1)
-        return "\n".join("\n".join((f"Round {number}", *map(str, tried))) for number, tried in rounds)
+        """Every round's rules, each with how many pairs it explains and the numbers of those it does not."""
+        return "\n".join(
+            line for number, tried in enumerate(self.rounds, 1) for line in (f"Round {number}", *map(str, tried))
+        )
 
 
 def induced_preferences(
@@ -77,31 +76,31 @@ def induced_preferences(
     entry: Mapping[str, Any],
     sampling: Sampling,
 ) -> pl.DataFrame:
-    """PREFERENCE rows whose description is the best rule and whose reasoning is the trace of the search for it.
+    """PREFERENCE rows whose description is the best rule and whose reasoning is the trace of the search.
 
-    A round samples `entry["hypotheses"]` rules for each case that no rule explains yet; there are `entry["rounds"]`
-    at most. Tokens are those of all completions of a case. Raises UserError for a case without pairs.
+    Each of up to `entry["rounds"]` rounds samples `entry["hypotheses"]` rules for every case that no rule explains
+    yet. Token counts cover all completions of a case. Raises UserError for a case without pairs.
     """
     rows = list(cases.iter_rows(named=True))
     if lacking := next((row for row in rows if not row["pairs"]), None):
         raise UserError(
-            f"methods.{method}.benchmarks: {lacking['benchmark']} has cases without pairs, on which rules are tested"
+            f"methods.{method}.benchmarks: {lacking['benchmark']} has cases without pairs; rules are tested on pairs"
         )
-    searches = [Search(row["pairs"]) for row in rows]
+    searches = [_Search(row["pairs"]) for row in rows]
     for number in range(entry["rounds"]):
-        unexplained = [search for search in searches if search.is_open]
-        if not unexplained:
+        open_searches = [search for search in searches if search.is_open]
+        if not open_searches:
             break
-        # Another seed each round, or a prompt that no rule improved on would be answered as before.
-        drawn = replace(sampling, seed=sampling.seed + number)
-        _search_once(engine, judge, templates, unexplained, entry["hypotheses"], drawn)
-    return preference_rows(rows, method, [_result(search) for search in searches])
+        # A new seed each round: if no rule improved, the prompt is the same and would get the same answers.
+        reseeded = replace(sampling, seed=sampling.seed + number)
+        _add_round(engine, judge, templates, open_searches, entry["hypotheses"], reseeded)
+    return preference_rows(rows, method, [_description(search) for search in searches])
 
 
-def _search_once(
-    engine: Engine, judge: Judge, templates: Templates, searches: Sequence[Search], hypotheses: int, sampling: Sampling
+def _add_round(
+    engine: Engine, judge: Judge, templates: Templates, searches: Sequence[_Search], hypotheses: int, sampling: Sampling
 ) -> None:
-    """Add one round to each search: all rules are asked for together, and all are tested together."""
+    """Add one round to each search. The model is asked for all rules at once, the judge to test all at once."""
     asked = [search for search in searches for _ in range(hypotheses)]
     answers = describe(engine, [search.prompt(templates) for search in asked], sampling, reasons=False)
     rules = [parsed.preference for _, parsed in answers]
@@ -110,15 +109,15 @@ def _search_once(
     for search in searches:
         search.rounds.append([])
     for search, rule, (completion, _) in zip(asked, rules, answers, strict=True):
-        # An empty rule explains nothing, whatever the judge selects without one.
+        # Without a rule the judge still selects a response, so an empty rule could seem to explain it.
         explains = tuple(next(verdicts) and bool(rule) for _ in search.pairs)
-        search.rounds[-1].append(Hypothesis(rule, completion, explains))
+        search.rounds[-1].append(_Hypothesis(rule, completion, explains))
 
 
-def _result(search: Search) -> Result:
+def _description(search: _Search) -> Description:
     best = search.best
     completions = [hypothesis.completion for tried in search.rounds for hypothesis in tried]
-    return (
+    return Description(
         Parsed(search.trace(), best.rule, bool(best.rule)),
         best.completion.finish_reason,
         sum(completion.prompt_tokens for completion in completions),

@@ -1,4 +1,4 @@
-"""Preference descriptions by a language model (Eq. 1)."""
+"""Preference descriptions written by a language model (Eq. 1)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ import polars as pl
 
 from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.formats import ANSWER_END, Parsed, parse_completion
-from alignxplore.methods.preferences import Result, preference_rows
+from alignxplore.methods.rows import Description, preference_rows
 from alignxplore.prompts import Prompt, Templates
 
 
@@ -20,23 +20,23 @@ def model_preferences(
     entry: Mapping[str, Any],
     sampling: Sampling,
 ) -> pl.DataFrame:
-    """PREFERENCE rows of a method whose `entry` names a model; all cases go to the engine at once."""
+    """PREFERENCE rows of a method whose config `entry` names a model; the engine is asked about all cases at once."""
     rows = list(cases.iter_rows(named=True))
     reasons = entry["reasoning"]
     prompts = [templates.preference(case) if reasons else templates.concise(case) for case in rows]
-    results: list[Result] = [
-        (parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens)
+    descriptions = [
+        Description(parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens)
         for completion, parsed in describe(engine, prompts, sampling, reasons)
     ]
-    return preference_rows(rows, method, results)
+    return preference_rows(rows, method, descriptions)
 
 
 def describe(
     engine: Engine, prompts: Sequence[Prompt], sampling: Sampling, reasons: bool = True
 ) -> list[tuple[Completion, Parsed]]:
-    """What a model answers to prompts for a preference description, and r and d of each answer.
+    """A model's completion for each prompt, with its reasoning r and description d.
 
-    A model that `reasons` is stopped where its answer ends.
+    If the model `reasons`, generation stops at the end of the answer block.
     """
     if reasons:
         sampling = replace(sampling, stop=(ANSWER_END,))

@@ -1,8 +1,11 @@
-"""VPL, variational preference learning (Poddar et al. 2024, arXiv 2408.10075): a baseline that writes no description.
+"""VPL, variational preference learning (Poddar et al. 2024, arXiv 2408.10075): a baseline without descriptions.
 
-A user's pairs say which latent z the user has, q(z | pairs), a diagonal Gaussian; a reward r(response, z) says which
-response such a user prefers. Both are small networks on the features of a frozen language model, trained together to
-maximise the evidence lower bound on the target pair's preference.
+A user is a latent variable z. Two small networks work on features of a frozen language model:
+
+    pairs of the user   -> features -> encoder q(z | pairs), a diagonal Gaussian -> z
+    target responses, z -> features -> reward r(response, z)                     -> r(chosen, z) - r(rejected, z)
+
+They are trained together to maximise the evidence lower bound on the preference in the target pair.
 """
 
 import json
@@ -37,14 +40,14 @@ METRICS = pl.Schema(
         "accuracy": pl.Float64(),
     }
 )
-"""Means over a step's users, in nats; accuracy is the share of target pairs whose chosen response has more reward."""
+"""Means over the users of a training step, in nats; `accuracy` is how often the chosen response has more reward."""
 
 _SIZES, _WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The config's section `vpl`; `beta` weighs the KL divergence from the prior, the learning rate is Adam's."""
+    """The config's `vpl` section; `beta` weighs the KL divergence from the prior, `learning_rate` is Adam's."""
 
     latent_size: int
     hidden_size: int
@@ -56,9 +59,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Users' pairs as rows of `features` (texts, size), the chosen response's first.
+    """Users' pairs: each is two row numbers of `features` (texts, size), chosen response first.
 
-    `signals` (users, pairs, 2) is -1 where a user has fewer pairs than others; `targets` is (users, 2).
+    `signals` is (users, pairs, 2), padded with -1 for users with fewer pairs; `targets` is (users, 2).
     """
 
     features: Tensor
@@ -66,16 +69,16 @@ class Pairs:
     targets: Tensor
 
     def of(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of some users' signals (users, pairs, 2, size) and targets (users, 2, size), and which are there.
+        """Features of these users' signals (users, pairs, 2, size) and targets (users, 2, size), and a mask.
 
-        The last is true for the pairs (users, pairs) that a user has.
+        The mask (users, pairs) is false for padding.
         """
         signals = self.signals[users]
         return self.features[signals], self.features[self.targets[users]], signals[..., 0] >= 0
 
 
 class VPL(nn.Module):
-    """Encoder q(z | pairs) and reward r(response, z), on features standardised by `shift` and `scale`."""
+    """Encoder q(z | pairs) and reward r(response, z), on features standardised with `shift` and `scale`."""
 
     shift: Tensor
     scale: Tensor
@@ -91,22 +94,22 @@ class VPL(nn.Module):
         self.reward = _perceptron(feature_size + latent_size, hidden_size, 1)
 
     def standardise(self, features: Tensor) -> None:
-        """Let `features` (texts, size) have mean 0 and standard deviation 1 in each column."""
-        # Some columns of a language model's states are hundreds of times as large as the others.
+        """Set `shift` and `scale` so that each column of `features` (texts, size) gets mean 0 and deviation 1."""
+        # Some columns of a language model's hidden states are hundreds of times larger than the others.
         deviation = features.std(0, correction=0)
         self.shift.copy_(features.mean(0))
         self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
 
     def infer(self, signals: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance (users, latent size) of q(z | pairs), whatever the order of the pairs.
+        """Mean and log-variance of q(z | pairs), each (users, latent size), independent of the order of pairs.
 
-        `signals` (users, pairs, 2, size) holds features of chosen and rejected; `present` (users, pairs) is true for
-        pairs that a user has.
+        `signals` (users, pairs, 2, size) holds features of chosen and rejected responses; `present` (users, pairs) is
+        false for padding.
         """
         hidden = self.pair(((signals - self.shift) / self.scale).flatten(2))
         weights = self.attention(hidden).masked_fill(~present[..., None], -torch.inf).softmax(1)
         mean, logit = self.posterior((weights * hidden).sum(1)).chunk(2, -1)
-        # No wider than the prior, as evidence never makes it: unbounded, the variance can run away where beta is small.
+        # Evidence only narrows a posterior, so bound the variance by the prior's: with a small beta it could diverge.
         return mean, F.logsigmoid(logit)
 
     def margin(self, targets: Tensor, z: Tensor) -> Tensor:
@@ -127,16 +130,16 @@ def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Module:
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, I)) over the last dimension, in nats."""
+    """KL(N(mean, variance) || N(0, I)) in nats, summed over the last dimension."""
     return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(-1)
 
 
 def evidence(
     model: VPL, signals: Tensor, targets: Tensor, present: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Reward margin, its Bradley-Terry log-likelihood, and KL(q || N(0, I)): each (users,).
+    """Reward margin, its Bradley-Terry log-likelihood, and KL(q || N(0, I)), each (users,).
 
-    The log-likelihood is at z = mean + deviation * `noise`; log-likelihood - beta * KL is the bound to maximise.
+    The first two are at z = mean + deviation * `noise`. The bound to maximise is log-likelihood - beta * KL.
     """
     mean, log_variance = model.infer(signals, present)
     margin = model.margin(targets, mean + (log_variance / 2).exp() * noise)
@@ -144,9 +147,9 @@ def evidence(
 
 
 def train(pairs: Pairs, settings: Settings, seed: int) -> tuple[VPL, pl.DataFrame]:
-    """A model trained on all users, and METRICS of each step; the same on every run with the same `seed`.
+    """A model trained on all users, and the METRICS of each step; the same `seed` gives the same model.
 
-    Raises UserError where the loss leaves all bounds.
+    Raises UserError if the loss diverges.
     """
     users, size = len(pairs.targets), pairs.features.shape[1]
     rows: list[tuple[float, ...]] = []
@@ -176,7 +179,7 @@ def train(pairs: Pairs, settings: Settings, seed: int) -> tuple[VPL, pl.DataFram
 
 @torch.inference_mode()
 def p_chosen(model: VPL, pairs: Pairs) -> np.ndarray:
-    """Probability (users,) that a user prefers the target's chosen response, at the posterior's mean."""
+    """Probability that each user prefers the chosen response of the target, at the posterior's mean: (users,)."""
     margins = []
     for batch in torch.arange(len(pairs.targets)).split(1024):
         signals, targets, present = pairs.of(batch)
@@ -185,24 +188,24 @@ def p_chosen(model: VPL, pairs: Pairs) -> np.ndarray:
 
 
 def judge(model: VPL, cases: pl.DataFrame, pairs: Pairs, method: str, name: str) -> pl.DataFrame:
-    """JUDGEMENT rows of `cases`, whose pairs are `pairs`, by VPL's own reward, under the judge's name `name`."""
+    """JUDGEMENT rows of `cases` by VPL's own reward, under the judge name `name`; `pairs` are those of the cases."""
     size = model.sizes["feature_size"]
     if pairs.features.shape[1] != size:
         raise UserError(
-            f"VPL of method {method!r} was trained on {size} features a text, but its model has"
+            f"VPL of method {method!r} was trained on {size} features per text, but its model now has"
             f" {pairs.features.shape[1]}: train it again"
         )
-    # No response is shown first.
+    # The reward sees one response at a time, so there is no order of presentation.
     probabilities = np.repeat(p_chosen(model, pairs)[:, None], 2, axis=1)
     judged = cases.with_columns(method=pl.lit(method), format_ok=pl.lit(None, pl.Boolean))
     return judgement_rows(judged, name, probabilities)
 
 
 def featured_pairs(entry: Mapping[str, Any], users: pl.DataFrame) -> Pairs:
-    """The pairs of `users`, EXAMPLE or CASE rows, with features from the model of the config entry `entry`.
+    """The pairs of `users` (EXAMPLE or CASE rows) with features from the model of the config entry `entry`.
 
-    A text is a post and a response to it, as a chat; its features are the model's hidden state at its last token. Each
-    distinct text is read once. Raises UserError for users without pairs, and for engines that show no hidden state.
+    A text is a chat: a post and a response to it. Its features are the model's hidden state at the last token. Each
+    distinct text is computed once. Raises UserError for users without pairs and for engines without hidden states.
     """
     index: dict[tuple[str, str], int] = {}
 
@@ -213,13 +216,14 @@ def featured_pairs(entry: Mapping[str, Any], users: pl.DataFrame) -> Pairs:
     for user in users.iter_rows(named=True):
         if not user["pairs"]:
             raise UserError(
-                f"VPL infers from pairs, and {user.get('case_id') or user['example_id']}"
+                f"VPL infers from pairs, but {user.get('case_id') or user['example_id']}"
                 f" of {user.get('benchmark', 'the training set')} has none: leave its benchmark out of the method's"
+                " benchmarks"
             )
         signals.append(torch.tensor([place(pair) for pair in user["pairs"]]))
         targets.append(place(user))
     if not targets:
-        raise UserError("VPL: there is no user to train on or to judge")
+        raise UserError("VPL: there are no users to train on or to judge")
     padded = nn.utils.rnn.pad_sequence(signals, batch_first=True, padding_value=-1)
     return Pairs(_features(entry, list(index)), padded, torch.tensor(targets))
 
@@ -227,7 +231,7 @@ def featured_pairs(entry: Mapping[str, Any], users: pl.DataFrame) -> Pairs:
 def _features(entry: Mapping[str, Any], texts: list[tuple[str, str]]) -> Tensor:
     backend = engines.start(entry)
     if not isinstance(backend, TransformersBackend):
-        raise UserError(f"VPL reads hidden states: model {entry['path']} needs the engine transformers")
+        raise UserError(f"VPL reads hidden states, so model {entry['path']} needs the engine transformers")
     started = time.monotonic()
     features = backend.last_states(
         [Prompt(mark_user_text(post)) for post, _ in texts], [response for _, response in texts]
@@ -237,7 +241,7 @@ def _features(entry: Mapping[str, Any], texts: list[tuple[str, str]]) -> Tensor:
 
 
 def save(model: VPL, directory: str | Path) -> None:
-    """Write sizes (config.json) and weights (model.safetensors); equal models give equal bytes."""
+    """Write the sizes (config.json) and weights (model.safetensors); equal models give equal bytes."""
     with records.replacing(Path(directory) / _SIZES) as partial:
         partial.write_text(json.dumps(model.sizes, indent=2) + "\n", encoding="utf-8")
     with records.replacing(Path(directory) / _WEIGHTS) as partial:
@@ -245,11 +249,11 @@ def save(model: VPL, directory: str | Path) -> None:
 
 
 def load(directory: str | Path) -> VPL:
-    """The model that `save` wrote in `directory`; UserError where it cannot be read."""
+    """The model that `save` wrote to `directory`. Raises UserError if it cannot be read."""
     try:
         model = VPL(**json.loads((Path(directory) / _SIZES).read_text(encoding="utf-8")))
         model.load_state_dict(safetensors.torch.load_file(Path(directory) / _WEIGHTS))
     except (OSError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{directory}: no trained VPL can be read from it; make it again: {reason}") from error
+        raise UserError(f"{directory}: no trained VPL can be read from it; train it again: {reason}") from error
     return model

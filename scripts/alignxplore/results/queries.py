@@ -19,7 +19,7 @@ def query(sql: str | Path, parquet: Mapping[str, Sequence[str]], relations: Mapp
     with duckdb.connect(config={"threads": 1}) as connection:
         for name, paths in parquet.items():
             for path in paths:
-                records.verify(path)
+                records.check_intact(path)
             connection.read_parquet(list(paths)).create_view(name)
         for name, relation in relations.items():
             connection.register(name, relation.to_arrow())

@@ -1,4 +1,4 @@
-"""The engine: nothing is asked of a model twice, and whatever changes an answer asks anew."""
+"""The engine asks a model nothing twice, and asks again if anything that changes an answer differs."""
 
 import shutil
 
@@ -18,7 +18,7 @@ PROMPTS = [Prompt(f"post {index}") for index in range(6)]
 
 
 class Backend:
-    """Answers with what it was asked, and remembers it."""
+    """Answers with what it was asked, and records it."""
 
     def __init__(self):
         self.asked = []
@@ -53,7 +53,7 @@ class NoModel:
         raise AssertionError("the model was loaded")
 
 
-def test_more_prompts_pay_for_the_new_ones_alone(make):
+def test_only_new_prompts_are_paid_for(make):
     first, second = Backend(), Backend()
     few = make(first).generate(PROMPTS[:4], SAMPLING)
     many = make(second).generate(PROMPTS[::-1], SAMPLING)
@@ -86,7 +86,7 @@ def test_a_rerun_loads_no_model(make):
         {"prompt": Prompt("post 0", "{")},
     ],
 )
-def test_whatever_changes_an_answer_asks_anew(make, change):
+def test_a_change_that_affects_the_answer_asks_again(make, change):
     make(Backend()).generate(PROMPTS[:1], SAMPLING)
     backend = Backend()
     make(backend, change.get("identity", "m")).generate(
@@ -95,7 +95,7 @@ def test_whatever_changes_an_answer_asks_anew(make, change):
     assert backend.asked == ["post 0"]
 
 
-def test_equal_prompts_are_sampled_apart_and_scored_once(make):
+def test_equal_prompts_are_sampled_separately_and_scored_once(make):
     backend = Backend()
     engine = make(backend)
     one, two, three = engine.generate([PROMPTS[0]] * 3, SAMPLING)
@@ -107,13 +107,13 @@ def test_equal_prompts_are_sampled_apart_and_scored_once(make):
     assert backend.asked == ["post 0", "post 0", "post 1", "post 0"]
 
 
-def test_no_prompts_are_no_question(make):
+def test_a_call_without_prompts_loads_no_model(make):
     engine = make(NoModel())
     assert engine.generate([], SAMPLING) == [] and engine.loglikelihood([], []) == []
     assert engine.choice_logprobs([], ("A", "B")).shape == (0, 2)
 
 
-def test_money_is_accounted(make, tmp_path):
+def test_tokens_and_dollars_are_accounted(make, tmp_path):
     make(Backend(), price=(2.0, 10.0)).generate(PROMPTS[:4], SAMPLING)
     make(Backend(), price=(2.0, 10.0)).generate(PROMPTS, SAMPLING)
     (row,) = account(tmp_path / "journal").to_dicts()
@@ -123,7 +123,7 @@ def test_money_is_accounted(make, tmp_path):
     assert row["saved_dollars"] == pytest.approx(4 * (100 * 2 + 10 * 10) / 1e6)
 
 
-def test_an_answer_that_a_backend_leaves_out_is_an_error(make):
+def test_a_missing_answer_is_an_error(make):
     class Forgetful(Backend):
         def generate(self, prompts, seeds, sampling, done=()):
             return iter(list(super().generate(prompts, seeds, sampling, done))[1:])
@@ -132,7 +132,7 @@ def test_an_answer_that_a_backend_leaves_out_is_an_error(make):
         make(Forgetful()).generate(PROMPTS, SAMPLING)
 
 
-def test_a_prompt_that_is_refused_is_named_by_its_place_in_the_call(make):
+def test_a_refused_prompt_is_named_by_its_index_in_the_call(make):
     class Choosy(Backend):
         def choice_logprobs(self, prompts, choices, done=()):
             for index, prompt in enumerate(prompts):
@@ -146,12 +146,12 @@ def test_a_prompt_that_is_refused_is_named_by_its_place_in_the_call(make):
         engine.choice_logprobs([PROMPTS[0], PROMPTS[1], PROMPTS[1], PROMPTS[2], PROMPTS[3], PROMPTS[4]], (" A", " B"))
 
 
-def test_a_model_is_known_by_its_content_wherever_it_lies_and_however_it_is_run(tiny_model, tmp_path):
+def test_a_local_model_is_identified_by_its_content_not_by_path_or_run_options(tiny_model, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)
     entry = {"engine": "transformers", "path": str(tiny_model)}
     found = engines.load(entry, tmp_path / "journal").generate(PROMPTS, SAMPLING)
-    moved = engines.load({**entry, "path": str(copy), "batch_tokens": 77, "gpu": 0}, tmp_path / "journal")
+    moved = engines.load({**entry, "path": str(copy), "run": {"batch_tokens": 77, "gpu": 0}}, tmp_path / "journal")
     assert moved.generate(PROMPTS, SAMPLING) == found
     assert moved._backend is None
     (copy / "README.md").write_text("a card")
@@ -161,9 +161,9 @@ def test_a_model_is_known_by_its_content_wherever_it_lies_and_however_it_is_run(
     assert directory_digest(copy) != directory_digest(tiny_model)
 
 
-def test_a_served_model_can_be_known_by_a_name_of_its_own():
+def test_a_served_model_is_identified_by_its_address_or_its_revision():
     entry = {"engine": "openai", "path": "m", "base_url": "http://one/v1"}
     assert engines.load(entry)._identity != engines.load({**entry, "base_url": "http://two/v1"})._identity
-    named = {**entry, "revision": "of today"}
+    named = {**entry, "revision": "today"}
     assert engines.load(named)._identity == engines.load({**named, "base_url": "http://two/v1"})._identity
-    assert engines.load(named)._identity != engines.load({**named, "revision": "of tomorrow"})._identity
+    assert engines.load(named)._identity != engines.load({**named, "revision": "tomorrow"})._identity

@@ -1,4 +1,4 @@
-"""The journal: what is written is found, what is torn is not believed, and a killed job loses its last call alone."""
+"""The journal finds what was written, ignores torn lines, and costs a killed job only the batch in flight."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def lines(directory: Path) -> list[dict]:
     return [json.loads(line) for path in sorted(directory.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
-def test_records_are_found_again_by_this_and_later_processes(tmp_path):
+def test_records_are_found_by_this_and_later_processes(tmp_path):
     journal = Journal(tmp_path / "deep/journal")
     assert journal.get([key(1)]) == {}
     journal.add([(key(n), record(n)) for n in range(3)])
@@ -36,13 +36,13 @@ def test_records_are_found_again_by_this_and_later_processes(tmp_path):
         assert again.get([key(1999), key(0), key(5000)]) == {key(0): record(0), key(1999): record(1999)}
 
 
-def test_without_a_directory_it_lives_in_memory():
+def test_without_a_directory_records_stay_in_memory():
     journal = Journal()
     journal.add([(key(1), record(1))])
     assert journal.get([key(1)]) == {key(1): record(1)}
 
 
-def test_jobs_that_share_a_directory_have_a_file_each(tmp_path):
+def test_each_process_appends_to_its_own_file(tmp_path):
     first, second = Journal(tmp_path), Journal(tmp_path)
     for number in range(0, 100, 2):
         first.add([(key(number), record(number))])
@@ -62,7 +62,7 @@ def test_a_torn_last_line_is_dropped(tmp_path, lost):
     assert key(1) in found or lost > 120
 
 
-def test_a_changed_character_is_not_believed(tmp_path):
+def test_a_line_with_a_changed_character_is_ignored(tmp_path):
     Journal(tmp_path).add([(key(1), record(1)), (key(2), record(2))])
     (file,) = tmp_path.glob("*.jsonl")
     whole = file.read_bytes()
@@ -73,7 +73,7 @@ def test_a_changed_character_is_not_believed(tmp_path):
     assert b"\x00" not in whole
 
 
-def test_whatever_else_lies_there_is_passed_over(tmp_path):
+def test_lines_that_are_not_records_are_skipped(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"\n\n" + b"x" * 500 + b"\n{}\n" + b"\x00" * 300 + b"\n")
     Journal(tmp_path).add([(key(1), record(1))])
     assert Journal(tmp_path).get([key(1)]) == {key(1): record(1)}
@@ -129,7 +129,7 @@ def test_the_account_counts_entries_hits_tokens_and_money(tmp_path):
         account(tmp_path / "none")
 
 
-def test_prune_joins_files_and_drops_what_is_not_wanted(tmp_path):
+def test_prune_merges_files_and_drops_unwanted_records(tmp_path):
     for model in ("m", "old"):
         journal = Journal(tmp_path)
         journal.add([(key(n), {"model": model, "text": str(n)}) for n in range(3 * (model == "old"), 5)])
@@ -137,8 +137,8 @@ def test_prune_joins_files_and_drops_what_is_not_wanted(tmp_path):
     (tmp_path / "torn.jsonl").write_text('{"key":"')
     busy = Journal(tmp_path)
     busy.add([(key(9), record(9))])
-    assert prune(tmp_path) == (5, 3)  # two keys that both files have, and the torn line
-    assert len(list(tmp_path.glob("*.jsonl"))) == 2  # that of the busy process stays its own
+    assert prune(tmp_path) == (5, 3)  # two keys are in both files, and one line is torn
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2  # the busy process keeps its own file
     busy.add([(key(10), record(10))])
     assert len(Journal(tmp_path).get(map(key, range(11)))) == 7
     del busy
@@ -175,7 +175,7 @@ class Backend:
             with open(sys.argv[2], "a") as asked:
                 asked.write(f"{start}\\\\n")
             time.sleep(0.002)
-            # What is answered depends on the whole batch, as numbers of a real one can.
+            # As with a real model, an answer depends on the other prompts in its batch.
             company = sum(seeds[index] for index in batch) % 1000
             yield [(i, Completion(f"{prompts[i].user} {seeds[i]} {company}", "stop", 1, 1)) for i in batch]
 
@@ -187,8 +187,8 @@ with open(sys.argv[3], "w") as file:
 """.replace("\\\\n", "\\n")
 
 
-def test_a_job_killed_at_random_moments_ends_as_if_undisturbed(tmp_path):
-    """kill -9 at 20 random moments of a job of 2,000 prompts."""
+def test_a_job_killed_at_random_moments_gives_the_answers_of_an_undisturbed_one(tmp_path):
+    """kill -9 at 20 random moments of a job with 2,000 prompts."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "scripts")}
 
     def start(name: str) -> subprocess.Popen:
@@ -211,7 +211,7 @@ def test_a_job_killed_at_random_moments_ends_as_if_undisturbed(tmp_path):
         assert not (tmp_path / "killed.out").exists()
     assert start("killed").wait() == 0
     assert (tmp_path / "killed.out").read_bytes() == (tmp_path / "quiet.out").read_bytes()
-    # A batch is asked again only if it was in flight at a kill.
+    # Only batches in flight at a kill are asked again.
     batches = asked.read_text().split()
     assert len(set(batches)) == 286 and len(batches) - 286 <= kills
     quiet, killed = ([line["key"] for line in lines(tmp_path / name)] for name in ("quiet", "killed"))

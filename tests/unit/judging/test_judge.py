@@ -1,4 +1,4 @@
-"""Eq. 5 and 6, by an engine whose numbers are known."""
+"""Eq. 5 and 6 with an engine whose numbers are known."""
 
 import numpy as np
 import polars as pl
@@ -9,12 +9,12 @@ from alignxplore.formats import Parsed
 from alignxplore.judging.judge import Judge, is_correct, parse_selection, position_flip
 from alignxplore.judging.reward import Reward
 from alignxplore.judging.rows import judge_preferences
-from alignxplore.methods.preferences import given_preferences
+from alignxplore.methods.given import given_preferences
 from alignxplore.prompts import strip_markers
 
 
 class Templates:
-    """Prompts that hold what they are made of."""
+    """Prompts that are tuples of their parts."""
 
     def judge(self, *parts, written):
         return parts
@@ -24,7 +24,7 @@ class Templates:
 
 
 class KnownEngine:
-    """Likes responses by their length and by the words of the preference; counts its calls."""
+    """Scores responses by their length and the words of the preference; counts its calls."""
 
     def __init__(self, bias: float = 0.0):
         self.bias = bias
@@ -55,7 +55,7 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + np.exp(-value))
 
 
-def test_judged_probability_of_the_chosen_in_both_orders():
+def test_r_jud_is_the_probability_of_the_chosen_response_in_both_orders():
     found = Judge("jud", KnownEngine(bias=1.0), Templates()).p_chosen(CASES, ["joke", "joke", ""])
     expected = [[sigmoid(2 + 1), sigmoid(2 - 1)], [sigmoid(-0.5 + 1), sigmoid(-0.5 - 1)], [sigmoid(1), sigmoid(-1)]]
     np.testing.assert_allclose(found, expected)
@@ -63,7 +63,7 @@ def test_judged_probability_of_the_chosen_in_both_orders():
     assert position_flip(found).tolist() == [False, True, True]
 
 
-def test_gain_margin_is_equation_5():
+def test_r_gen_is_equation_5():
     engine = KnownEngine()
     found = Judge("gen", engine, Templates()).p_chosen(CASES, ["joke", "hush", "same"])
     np.testing.assert_allclose(found[:, 0], [sigmoid(2), sigmoid(-2), 0.5])
@@ -73,7 +73,7 @@ def test_gain_margin_is_equation_5():
     np.testing.assert_allclose(halved[0, 0], sigmoid(2 / 4))
 
 
-def test_reward_needs_the_format_and_the_right_choice():
+def test_a_reward_needs_the_format_and_the_right_choice():
     engine = KnownEngine()
     parsed = [
         Parsed("r", "joke", True),
@@ -97,11 +97,11 @@ def cases() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=records.CASE)
 
 
-def test_a_case_keeps_its_own_pair_when_benchmarks_share_ids(cases, tmp_path):
+def test_benchmarks_that_share_case_ids_keep_their_own_targets(cases, tmp_path):
     for kind, text in (("none", ""), ("golden", "joke"), ("signals", "1. Post: p\nChosen: c\nRejected: r")):
         preferences = given_preferences(kind, cases, "m")
         assert preferences["preference"].to_list() == [text, text]
-        assert preferences["format_ok"].null_count() == 2, "no completion, no format"
+        assert preferences["format_ok"].null_count() == 2, "a method without completions has no format"
         records.write(preferences, tmp_path / "preferences.parquet", records.PREFERENCE)
     preferences = given_preferences("golden", cases, "m").with_columns(format_ok=pl.col("benchmark") == "b")
     judged = judge_preferences(Judge("jud", KnownEngine(), Templates()), "j", cases, preferences)
@@ -114,7 +114,7 @@ WRITTEN = Sampling(temperature=0.6, top_p=0.95, top_k=0, max_new_tokens=64, seed
 
 
 class WritingEngine:
-    """Answers by a rule of prompt and seed; keeps what it was asked."""
+    """Answers by a rule of prompt and seed; records what it was asked."""
 
     def __init__(self, rule):
         self.rule, self.asked = rule, []
@@ -124,7 +124,7 @@ class WritingEngine:
         return [Completion(self.rule(prompt, sampling.seed), "stop", 1, 1) for prompt in prompts]
 
 
-def test_a_judge_that_writes_is_asked_twice_at_most():
+def test_a_judge_that_writes_is_asked_at_most_twice():
     def rule(prompt, seed):
         post, preference, first, second = prompt
         if preference == "never" or (preference == "later" and seed == 3):
@@ -141,7 +141,7 @@ def test_a_judge_that_writes_is_asked_twice_at_most():
     assert rewards == [0.0]
 
 
-def test_what_a_judge_did_not_select_is_counted(cases, tmp_path):
+def test_orders_without_a_selection_are_counted(cases, tmp_path):
     def rule(prompt, seed):
         return "none" if prompt[2] == "joke" else "I prefer Response A."
 
@@ -175,7 +175,7 @@ def test_written_selections_are_parsed(text, expected):
     assert parse_selection(text) == expected
 
 
-def test_templates_mark_what_is_judged():
+def test_the_judge_template_shows_responses_in_the_order_given():
     from pathlib import Path
 
     from alignxplore.prompts import Templates as Real

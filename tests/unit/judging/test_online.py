@@ -1,4 +1,4 @@
-"""Online evaluation: which cases are drawn, and who wins."""
+"""Online evaluation: which cases are drawn, and which method wins."""
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ def cases(size=30):
     return pl.DataFrame(rows)
 
 
-def test_a_larger_draw_contains_a_smaller_one():
+def test_a_larger_sample_contains_a_smaller_one():
     groups = [["a"], ["b", "c"]]
     small, large = draw_cases(cases(), groups, 10, seed=1), draw_cases(cases(), groups, 20, seed=1)
     assert small.height == 20 and large.height == 40
@@ -40,14 +40,14 @@ def test_a_larger_draw_contains_a_smaller_one():
 
 
 class LongerWins:
-    """A judge that selects the longer response, with a lean towards the one shown first."""
+    """A judge that selects the longer response, with a bias towards the one shown first."""
 
     def choice_logprobs(self, prompts, choices):
         result = []
         for prompt in prompts:
             first, second = (prompt.user.split(f"Response {name}: ")[1].split("\n")[0] for name in "AB")
-            lean = len(first) - len(second) + 1.5
-            result.append([lean, 0.0])
+            bias = len(first) - len(second) + 1.5
+            result.append([bias, 0.0])
         return np.array(result, float)
 
 
@@ -57,7 +57,7 @@ def responses(method, texts):
     )
 
 
-def test_position_decides_nothing_and_equal_responses_tie():
+def test_position_does_not_decide_and_equal_responses_tie():
     first = responses("x", ["a long answer", "short", "same", "abcd"])
     second = responses("y", ["short", "a long answer", "same", "abce"])
     wins = compare(Judge("jud", LongerWins(), TEMPLATES), "judge", cases(), first, second)
@@ -68,7 +68,7 @@ def test_position_decides_nothing_and_equal_responses_tie():
 
 
 class Undecided:
-    """A judge that writes: it selects "first" wherever it stands, nothing where "mute" is shown first, else what is."""
+    """A judge that writes: selects "first" in either position, nothing if "mute" is shown first, else the first one."""
 
     def generate(self, prompts, sampling):
         texts = []
@@ -78,7 +78,7 @@ class Undecided:
         return [Completion(text, "stop", 1, 1) for text in texts]
 
 
-def test_orders_disagree_about_differing_responses_that_were_both_selected_from(tmp_path):
+def test_orders_disagree_only_about_different_responses_with_two_selections(tmp_path):
     first = responses("x", ["first", "left", "same", "mute", "other", "first"])
     second = responses("y", ["second", "right", "same", "other", "mute", "second"])
     judge = Judge("jud", Undecided(), TEMPLATES, Sampling(0.6, 0.95, 0, 8, 1))
@@ -87,7 +87,9 @@ def test_orders_disagree_about_differing_responses_that_were_both_selected_from(
     assert wins["position_flip"].to_list() == [False, True, False, False, False, False]
     assert wins["unparsed"].to_list() == [0, 0, 0, 1, 1, 0]
     a, b, c = wins["target"].unique(maintain_order=True)
-    assert wins["target"].to_list() == [a, a, b, b, c, c], "posts with both responses, whichever was chosen"
+    assert wins["target"].to_list() == [a, a, b, b, c, c], (
+        "a target is a post and its two responses, regardless of which was chosen"
+    )
     path = tmp_path / "wins.parquet"
     records.write(wins, path, records.WIN)
     relations = {
@@ -106,7 +108,7 @@ class Echo:
         return [Completion(f" {prompt.user} ", "stop", 1, 1) for prompt in prompts]
 
 
-def test_responses_are_written_under_the_methods_description():
+def test_responses_are_written_under_the_description_of_the_method():
     preferences = cases(4).select("benchmark", "case_id", method=pl.lit("x"), preference=pl.lit("likes jokes"))
     written = respond(Echo(), TEMPLATES, cases(4), preferences, Sampling(0.9, 0.95, 10, 8, 1))
     assert written.height == 12

@@ -1,4 +1,4 @@
-"""VPL: its equations, what its latent variable is for, and its way from texts to judgements."""
+"""VPL: its equations, what its latent variable learns, and the path from texts to judgements."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ SETTINGS = vpl.Settings(latent_size=4, hidden_size=32, beta=0.01, learning_rate=
 
 
 def planted(users: int, seed: int) -> vpl.Pairs:
-    """Users of two kinds: one likes responses high in the first feature, the other those low in it."""
+    """Users of two kinds: one prefers responses high in the first feature, the other responses low in it."""
     generator = torch.Generator().manual_seed(seed)
     kind = torch.randint(2, (users,), generator=generator) * 2 - 1
     features = torch.randn(users * 5, 2, 6, generator=generator)  # each user's four signals and target
@@ -31,7 +31,7 @@ def planted(users: int, seed: int) -> vpl.Pairs:
     return vpl.Pairs(features.flatten(0, 1), places[:, :4], places[:, 4])
 
 
-def test_bound_equals_a_reference_in_float64():
+def test_the_bound_equals_a_float64_reference():
     torch.manual_seed(0)
     model = vpl.VPL(feature_size=5, latent_size=3, hidden_size=7).double()
     pairs = planted(6, 0)
@@ -64,20 +64,20 @@ def test_bound_equals_a_reference_in_float64():
     np.testing.assert_allclose(found.detach().numpy(), bounds, rtol=1e-9)
 
 
-def test_the_posterior_does_not_depend_on_the_order_of_pairs_or_on_padding():
+def test_the_posterior_ignores_padding_and_the_order_of_pairs():
     model, pairs = vpl.VPL(6, 2, 8), planted(5, 1)
-    turned = vpl.Pairs(pairs.features, pairs.signals.flip(1), pairs.targets)
+    flipped = vpl.Pairs(pairs.features, pairs.signals.flip(1), pairs.targets)
     padding = torch.full((5, 2, 2), -1)
     padded = vpl.Pairs(pairs.features, torch.cat([pairs.signals, padding], 1), pairs.targets)
-    for other in (turned, padded):
+    for other in (flipped, padded):
         np.testing.assert_allclose(vpl.p_chosen(model, other), vpl.p_chosen(model, pairs), rtol=1e-5)
 
 
-def test_a_latent_preference_is_learnt_from_the_signals_alone():
+def test_a_latent_preference_is_learnt_from_the_signals():
     model, metrics = vpl.train(planted(2000, 2), SETTINGS, seed=1)
     held_out = planted(500, 3)
     assert (vpl.p_chosen(model, held_out) > 0.5).mean() > 0.9
-    # Half of the users like what the others dislike, so whoever knows nothing of z is right half of the time.
+    # Half of the users like what the others dislike, so without z the accuracy is one half.
     strangers = vpl.Pairs(held_out.features, held_out.signals.roll(1, 0), held_out.targets)
     assert 0.4 < (vpl.p_chosen(model, strangers) > 0.5).mean() < 0.6
     ignorant, _ = vpl.train(planted(2000, 2), replace(SETTINGS, beta=100.0), seed=1)
@@ -99,7 +99,7 @@ WORDS = (
 
 
 def user(number: int, **identity: str) -> dict:
-    """An example or case with one to four pairs, and texts that users have in common."""
+    """An example or case with one to four pairs; users share some texts."""
     word = [WORDS[(number * step + step) % len(WORDS)] for step in range(1, 11)]
     pairs = [
         {"prompt": f"{word[i]}?", "chosen": f"{word[i + 1]} {i}", "rejected": word[i + 2], "direction": [1]}
@@ -121,10 +121,10 @@ CASES = pl.DataFrame(
 
 @pytest.fixture(scope="module")
 def entry(tiny_model) -> dict:
-    return {"engine": "transformers", "path": str(tiny_model), "batch_tokens": 64}
+    return {"engine": "transformers", "path": str(tiny_model), "run": {"batch_tokens": 64}}
 
 
-def test_features_are_the_last_states_of_unbatched_forward_passes(entry):
+def test_features_equal_the_last_states_of_unbatched_forward_passes(entry):
     pairs = vpl.featured_pairs(entry, CASES)
     backend = TransformersBackend(entry["path"])
     case = CASES.row(3, named=True)
@@ -139,7 +139,7 @@ def test_features_are_the_last_states_of_unbatched_forward_passes(entry):
 
 
 def run(entry: dict, directory: Path) -> dict[str, str]:
-    """Train, save, load, judge; digests of the files."""
+    """Train, save, load and judge; returns the digests of all files."""
     model, metrics = vpl.train(vpl.featured_pairs(entry, EXAMPLES), SETTINGS, seed=7)
     vpl.save(model, directory / "heads")
     records.write(metrics, directory / "metrics.parquet", vpl.METRICS)
@@ -149,7 +149,7 @@ def run(entry: dict, directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_from_texts_to_judgements_the_same_bytes_each_time(entry, tmp_path):
+def test_training_and_judging_give_the_same_bytes_each_time(entry, tmp_path):
     torch.manual_seed(0)
     first = run(entry, tmp_path / "first")
     torch.manual_seed(1)
@@ -168,7 +168,7 @@ def test_from_texts_to_judgements_the_same_bytes_each_time(entry, tmp_path):
     )
 
 
-def test_training_that_diverges_says_so():
+def test_divergence_is_an_error():
     with pytest.raises(UserError, match=r"the loss is \w+ at step \d+: lower vpl.learning_rate or raise vpl.beta"):
         vpl.train(planted(300, 2), replace(SETTINGS, learning_rate=1e18), seed=1)
 
@@ -177,7 +177,7 @@ def test_bad_input_is_named(entry, tmp_path):
     comments = CASES.with_columns(pairs=CASES["pairs"].list.head(0))
     with pytest.raises(UserError, match="c30 of b has none: leave its benchmark out"):
         vpl.featured_pairs(entry, comments)
-    with pytest.raises(UserError, match="there is no user"):
+    with pytest.raises(UserError, match="there are no users"):
         vpl.featured_pairs(entry, EXAMPLES.head(0))
     with pytest.raises(UserError, match="model gpt needs the engine transformers"):
         vpl.featured_pairs({"engine": "openai", "path": "gpt", "base_url": "http://127.0.0.1:9"}, EXAMPLES)
@@ -187,5 +187,5 @@ def test_bad_input_is_named(entry, tmp_path):
     (tmp_path / "heads/model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="heads: no trained VPL can be read"):
         vpl.load(tmp_path / "heads")
-    with pytest.raises(UserError, match="trained on 6 features a text, but its model has 32: train it again"):
+    with pytest.raises(UserError, match="trained on 6 features per text, but its model now has 32: train it again"):
         vpl.judge(vpl.VPL(6, 2, 8), CASES, vpl.featured_pairs(entry, CASES), "vpl", "judge")

@@ -10,7 +10,7 @@ from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.judging.judge import Judge
 from alignxplore.judging.rows import judge_preferences
-from alignxplore.methods.preferences import given_preferences
+from alignxplore.methods.given import given_preferences
 from alignxplore.prompts import Templates
 from alignxplore.results import queries, tables
 from alignxplore.results.stats import mcnemar_test

@@ -195,7 +195,7 @@ def test_the_account_is_of_this_job_alone(tree, tiny_model, monkeypatch):
 
 def test_a_large_file_is_read_once_for_each_content(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(digests, "REMEMBERED", 4)
+    monkeypatch.setattr(digests, "CACHED_SIZE", 4)
     read = []
     plain = digests._file
     monkeypatch.setattr(digests, "_file", lambda path, files: read.append(path.name) or plain(path, files))

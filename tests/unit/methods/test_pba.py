@@ -1,0 +1,97 @@
+"""PBA with an engine whose probabilities are known, a tiny real model, and published cases."""
+
+import numpy as np
+import polars as pl
+import pytest
+from alignxplore.engines import load
+from alignxplore.methods.pba import bridged_preferences, directions, signal_scores
+from alignxplore.prompts import SCORE_CHOICES, strip_markers
+from method_samples import TEMPLATES, WORDING, cases, needs_published, pair, published_cases, written
+
+THRESHOLDS = {"upper": 0.6, "lower": 0.4}
+
+
+class ReadingEngine:
+    """Reads the words "+60" or "-60" in a signal as that pole (probability 0.8); otherwise "neither" (0.9)."""
+
+    def __init__(self, bias: float = 0.0):
+        self.poles = {WORDING.phrase(str(i), s): f"{'+' if s > 0 else '-'}{i}" for i in range(90) for s in (1, -1)}
+        self.bias, self.asked = bias, []
+
+    def choice_logprobs(self, prompts, choices):
+        assert choices == SCORE_CHOICES
+        self.asked += prompts
+        return np.log([self.probabilities(strip_markers(prompt.user)) for prompt in prompts])
+
+    def probabilities(self, text: str) -> list[float]:
+        signal, answers = text.split("\nA: ")
+        first, second = answers.removesuffix("\nC: neither").split("\nB: ")
+        shown = [self.poles[pole] in signal.split() for pole in (first, second)]
+        found = {(True, False): [0.8, 0.0, 0.2], (False, True): [0.0, 0.8, 0.2]}.get(tuple(shown), [0.05, 0.05, 0.9])
+        return [found[0] + self.bias + 1e-12, found[1] + 1e-12, found[2]]
+
+
+def bridge(engine, some: pl.DataFrame, **entry) -> pl.DataFrame:
+    return bridged_preferences(engine, TEMPLATES, some, "pba", THRESHOLDS | entry, WORDING)
+
+
+def test_the_mean_of_what_signals_show_is_put_into_words(tmp_path):
+    history = ["+60 -73", "+60", "-73 +47", "+60 -47"]
+    engine = ReadingEngine()
+    (row,) = written(bridge(engine, cases(history), dimensions=[73, 60, 47, 3]), tmp_path)
+    # 60: (0.9 + 0.9 + 0.5 + 0.9) / 4; 73: (0.1 + 0.5 + 0.1 + 0.5) / 4; 47 was shown both ways; 3 never.
+    assert row["reasoning"].splitlines() == [
+        "0.300 likes humor / dislikes humor",
+        "0.800 likes travel / dislikes travel",
+        "0.500 likes science / dislikes science",
+        "0.500 high extraversion / low extraversion",
+    ]
+    assert row["preference"] == "This person: likes travel, dislikes humor."
+    assert row["format_ok"] is None and len(engine.asked) == 32
+    everything = bridge(engine, cases(history))
+    assert everything["preference"].to_list() == [row["preference"]] and len(engine.asked) == 32 + 720
+
+
+def test_comments_are_signals_too():
+    engine = ReadingEngine()
+    found = bridge(engine, cases([], ugc=("-60", "-60")), dimensions=[60])
+    assert found["preference"].to_list() == ["This person: dislikes travel."]
+    assert "Comment: -60" in strip_markers(engine.asked[0].user) and "Chosen" not in engine.asked[0].user
+
+
+def test_a_bias_towards_an_answer_cancels():
+    poles = [(WORDING.phrase("60", 1), WORDING.phrase("60", -1))]
+    scores = signal_scores(ReadingEngine(bias=5.0), TEMPLATES, [pair("x"), pair("+60")], poles)
+    assert scores.shape == (2, 1) and scores[1, 0] > 0.5
+    np.testing.assert_allclose(scores[0], [0.5])
+    neutral = bridge(ReadingEngine(), cases(["x"] * 4), dimensions=[60])
+    assert neutral["preference"].to_list() == [""]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.625, 0.375, 0.5, 0.59, 0.41], [1, -1, 0, 0, 0]),
+        ([0.6, 0.4, 0.5], [1, -1, 0]),
+        ([0.55, 0.48, 0.5, 0.55], [1, 0, 0, 1]),
+        ([0.55, 0.45, 0.5], [1, -1, 0]),
+        ([0.5, 0.41, 0.58], [0, -1, 0]),
+        ([0.5, 0.5], [0, 0]),
+    ],
+)
+def test_thresholds_and_the_fallback_if_no_score_passes_one(scores, expected):
+    assert directions(np.array(scores), 0.6, 0.4).tolist() == expected
+
+
+def bridge_with(model, some: pl.DataFrame) -> pl.DataFrame:
+    return bridge(load({"engine": "transformers", "path": str(model)}), some, dimensions=[3, 60, 73])
+
+
+def test_it_runs_with_a_real_model(tiny_model, tmp_path):
+    rows = written(bridge_with(tiny_model, cases(["jazz", "maps"], ["tea", "jazz"])), tmp_path)
+    assert all(row["preference"].startswith("This person: ") and row["reasoning"].count("\n") == 2 for row in rows)
+
+
+@needs_published
+def test_it_runs_on_published_cases(tiny_model, tmp_path):
+    assert len(written(bridge_with(tiny_model, published_cases()), tmp_path)) == 3
