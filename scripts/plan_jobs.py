@@ -1,6 +1,12 @@
-"""Print as JSON the jobs of the workflow, in the order of their dependencies, with what each would run for.
+"""Print the workflow's jobs as JSON, in the order of their dependencies, each with the reason why it would run.
 
-A program of its own because it needs Snakemake, which the library does not.
+This is a separate program because the library does not import Snakemake.
+
+It builds the DAG through private methods of Snakemake 9.27 (`_workflow`, `_prepare_dag`, `_build_dag`), as the public
+commands of snakemake.api do. Nothing public gives a job's params together with its reason: `summary` prints outputs
+and their status, `printd3dag` rule names, and the logger plugins' job events leave out params and the jobs that are up
+to date. If a new version breaks this, tests/workflow/test_dag.py::test_the_plan_knows_what_a_killed_job_has_left_half_done
+and tests/integration/test_commands.py::test_plan_merges_configuration_files fail.
 """
 
 import argparse
@@ -16,9 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def plan(configfiles, targets=()):
-    """`journal`, the configuration's, and `jobs`: of each its rule, wildcards, params, files, resources and `reason`.
+    """The configuration's `journal`, and `jobs`: rule, wildcards, params, files, resources and `reason` of each.
 
-    The reason is empty where nothing is to be done. Settings of profiles/default are those of a run.
+    The reason is empty for a job that is up to date. The rerun settings are those of profiles/default, as in a run.
     """
     profile = ProfileConfigFileParser().parse((ROOT / "profiles/default/config.yaml").open(encoding="utf-8"))
     settings = DAGSettings(
@@ -59,9 +65,9 @@ def _described(job, reason):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configfile", nargs="*", default=[])
-    parser.add_argument("targets", nargs="*")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", nargs="*", default=[], help="as Snakemake takes it: files over config/base.yaml")
+    parser.add_argument("targets", nargs="*", help="files or rules; all results by default")
     arguments = parser.parse_args()
     json.dump(plan(arguments.configfile, arguments.targets), sys.stdout, default=str)
 
