@@ -4,9 +4,10 @@ This is a separate program because the library does not import Snakemake.
 
 It builds the DAG through private methods of Snakemake 9.27 (`_workflow`, `_prepare_dag`, `_build_dag`), as the public
 commands of snakemake.api do. Nothing public gives a job's params together with its reason: `summary` prints outputs
-and their status, `printd3dag` rule names, and the logger plugins' job events leave out params and the jobs that are up
-to date. If a new version breaks this, tests/workflow/test_dag.py::test_the_plan_knows_what_a_killed_job_has_left_half_done
-and tests/integration/test_commands.py::test_plan_merges_configuration_files fail.
+and their status, `printd3dag` prints rule names, and the events that logger plugins receive leave out params and all
+jobs that are up to date. If a new version breaks this, test_plan_merges_configuration_files in
+tests/integration/test_commands.py fails, as does test_the_plan_knows_what_a_killed_job_has_left_half_done in
+tests/workflow/test_dag.py.
 """
 
 import argparse
@@ -66,7 +67,9 @@ def _described(job, reason):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configfile", nargs="*", default=[], help="as Snakemake takes it: files over config/base.yaml")
+    parser.add_argument(
+        "--configfile", nargs="*", default=[], help="as Snakemake takes it: files over config/base.yaml"
+    )
     parser.add_argument("targets", nargs="*", help="files or rules; all results by default")
     arguments = parser.parse_args()
     json.dump(plan(arguments.configfile, arguments.targets), sys.stdout, default=str)

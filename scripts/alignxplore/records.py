@@ -154,8 +154,11 @@ PROVENANCE = pl.Schema(
         "account": pl.String(),
     }
 )
-"""One row per output of a job. `wildcards`, `config`, `inputs` (path to SHA-256), `models`, `versions` and `account` are
-JSON. `seed`, `rows` (null unless the output is Parquet) and `commit` may be null. `seconds` is the whole job's."""
+"""One row per output of a job.
+
+`wildcards`, `config`, `inputs` (path to SHA-256), `models`, `versions` and `account` are JSON. `seed`, `rows` (null
+unless the output is Parquet) and `commit` may be null. `seconds` is the whole job's.
+"""
 
 
 def read(path: str | Path, schema: pl.Schema, columns: list[str] | None = None) -> pl.DataFrame:
