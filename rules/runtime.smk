@@ -66,7 +66,7 @@ def models_asked(job):
     """The names of the models that a job asks."""
     judge = job.params.get("judge") or {}
     entries = [job.params.get("model"), judge.get("model")]
-    return {entry["name"] for entry in entries if entry}
+    return {entry["name"] for entry in entries if entry and "name" in entry}
 
 
 onstart:

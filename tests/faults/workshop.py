@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
+from configs import merged, write_config
 from faulty_server import answer
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def demonstration(body: dict) -> dict:
 
 def small_config(url: str) -> dict[str, Any]:
     """The default configuration, cut down to one table of three methods; `url` is the teacher's address."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = merged()
     config["prompts"]["preference"] = "preference.jinja"
     config["demo"] |= {
         "population": {"pairs": 150, "ugc": 40, "sparse": 8, "inconsistent": 8, "broken": 2},
@@ -55,10 +55,16 @@ def small_config(url: str) -> dict[str, Any]:
     config["data"]["balance"] = 0.4
     config["benchmarks"] = {"alignx_test": config["benchmarks"]["alignx_test"]}
     config["models"] = {
-        "tiny": {"engine": "transformers", "path": "./tiny", "batch_tokens": 4096},
-        "teacher": {"engine": "openai", "path": "teacher", "base_url": url, "revision": "by rule", "retries": 1},
+        "tiny": {"engine": "transformers", "path": "./tiny", "run": {"batch_tokens": 4096}},
+        "teacher": {
+            "engine": "openai",
+            "path": "teacher",
+            "base_url": url,
+            "revision": "by rule",
+            "run": {"retries": 1},
+        },
         "no_rl": {"engine": "transformers", "path": "models/trained/no_rl"},
-        "alignxplore": {"engine": "transformers", "path": "models/trained/alignxplore", "batch_tokens": 100},
+        "alignxplore": {"engine": "transformers", "path": "models/trained/alignxplore", "run": {"batch_tokens": 100}},
     }
     sampling = {"temperature": 0.9, "top_p": 0.95, "top_k": 10, "max_new_tokens": 40}
     config["cold_start"] = {"teacher": "teacher", "judge": "judge", "generations": 2, "sampling": sampling}
@@ -73,19 +79,16 @@ def small_config(url: str) -> dict[str, Any]:
         "per_device_train_batch_size": 4,
         "num_train_epochs": 6,
         "learning_rate": 0.005,
-        "save_steps": 5,
     }
+    training["run"] = {"save_steps": 2}
     training["grpo"] |= {
         "max_steps": 6, "per_device_train_batch_size": 12, "num_generations": 4, "max_completion_length": 40,
-        "learning_rate": 0.001, "save_steps": 2, "warmup_steps": 1,
+        "learning_rate": 0.001, "warmup_steps": 1,
     }  # fmt: skip
-    config["methods"] = {
-        "golden": config["methods"]["golden"],
-        "alignxplore": config["methods"]["alignxplore"],
-    }
+    config["methods"] = {name: config["methods"][name] | {"tables": ["table2"]} for name in ("golden", "alignxplore")}
     del config["online"], config["vpl"], config["case_study"]
     table = config["tables"]["table2"]
-    config["tables"] = {"table2": table | {"methods": list(config["methods"]), "columns": table["columns"][:1]}}
+    config["tables"] = {"table2": table | {"columns": {"alignx_test": table["columns"]["alignx_test"]}}}
     config["figures"] = {}
     config["resamples"] = 200
     return config
@@ -98,7 +101,7 @@ def prepare(work: Path, model: Path, url: str) -> Path:
     for name in ("config", "resources", "scripts"):
         (work / name).symlink_to(ROOT / name)
     (work / "preference.jinja").write_text(PREFERENCE_PROMPT)
-    (work / "small.yaml").write_text(yaml.safe_dump(small_config(url), sort_keys=False))
+    write_config(work / "small.yaml", small_config(url))
     return work
 
 

@@ -14,8 +14,9 @@ from alignxplore.judging import judge as judging
 from alignxplore.methods.preferences import GIVEN
 from alignxplore.prompts import Templates, strip_markers
 from alignxplore.workflow.dependencies import BACKENDS
+from configs import write_config
 from faulty_server import Server
-from served_workflow import ROOT, copy_workflow, python, served_config, verdict, write_config
+from served_workflow import ROOT, copy_workflow, python, served_config, verdict
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 METHODS = ("golden", "liked")
@@ -86,10 +87,12 @@ def extended(tmp_path_factory, tiny_model):
             config["methods"][name]["benchmarks"] = ["brevity"]
         for name in ("judge", "writer"):
             config["judges"][name]["benchmarks"] = ["brevity"]
-        columns = [{"name": judge, "judge": judge, "benchmarks": ["brevity"]} for judge in JUDGES]
-        config["tables"] = {"added": {"kind": "accuracy", "title": "", "methods": list(METHODS), "columns": columns}}
+        columns = {judge: {"judge": judge, "benchmarks": ["brevity"]} for judge in JUDGES}
+        config["tables"] = {"added": {"kind": "accuracy", "title": "", "columns": columns}}
+        for name, entry in config["methods"].items():
+            entry["tables"] = ["added"] if name in METHODS else []
         (tree / "data/people.json").write_text("{}")
-        path = write_config(tree / "config/config.yaml", config)
+        path = write_config(tree / "config/served.yaml", config)
         run(tree, *(f"results/preferences/{method}.parquet" for method in METHODS), config=path)
         people_answer(tree)
         run(tree, "results/added.csv", config=path)

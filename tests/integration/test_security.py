@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from alignxplore import records
+from configs import merged, write_config
 from faulty_server import Server
-from served_workflow import KEY, METHODS, ROOT, copy_workflow, python, served_config, verdict, write_config
+from served_workflow import KEY, METHODS, ROOT, copy_workflow, python, served_config, verdict
 
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 EXECUTING = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
@@ -121,9 +121,9 @@ def test_values_reach_a_training_program_as_they_are(tmp_path):
 )
 def test_names_that_become_paths_are_plain(tmp_path, table, name):
     from alignxplore.errors import UserError
-    from alignxplore.workflow.config import check_config
+    from alignxplore.workflow.config_checks import check_config
 
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = merged()
     entries = config
     for key in table.split("."):
         entries = entries[key]
@@ -197,10 +197,11 @@ def test_keys_are_in_nothing_that_a_run_writes(tmp_path):
     environment = {KEY: key, **others, **loud, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     with Server(reply=verdict, key=key) as server:
         config = served_config(server)
-        config["models"]["refused"] = {**config["models"]["served"], "path": "refused", "retries": 0}
+        config["models"]["refused"] = {**config["models"]["served"], "path": "refused"}
+        config["models"]["refused"]["run"] = {**config["models"]["served"]["run"], "retries": 0}
         config["methods"]["refused"] = {"label": "Refused", "kind": "model", "model": "refused", "reasoning": False}
         config["methods"]["refused"]["benchmarks"] = ["psoups_style"]
-        path = write_config(tree / "config/config.yaml", config)
+        path = write_config(tree / "config/served.yaml", config)
         targets = [f"results/judgements/judge/{method}.parquet" for method in METHODS]
         command = ["-m", "snakemake", *targets, "results/preferences/refused.parquet", "--cores", "2", "--keep-going"]
         command += ["--verbose", "--printshellcmds", "--show-failed-logs", "--configfile", str(path)]

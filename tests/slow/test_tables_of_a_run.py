@@ -5,7 +5,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from alignxplore.workflow.config import rows
+from configs import merged
 from scipy import stats
 
 pytestmark = pytest.mark.slow
@@ -13,11 +14,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(tree):
-    return tree, yaml.safe_load((tree / "config/config.yaml").read_text(encoding="utf-8"))
+    return tree, merged()
 
 
 def tables_of(config, kind):
-    return {name: entry for name, entry in config["tables"].items() if entry["kind"] == kind}
+    return {
+        name: {**entry, "methods": rows(config, name)}
+        for name, entry in config["tables"].items()
+        if entry["kind"] == kind
+    }
 
 
 def outcomes(tree, judge, method, benchmarks):
@@ -54,9 +59,9 @@ def test_accuracies(run):
         labels = {method: config["methods"][method]["label"] for method in entry["methods"]}
         ranked = [m for m in entry["methods"] if not config["methods"][m].get("reference")]
         found = {}
-        for column in entry["columns"]:
+        for title, column in entry["columns"].items():
             own = {m: outcomes(tree, column["judge"], m, column["benchmarks"]) for m in entry["methods"]}
-            found[column["name"]] = own
+            found[title] = own
             best = max(ranked, key=lambda method, own=own: own[method].correct.mean())
             for method, frame in own.items():
                 row = table.loc[labels[method], column["name"]]

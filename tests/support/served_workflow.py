@@ -1,7 +1,6 @@
 """The workflow itself on a small world, judged by the tests' server: real rules, no model to train."""
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -9,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL
+from configs import merged
 from faulty_server import Server, answer
 
 ROOT = Path(__file__).parents[2]
@@ -43,21 +42,22 @@ def verdict(body: dict[str, Any]) -> dict[str, Any]:
 
 def served_config(server: Server) -> dict[str, Any]:
     """The default's configuration with a small world, a method that asks no model, and a served judge."""
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    config = merged()
     config["demo"]["population"] = {"pairs": 300, "ugc": 100, "sparse": 10, "inconsistent": 10, "broken": 0}
     config["demo"]["psoups_cases"] = 6
     config["data"]["alignx"]["shards"] = 1
     for split in config["data"]["splits"].values():
         split["size"] = 20
     config["data"]["splits"]["test"]["share"] = 60
-    config["models"]["served"] = {"engine": "openai", "path": "gpt", "base_url": server.url, "key_env": KEY}
+    config["models"]["served"] = {"engine": "openai", "path": "gpt", "base_url": server.url, "run": {"key_env": KEY}}
     benchmarks = sum(COLUMNS.values(), [])
     config["judges"]["judge"] = {"kind": "jud", "model": "served", "benchmarks": benchmarks}
+    for entry in config["methods"].values():
+        entry["tables"] = []
     for method in METHODS:
-        config["methods"][method]["benchmarks"] = benchmarks
-    columns = [{"name": name, "judge": "judge", "benchmarks": pooled} for name, pooled in COLUMNS.items()]
-    title = "Judged by a server"
-    table = {"kind": "accuracy", "title": title, "methods": list(METHODS), "columns": columns}
+        config["methods"][method].update(benchmarks=benchmarks, tables=["served"])
+    columns = {name: {"judge": "judge", "benchmarks": pooled} for name, pooled in COLUMNS.items()}
+    table = {"kind": "accuracy", "title": "Judged by a server", "columns": columns}
     config.update(tables={"served": table}, figures={}, resamples=200)
     config.pop("case_study", None)
     for judge in ("judge2", "gen"):
@@ -71,16 +71,11 @@ def served_config(server: Server) -> dict[str, Any]:
 def copy_workflow(tree: Path) -> Path:
     """The workflow's own files, as a clone has them."""
     tree.mkdir(parents=True)
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "requirements", "resources", "profiles"):
+    for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources", "profiles"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, tree / name)
     return tree
-
-
-def write_config(path: Path, config: dict[str, Any]) -> Path:
-    path.write_text(json.dumps(config), encoding="utf-8")  # which is YAML, too
-    return path
 
 
 def python(*arguments: str, cwd: Path, scripts: Path = ROOT / "scripts", **environment: str):

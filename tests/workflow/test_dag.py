@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import yaml
+from alignxplore.workflow.config import rows
+from configs import merged, write_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def tree(tmp_path_factory) -> Path:
     """A copy of the workflow without anything that a run has written."""
     path = tmp_path_factory.mktemp("tree")
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "requirements", "resources", "profiles"):
+    for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources", "profiles"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, path / name)
@@ -32,11 +33,9 @@ def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def configured(tree: Path, name: str, change) -> Path:
-    config = yaml.safe_load((tree / "config/config.yaml").read_text())
+    config = merged()
     change(config)
-    path = tree / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    return path
+    return write_config(tree / f"{name}.yaml", config)
 
 
 def planned(output: str) -> dict[str, int]:
@@ -47,15 +46,15 @@ def planned(output: str) -> dict[str, int]:
 def test_default_plan(tree):
     result = snakemake(tree, "-n")
     assert result.returncode == 0, result.stderr
-    config = yaml.safe_load((tree / "config/config.yaml").read_text())
+    config = merged()
     jobs = planned(result.stdout + result.stderr)
     described = sum(count for name, count in jobs.items() if name.startswith("preferences_"))
     assert (described, jobs["vpl"], jobs["provenance"]) == (len(config["methods"]) - 1, 1, 1)
     wanted = {
         (column["judge"], method)
-        for table in config["tables"].values()
-        for column in table.get("columns", ())
-        for method in table["methods"]
+        for table, entry in config["tables"].items()
+        for column in entry.get("columns", {}).values()
+        for method in rows(config, table)
     }
     own = {(judge, method) for judge, method in wanted if config["methods"][method]["kind"] == "vpl"}
     assert own == {("judge", "vpl")}
@@ -71,7 +70,7 @@ def test_the_papers_experiment_plans_whole(tree):
     jobs = planned(result.stdout + result.stderr)
     assert not any(name.startswith("demo") for name in jobs)
     assert {jobs[name] for name in ("sft", "gather_refined", "verify", "teacher")} == {1}
-    assert jobs["refine"] == yaml.safe_load((tree / "config/paper.yaml").read_text())["data"]["alignx"]["shards"]
+    assert jobs["refine"] == merged("paper")["data"]["alignx"]["shards"]
     assert (jobs["grpo"], jobs["vpl"], jobs["vpl_judgements"]) == (3, 1, 1)
 
 
@@ -113,6 +112,8 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
     def small(config):
         config["figures"] = {}
         config["tables"] = {"table1": config["tables"]["table1"]}
+        for entry in config["methods"].values():
+            entry["tables"] = []
         config["case_study"].update(methods=["signals", "golden"], cases=1)
 
     path = configured(tree, "small", small)
@@ -135,24 +136,21 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
         ),
         (lambda c: c["methods"]["lminductreason"].pop("rounds"), "methods.lminductreason: 'rounds' is a required"),
         (lambda c: c["methods"]["pba"].pop("upper"), "methods.pba: 'upper' is a required property"),
+        (lambda c: c["methods"]["pba"].update(label="VPL"), "tables.table2: duplicate label 'VPL'"),
         (
-            lambda c: c["methods"]["pba"].update(label="VPL"),
-            "tables.table2.methods: label 'VPL' is there twice",
-        ),
-        (
-            lambda c: c["tables"]["table4"]["columns"][1].update(change_from="psoup"),
-            "tables.table4.columns.1.change_from: no such name 'psoup'; did you mean 'psoups'?",
+            lambda c: c["tables"]["table4"]["columns"]["psoups reversed"].update(change_from="psoup"),
+            "tables.table4.columns.psoups reversed.change_from: no such name 'psoup'; did you mean 'psoups'?",
         ),
         (lambda c: c["methods"]["pba"].update(uper=0.6), "methods.pba.uper: unknown key; did you mean 'upper'?"),
         (lambda c: c["prompts"].pop("refine_rule"), "prompts: 'refine_rule' is a required property"),
         (lambda c: c["benchmarks"]["psoups_style_reverse"].update(reverse_of="psoups_stile"), "did you mean"),
         (
-            lambda c: c["tables"]["table2"]["methods"].append("goldn"),
-            "tables.table2.methods: no such name 'goldn'; did you",
+            lambda c: c["figures"]["figure3"]["methods"].append("goldn"),
+            "figures.figure3.methods: no such name 'goldn'; did you",
         ),
         (
-            lambda c: c["tables"]["table4"]["columns"][0].update(judge="gen"),
-            "tables.table4.columns.0.benchmarks: no such",
+            lambda c: c["tables"]["table4"]["columns"]["alignx_test with UGC"].update(judge="gen"),
+            "judges.gen.benchmarks, needed by tables.table4.columns.alignx_test with UGC: no such",
         ),
         (
             lambda c: c["models"]["judge"].update(path="./nowhere"),
@@ -160,21 +158,21 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
         ),
         (
             lambda c: c["models"].update(judge={"engine": "openai", "path": "m", "logprobs": False}),
-            "judges.judge.model: 'judge' tells no log-probabilities, which are read here: give it sampling",
+            "judges.judge.model: 'judge' gives no log-probabilities, which this needs: give it sampling",
         ),
         (
             lambda c: c["models"]["backbone"].update(chat_template={"enable_thinking": False}),
-            "training.variants.no_rl.from: training applies no chat_template options",
+            "training.variants.no_cold_start.from: training ignores chat_template options",
         ),
         (lambda c: c["case_study"].update(cases=0), "case_study.cases"),
         (
             lambda c: c["case_study"].update(benchmark="alignx_test_ugc"),
-            "methods.no_rl.benchmarks, which case_study needs: no such name 'alignx_test_ugc'",
+            "methods.no_rl.benchmarks, needed by case_study: no such name 'alignx_test_ugc'",
         ),
-        (lambda c: c["case_study"]["methods"].append("vpl"), "case_study.methods: 'vpl' describes no preferences"),
+        (lambda c: c["case_study"]["methods"].append("vpl"), "case_study: method 'vpl' writes no descriptions"),
         (
             lambda c: c["case_study"].update(judge="judge2", benchmark="psoups_style"),
-            "case_study.benchmarks: no such name 'psoups_style'",
+            "judges.judge2.benchmarks, needed by case_study: no such name 'psoups_style'",
         ),
         (lambda c: c.pop("vpl"), "methods.vpl: kind 'vpl' needs the key 'vpl'"),
         (lambda c: c["vpl"].update(betta=1), "vpl.betta: unknown key; did you mean 'beta'?"),
@@ -190,15 +188,15 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
         ),
         (
             lambda c: c["methods"].update(no_rl=c["methods"].pop("vpl")),
-            "methods.no_rl: models/trained/no_rl is that of training.variants.no_rl",
+            "methods.no_rl: training.variants.no_rl already makes models/trained/no_rl",
         ),
         (
-            lambda c: c["tables"]["table3"]["methods"].append("vpl"),
-            "tables.table3.methods: 'vpl' describes no preferences; leave it out",
+            lambda c: c["methods"]["vpl"]["tables"].append("table3"),
+            "tables.table3: method 'vpl' writes no descriptions; remove it",
         ),
         (
             lambda c: c["figures"]["figure3"]["methods"].append("vpl"),
-            "figures.figure3.methods: 'vpl' describes no preferences; leave it out",
+            "figures.figure3: method 'vpl' writes no descriptions; remove it",
         ),
     ],
 )
@@ -217,7 +215,7 @@ def test_bad_configuration_is_named_in_one_line(tree, change, message):
         (
             "sft",
             {"lerning_rate": 1e-6},
-            "training.sft: training setting 'lerning_rate' is unknown to SFTConfig; did you",
+            "training.variants.no_rl: training setting 'lerning_rate' is unknown to SFTConfig; did you",
         ),
         (
             "grpo",
@@ -240,7 +238,7 @@ def test_a_training_that_cannot_start_stops_the_run_before_any_job(tree, stage, 
 
 def test_a_key_that_a_planned_job_needs_stops_the_run_before_any_job(tree):
     def remote(config):
-        config["models"]["remote"] = {"engine": "openai", "path": "far", "key_env": "SET_NOWHERE"}
+        config["models"]["remote"] = {"engine": "openai", "path": "far", "run": {"key_env": "SET_NOWHERE"}}
         config["methods"]["instruct"].update(model="remote")
         config["judges"]["judge2"].update(model="remote", sampling=config["evaluation"])
 

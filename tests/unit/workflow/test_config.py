@@ -3,75 +3,98 @@
 from pathlib import Path
 
 import pytest
-import yaml
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import check_config, check_published, ordered, unpinned_models
+from alignxplore.workflow.config import resolved, unpinned_models
+from alignxplore.workflow.config_checks import check_config
+from configs import merged
 
 CONFIG = Path(__file__).parents[3] / "config"
 
 
 def column(config: dict, name: str) -> dict:
-    return next(column for column in config["tables"]["table4"]["columns"] if column["name"] == name)
+    return config["tables"]["table4"]["columns"][name]
 
 
-@pytest.mark.parametrize("name", ["config", "paper", "smollm2"])
+def shown(config: dict, table: str, methods: list[str]) -> None:
+    """Let these methods be the rows of a table."""
+    for name, entry in config["methods"].items():
+        entry["tables"] = [t for t in entry["tables"] if t != table] + ([table] if name in methods else [])
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "smollm2"])
 def test_our_own_are_accepted(name):
-    config = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())
-    check_config(config, CONFIG / "schema.yaml")
-    check_published(config)
+    check_config(merged(name), CONFIG / "schema.yaml")
 
 
 def test_equal_settings_stand_in_equal_order():
-    text = (CONFIG / "config.yaml").read_text()
-    config, turned = yaml.safe_load(text), yaml.safe_load(text)
+    config, turned = merged(), merged()
     turned["evaluation"] = dict(reversed(turned["evaluation"].items()))
-    column = turned["tables"]["table2"]["columns"][0]
-    turned["tables"]["table2"]["columns"][0] = dict(reversed(column.items()))
-    assert repr(turned) != repr(config) and repr(ordered(turned)) == repr(ordered(config))
-    assert ordered(config) == config
-    assert list(ordered(config)["methods"]) == list(config["methods"]), "the order of rows is shown"
-    assert list(ordered(config)["data"]["splits"]) == list(config["data"]["splits"]), "a user belongs to the last"
+    columns = turned["tables"]["table2"]["columns"]
+    columns["alignx_test"] = dict(reversed(columns["alignx_test"].items()))
+    assert repr(turned) != repr(config) and repr(resolved(turned)) == repr(resolved(config))
+    assert resolved(config) == config
+    for names in (("methods",), ("data", "splits"), ("tables", "table2", "columns")):
+        before, after = config, resolved(config)
+        for name in names:
+            before, after = before[name], after[name]
+        assert list(before) == list(after), "the order of these is shown, or means something"
+
+
+def test_null_removes_an_entry_except_from_what_is_passed_on():
+    config = merged()
+    config["tables"]["table5"] = config["online"] = config["tables"]["table2"]["columns"]["psoups_style"] = None
+    config["training"]["sft"]["max_length"] = config["models"]["judge"]["request"] = None
+    found = resolved(config)
+    assert "table5" not in found["tables"] and "online" not in found
+    assert "psoups_style" not in found["tables"]["table2"]["columns"]
+    assert found["training"]["sft"]["max_length"] is None and "request" not in found["models"]["judge"]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["tables"]["table2"]["columns"][0]["benchmarks"].append("alignx_test"), "non-unique elements"),
+        (
+            lambda c: c["tables"]["table2"]["columns"]["alignx_test"]["benchmarks"].append("alignx_test"),
+            "non-unique elements",
+        ),
         (lambda c: c["methods"]["null"]["benchmarks"].append("alignx_test"), "non-unique elements"),
         (
             lambda c: c["online"]["groups"].update(more=["psoups_style", "alignx_test"]),
-            "online.groups.more: 'psoups_style' is in 'psoups' already",
+            "online.groups.more: 'psoups_style' is already in 'psoups'",
         ),
         (
             lambda c: c["judges"]["gen"].update(sampling=c["evaluation"]),
-            "judges.gen.sampling: not for an entry of this kind",
+            "judges.gen.sampling: does not apply to an entry of this kind",
         ),
         (lambda c: c["judges"]["judge"].update(length_normalised=True), "judges.judge"),
         (
             lambda c: c["figures"].update(table2=c["figures"]["figure3"]),
-            "figures.table2: there is another result of this name",
+            "tables.table2: another result has this name",
         ),
         (
             lambda c: c["tables"].update(case_study=c["tables"]["table1"]),
-            "case_study: there is another result of this name",
+            "case_study: another result has this name",
         ),
-        (lambda c: c["tables"]["table3"].update(methods=["alignxplore"]), "tables.table3.methods"),
         (
-            lambda c: c["tables"]["judges"]["methods"].append("vpl"),
-            "tables.judges.methods: 'vpl' describes no preferences",
+            lambda c: shown(c, "table3", ["alignxplore"]),
+            "tables.table3: too few methods name it in their `tables`: alignxplore",
+        ),
+        (
+            lambda c: c["methods"]["vpl"]["tables"].append("judges"),
+            "tables.judges: method 'vpl' writes no descriptions",
         ),
         (
             lambda c: column(c, "psoups reversed").update(change_from="alignx_test, judge"),
             "change_from: 'alignx_test, judge' has other cases: alignx_test",
         ),
-        (lambda c: c["figures"]["figure2"]["variants"].append("no_rl"), "'no_rl' is no reinforcement learning"),
+        (lambda c: c["figures"]["figure2"]["variants"].append("no_rl"), "'no_rl' is not a GRPO variant"),
         (
             lambda c: c["figures"]["lengths"]["methods"].append("pba"),
-            "figures.lengths.methods: 'pba' writes no completion that has a length",
+            "figures.lengths.methods: 'pba' writes no completion, so it has no length",
         ),
         (
             lambda c: c["methods"]["backbone"].update(label="AlignXplore"),
-            "methods: label 'AlignXplore' is there twice",
+            "duplicate label 'AlignXplore'; labels must be unique",
         ),
         (
             lambda c: c["methods"]["lminductreason"].pop("benchmarks"),
@@ -108,8 +131,8 @@ def test_equal_settings_stand_in_equal_order():
             "online.groups: 2.5 is not of type 'string': write it in quotes",
         ),
         (
-            lambda c: c["tables"]["table2"]["methods"].insert(0, None),
-            "tables.table2.methods.0: null is not of type 'string'",
+            lambda c: c["figures"]["figure3"]["methods"].insert(0, None),
+            "figures.figure3.methods.0: null is not of type 'string'",
         ),
         (
             lambda c: c["judges"].update({"../x": c["judges"]["judge"]}),
@@ -124,7 +147,7 @@ def test_equal_settings_stand_in_equal_order():
         (lambda c: c["training"].update(launch="  "), "training.launch: names no program: write python"),
         (
             lambda c: c["training"].update(launch='python "x'),
-            "training.launch: cannot be cut into words (No closing quotation)",
+            "training.launch: cannot be split into words (No closing quotation)",
         ),
         (
             lambda c: c["training"].update(launch="accelerate launch --config_file no.yaml"),
@@ -136,7 +159,7 @@ def test_equal_settings_stand_in_equal_order():
         ),
         (
             lambda c: c["training"]["variants"].update(r_gen={"stage": "grpo", "from": "served", "judge": "gen"}),
-            "training.variants.r_gen.from: 'served' is served (engine 'openai'), and a served model cannot be trained",
+            "training.variants.r_gen.from: 'served' is served (engine 'openai') and cannot be trained",
         ),
         (lambda c: c.update(seed=2**32), "seed: 4294967296 is greater than the maximum of 4294967295"),
         (lambda c: c["data"].update(seed=2**32), "data.seed: 4294967296 is greater"),
@@ -165,7 +188,7 @@ def test_equal_settings_stand_in_equal_order():
             "demo.models.base: is made from itself: demo.models.base, which needs demo.models.base;",
         ),
         (lambda c: c["models"]["judge"].update(path=""), "models.judge.path: "),
-        (lambda c: c["models"]["judge"].update(path="~/models/x"), "models.judge.path: nothing replaces the ~"),
+        (lambda c: c["models"]["judge"].update(path="~/models/x"), "models.judge.path: ~ is not expanded"),
         (
             lambda c: c["models"]["judge"].update(path="my/own/model"),
             "models.judge.path: there is no directory 'my/own/model', and no rule makes it; a model of the hub is NAME",
@@ -174,14 +197,14 @@ def test_equal_settings_stand_in_equal_order():
         (lambda c: c["models"]["judge"].update(path="models/demo/jugde"), "there is no directory 'models/demo/jugde'"),
         (
             lambda c: c["models"]["judge"].update(path="models/demo/judge/"),
-            "models.judge.path: write 'models/demo/judge' for 'models/demo/judge/'",
+            "models.judge.path: write 'models/demo/judge' instead of 'models/demo/judge/'",
         ),
         (
             lambda c: c["models"]["judge"].update(path="./models/demo/judge"),
-            "models.judge.path: write 'models/demo/judge' for './models/demo/judge'",
+            "models.judge.path: write 'models/demo/judge' instead of './models/demo/judge'",
         ),
         (lambda c: c.update(journal=""), "journal: "),
-        (lambda c: c.update(journal="README.md"), "journal: 'README.md' is a file: name a directory"),
+        (lambda c: c.update(journal="README.md"), "journal: 'README.md' is a file; name a directory"),
         (lambda c: c.update(journal="README.md/answers"), "journal: 'README.md' is a file"),
         (
             lambda c: c["benchmarks"].update(turned={"reverse_of": "alignx_test_ugc"}),
@@ -191,18 +214,24 @@ def test_equal_settings_stand_in_equal_order():
             lambda c: c["benchmarks"]["alignx_test_2"].update(signals=4),
             "benchmarks.alignx_test_2.signals: must be fewer than the 4 of every case (data.refine.history), not 4",
         ),
+        (lambda c: c["tables"]["table2"].update(compare_with="teecher"), "tables.table2.compare_with: no such name"),
+        (lambda c: c["tables"]["table2"].update(compare_with="r_gen"), "tables.table2.compare_with: no such name"),
+        (lambda c: c["methods"]["golden"]["tables"].append("table9"), "methods.golden.tables: no such name 'table9'"),
+        (lambda c: c["methods"]["golden"]["tables"].append("table1"), "'table1' lists benchmarks, not methods"),
+        (lambda c: c["tables"]["table3"].update(compare_with="golden"), "tables.table3.compare_with: does not apply"),
+        (lambda c: c["methods"]["pba"].update(sampling=c["evaluation"]), "methods.pba.sampling: does not apply"),
+        (lambda c: c["models"]["judge"]["run"].update(retries=2), "models.judge.run.retries: does not apply"),
+        (lambda c: c["training"].update(run={"learning_rate": 1}), "training.run.learning_rate: unknown key"),
         (lambda c: c.update(published="nowhere.csv"), "No such file or directory: 'nowhere.csv'"),
-        (lambda c: c.update(published="resources/demo/lexicon.csv"), "lexicon.csv: has no column column, method"),
+        (lambda c: c.update(published="resources/demo/lexicon.csv"), "lexicon.csv: missing column column, method"),
     ],
 )
 def test_what_would_mislead_is_refused(change, message):
-    # Anchors of the file must not let a change of one entry change another.
-    config = yaml.safe_load(yaml.dump(yaml.safe_load((CONFIG / "config.yaml").read_text()), Dumper=Unshared))
+    config = merged()
     config["models"]["served"] = {"engine": "openai", "path": "served"}
     change(config)
     with pytest.raises(UserError, match="^config: ") as told:
         check_config(config, CONFIG / "schema.yaml")
-        check_published(config)
     assert message in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -216,13 +245,17 @@ def test_what_would_mislead_is_refused(change, message):
         ("openai", "base_url", "https://hidden-1@host", "without user, password or query"),
         ("openai", "base_url", "https://host/v1?key=hidden-1", "without user, password or query"),
         ("openai", "base_url", "host/v1#hidden-1", "without user, password or query"),
-        ("vllm", "base_url", "https://me:hidden-1@host/v1", "not for an entry of this kind"),
+        ("vllm", "base_url", "https://me:hidden-1@host/v1", "does not apply to an entry of this kind"),
     ],
 )
 def test_what_may_be_a_secret_is_not_told(engine, key, value, message):
-    config = yaml.safe_load((CONFIG / "config.yaml").read_text())
-    config["models"]["served"] = {"engine": engine, "path": "served", key: value}
-    with pytest.raises(UserError, match=f"^config: models.served.{key}: ") as told:
+    config = merged()
+    config["models"]["served"] = {
+        "engine": engine,
+        "path": "served",
+        **({"run": {key: value}} if key == "key_env" else {key: value}),
+    }
+    with pytest.raises(UserError, match=rf"^config: models.served.(run.)?{key}: ") as told:
         check_config(config, CONFIG / "schema.yaml")
     assert message in str(told.value)
     assert "hidden" not in str(told.value) and "1234" not in str(told.value)
@@ -241,7 +274,7 @@ def test_what_may_be_a_secret_is_not_told(engine, key, value, message):
     ],
 )
 def test_what_a_run_can_use_is_accepted(change):
-    config = yaml.safe_load(yaml.dump(yaml.safe_load((CONFIG / "config.yaml").read_text()), Dumper=Unshared))
+    config = merged()
     change(config)
     check_config(config, CONFIG / "schema.yaml")
 
@@ -255,10 +288,3 @@ def test_models_of_the_hub_at_no_revision_are_named():
         "hub": {"engine": "vllm", "path": "owner/model"},
     }
     assert unpinned_models({"models": models}) == ["hub"]
-
-
-class Unshared(yaml.SafeDumper):
-    """Writes what stands in several places in each of them."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True

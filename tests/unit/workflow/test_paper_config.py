@@ -1,14 +1,14 @@
 """config/paper.yaml cannot run here; its training settings and paper labels can still be checked."""
 
 import csv
-from pathlib import Path
 
 import pytest
-import yaml
 from alignxplore.training import common
+from alignxplore.workflow.config import rows
+from configs import merged
 from trl import GRPOConfig, SFTConfig
 
-CONFIG = yaml.safe_load(Path("config/paper.yaml").read_text(encoding="utf-8"))
+CONFIG = merged("paper")
 
 
 @pytest.mark.parametrize(("stage", "kind"), [("sft", SFTConfig), ("grpo", GRPOConfig)])
@@ -24,7 +24,7 @@ def test_a_step_has_128_prompts_of_4_rollouts():
 
 def test_models_that_think_first_are_judges_that_write():
     """The chat templates of QwQ and R1 open a thought, in which no selection can be read."""
-    thinking = {"qwq_32b", "r1_671b", "r1_distill_7b"}
+    thinking = {"teacher", "judge2", "judge3", "r1_671b", "backbone"}
     judges = CONFIG["judges"]
     reading = {name for name, entry in judges.items() if "sampling" not in entry}
     assert not thinking & {judges[name]["model"] for name in reading}
@@ -38,7 +38,8 @@ def test_every_published_figure_is_named_as_in_the_resource():
     with open(CONFIG["published"], encoding="utf-8", newline="") as file:
         published = {(row["table"], row["method"], row["column"]) for row in csv.DictReader(file)}
     for name in ("table2", "table4", "table5"):
-        labels = [CONFIG["methods"][method]["paper"] for method in CONFIG["tables"][name]["methods"]]
-        columns = [column["paper"] for column in CONFIG["tables"][name]["columns"] if "paper" in column]
+        methods = [CONFIG["methods"][method] for method in rows(CONFIG, name)]
+        labels = [method.get("paper", method["label"]) for method in methods]
+        columns = [column["paper"] for column in CONFIG["tables"][name]["columns"].values() if "paper" in column]
         missing = {(name, label, column) for label in labels for column in columns} - published
         assert not missing
