@@ -65,7 +65,7 @@ def why_not() -> str | None:
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         return "Snakemake's executor for Slurm is not installed: pip install -r envs/requirements/slurm.txt"
     if os.geteuid() != 0:
-        return "the tests start Slurm's daemons and write to /etc/slurm: run them as root on a machine where that is safe"
+        return "the tests start Slurm's daemons and write to /etc/slurm: run them as root, where that is safe"
     if any((ETC / name).exists() for name in ("slurm.conf", "gres.conf")):
         return "/etc/slurm already has a configuration, which the tests must not touch"
     return None

@@ -1,7 +1,7 @@
 """The whole default run through Slurm, with one training job cancelled halfway.
 
-The environment variable LOCAL_RUN may name the tree of a finished local run of the same code. Without it, the test makes
-one, which takes half an hour.
+The environment variable LOCAL_RUN may name the tree of a finished local run of the same code. Without it, the test
+makes one, which takes half an hour.
 """
 
 import os
