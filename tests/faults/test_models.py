@@ -74,8 +74,8 @@ def test_sigterm_with_grace(undisturbed, tmp_path):
         os.killpg(process.pid, signal.SIGTERM)
         wait_for(lambda: not processes(process.pid, "train_grpo"), seconds=60)
     said = (work / "logs/training/alignxplore.log").read_text()
-    stopped = int(said.split("stopped behind step ")[1].split(",")[0])
-    assert f"stopped behind step {stopped}, which is saved: run again to go on" in said and "Traceback" not in said
+    stopped = int(said.split("stopped after step ")[1].split(",")[0])
+    assert f"stopped after step {stopped}, which is saved; run again to resume" in said and "Traceback" not in said
     with started(work, TABLE) as process:
         job = script(process, "preferences_model")
         assert steps(work)[0] == stopped + 1
