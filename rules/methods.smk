@@ -1,7 +1,7 @@
 # Methods: preference descriptions, one job per method for the cases of all its benchmarks. VPL
 # describes nothing: it is trained on D_rl and judges for itself.
 
-from alignxplore.methods.preferences import GIVEN
+from alignxplore.methods.given import GIVEN
 
 
 def method_cases(wildcards):

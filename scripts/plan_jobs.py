@@ -1,6 +1,13 @@
-"""Print as JSON the jobs of the workflow, in the order of their dependencies, with what each would run for.
+"""Print the workflow's jobs as JSON, in the order of their dependencies, each with the reason why it would run.
 
-A program of its own because it needs Snakemake, which the library does not.
+This is a separate program because the library does not import Snakemake.
+
+It builds the DAG through private methods of Snakemake 9.27 (`_workflow`, `_prepare_dag`, `_build_dag`), as the public
+commands of snakemake.api do. Nothing public gives a job's params together with its reason: `summary` prints outputs
+and their status, `printd3dag` prints rule names, and the events that logger plugins receive leave out params and all
+jobs that are up to date. If a new version breaks this, test_plan_merges_configuration_files in
+tests/integration/test_commands.py fails, as does test_the_plan_knows_what_a_killed_job_has_left_half_done in
+tests/workflow/test_dag.py.
 """
 
 import argparse
@@ -16,9 +23,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def plan(configfiles, targets=()):
-    """`journal`, the configuration's, and `jobs`: of each its rule, wildcards, params, files, resources and `reason`.
+    """The configuration's `journal`, and `jobs`: rule, wildcards, params, files, resources and `reason` of each.
 
-    The reason is empty where nothing is to be done. Settings of profiles/default are those of a run.
+    The reason is empty for a job that is up to date. The rerun settings are those of profiles/default, as in a run.
     """
     profile = ProfileConfigFileParser().parse((ROOT / "profiles/default/config.yaml").open(encoding="utf-8"))
     settings = DAGSettings(
@@ -59,9 +66,11 @@ def _described(job, reason):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configfile", nargs="*", default=[])
-    parser.add_argument("targets", nargs="*")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--configfile", nargs="*", default=[], help="as Snakemake takes it: files over config/base.yaml"
+    )
+    parser.add_argument("targets", nargs="*", help="files or rules; all results by default")
     arguments = parser.parse_args()
     json.dump(plan(arguments.configfile, arguments.targets), sys.stdout, default=str)
 

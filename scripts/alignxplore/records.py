@@ -150,6 +150,30 @@ SEEN = pl.Schema({"source": pl.String(), "line": pl.Int64(), "fingerprint": pl.U
 LINES = pl.Schema({"source": pl.String(), "lines": pl.Int64()})
 FUNNEL = pl.Schema({"step": pl.String(), "rows": pl.Int64()})
 
+PROVENANCE = pl.Schema(
+    {
+        "output": pl.String(),
+        "rule": pl.String(),
+        "wildcards": pl.String(),
+        "config": pl.String(),
+        "seed": pl.Int64(),
+        "inputs": pl.String(),
+        "sha256": pl.String(),
+        "rows": pl.Int64(),
+        "models": pl.String(),
+        "versions": pl.String(),
+        "commit": pl.String(),
+        "started": pl.String(),
+        "seconds": pl.Float64(),
+        "account": pl.String(),
+    }
+)
+"""One row per output of a job.
+
+`wildcards`, `config`, `inputs` (path to SHA-256), `models`, `versions` and `account` are JSON. `seed`, `rows` (null
+unless the output is Parquet) and `commit` may be null. `seconds` is the whole job's.
+"""
+
 
 def read(path: str | Path, schema: pl.Schema, columns: list[str] | None = None) -> pl.DataFrame:
     """A Parquet file, or some of its columns, checked against `schema`.

@@ -1,4 +1,4 @@
-"""What a trained model is for: one user's preferences from their signals, and responses judged by them."""
+"""A trained model in use: read one user's signals, infer the user's preference, and judge responses by it."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from alignxplore.judging.judge import Judge
 from alignxplore.methods.model import describe
 from alignxplore.prompts import Templates
 
-_FORMS = {"pairs": ("prompt", "chosen", "rejected"), "ugc": ("prompt", "comment")}
+_FIELDS = {"pairs": ("prompt", "chosen", "rejected"), "ugc": ("prompt", "comment")}
 
 
 def read_signals(text: str, source: str) -> dict[str, list[dict[str, str]]]:
-    """One user's signals as a case has them: `pairs` (prompt, chosen, rejected) and `ugc` (prompt, comment).
+    """One user's signals in the form of a benchmark case: `pairs` and `ugc` (comments).
 
-    The JSON is an object with either or both, or a list of pairs and comments. Raises UserError that names the record
-    and field of `source` that is wrong.
+    `text` is JSON: an object with `pairs`, `ugc` or both, or a list that may mix pairs and comments. `source` names it
+    in errors. Raises UserError that names the first record and field that is not valid.
     """
     try:
         value = json.loads(text)
@@ -27,8 +27,8 @@ def read_signals(text: str, source: str) -> dict[str, list[dict[str, str]]]:
     if isinstance(value, list):
         records = [("item", number, _form(item), item) for number, item in enumerate(value, 1)]
     elif isinstance(value, dict):
-        if unknown := sorted(set(value) - set(_FORMS)):
-            raise UserError(f"{source}: unknown field {unknown[0]!r}; there are pairs and ugc")
+        if unknown := sorted(set(value) - set(_FIELDS)):
+            raise UserError(f"{source}: unknown field {unknown[0]!r}; expected pairs or ugc")
         for form, items in value.items():
             if not isinstance(items, list):
                 raise UserError(f"{source}: {form!r} must be a list")
@@ -36,28 +36,28 @@ def read_signals(text: str, source: str) -> dict[str, list[dict[str, str]]]:
     else:
         records = []
     if not records:
-        raise UserError(f"{source}: there are no signals: it must hold a list of pairs (prompt, chosen, rejected)")
-    signals: dict[str, list[dict[str, str]]] = {form: [] for form in _FORMS}
+        raise UserError(f"{source}: no signals found; expected a list of pairs (prompt, chosen, rejected)")
+    signals: dict[str, list[dict[str, str]]] = {form: [] for form in _FIELDS}
     for group, number, form, item in records:
         signals[form].append(_record(item, form, f"{source}: {group} {number}"))
     return signals
 
 
 def _form(item: Any) -> str:
-    """Whether an item of a mixed list is a comment, or a pair."""
+    """`ugc` if an item of a mixed list is a comment, else `pairs`."""
     is_comment = isinstance(item, dict) and "comment" in item and not {"chosen", "rejected"} & set(item)
     return "ugc" if is_comment else "pairs"
 
 
 def _record(item: Any, form: str, where: str) -> dict[str, str]:
-    names = _FORMS[form]
+    names = _FIELDS[form]
     if not isinstance(item, dict):
         raise UserError(f"{where}: must be an object with {', '.join(names)}")
     if unknown := sorted(set(item) - set(names)):
         raise UserError(f"{where}: unknown field {unknown[0]!r}; {form} have {', '.join(names)}")
     for name in names:
         if not isinstance(item.get(name), str) or not item[name].strip():
-            raise UserError(f"{where}: {name!r} must be a text that is not empty")
+            raise UserError(f"{where}: {name!r} must be a non-empty string")
         _check_unicode(item[name], f"{where}: {name!r}")
     return {name: item[name] for name in names}
 
@@ -72,17 +72,17 @@ def _check_unicode(text: str, where: str) -> None:
 def infer(
     engine: Engine, templates: Templates, signals: Mapping[str, Any], sampling: Sampling, reasons: bool = True
 ) -> tuple[Completion, Parsed]:
-    """What a model answers on one user's signals, and its reasoning r and preference description d (Eq. 1).
+    """The model's completion on one user's signals, and the reasoning r and description d that it contains (Eq. 1).
 
-    A model that does not reason is asked for the description alone.
+    With `reasons=False`, the model is asked for a description without reasoning.
     """
     prompt = templates.preference(signals) if reasons else templates.concise(signals)
     (answer,) = describe(engine, [prompt], sampling, reasons)
     return answer
 
 
-def compare(engine: Engine, templates: Templates, preference: str, post: str, first: str, second: str) -> float:
-    """Probability that a user with this preference prefers the first response, over both orders (Eq. 6).
+def judge(engine: Engine, templates: Templates, preference: str, post: str, first: str, second: str) -> float:
+    """Probability that a user with this preference prefers the first response, averaged over both orders (Eq. 6).
 
     Raises UserError for a text that is not valid Unicode.
     """

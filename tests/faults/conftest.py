@@ -1,4 +1,4 @@
-"""Small runs that nobody disturbs, to disturb copies of them and to compare with."""
+"""Small undisturbed runs: the tests disturb copies of them and compare the results."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def teacher():
 
 @pytest.fixture(scope="session")
 def empty(teacher, tmp_path_factory) -> Path:
-    """The directory of a run that has not begun."""
+    """The directory of a run that has not started."""
     base = tmp_path_factory.mktemp("faults")
     random_qwen2(base / "tiny", SPOKEN, hidden=64, spread=0.1)
     return prepare(base / "empty", base / "tiny", teacher.url)
@@ -25,7 +25,7 @@ def empty(teacher, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_stage(empty) -> Path:
-    """The directory of a run that has made its data."""
+    """The directory of a run whose data stage is complete."""
     work = copied(empty, empty.with_name("data_stage"))
     result = snakemake(work, *DATA)
     assert result.returncode == 0, result.stderr
@@ -34,7 +34,7 @@ def data_stage(empty) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(data_stage) -> Path:
-    """The directory of a run that went well to its end."""
+    """The directory of a complete run."""
     work = copied(data_stage, data_stage.with_name("undisturbed"))
     result = snakemake(work, TABLE)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""Faults while models train, write and judge."""
+"""Faults while models train, generate and judge."""
 
 import json
 import os
@@ -20,20 +20,20 @@ AFTER_TRAINING = (PREFERENCES, "results/judgements", "results/table2.*", "result
 
 
 def training(work: Path, process) -> int:
-    """The training process, once it has saved a checkpoint."""
+    """The id of the training process, once it has saved a checkpoint."""
     checkpoints = work / "models/trained/.alignxplore.partial"
     wait_for(lambda: list(checkpoints.glob("checkpoint-*/.digest")))
     return processes(process.pid, "scripts/train_grpo.py")[-1]
 
 
 def steps(work: Path) -> list[int]:
-    """The steps that the last training job made."""
+    """The steps that the last training job logged."""
     lines = (work / "logs/training/alignxplore.log").read_text().splitlines()
     return [int(line.split(" step ")[1].split()[0]) for line in lines if " step " in line and " of 6:" in line]
 
 
 def test_a_training_killed(undisturbed, tmp_path):
-    """It goes on from its checkpoint; from the one before, where the last is damaged."""
+    """It resumes from its last checkpoint."""
     work = copied(undisturbed, tmp_path / "work", *AFTER_TRAINING)
     with started(work, TABLE) as process:
         os.kill(training(work, process), signal.SIGKILL)
@@ -67,15 +67,15 @@ def test_a_damaged_checkpoint(undisturbed, tmp_path, damage):
 
 
 def test_sigterm_with_grace(undisturbed, tmp_path):
-    """As Slurm ends a job: the training saves its step, an inference job ends at once; both go on where they were."""
+    """As when Slurm ends a job: training saves its step, inference stops at once, and both resume where they were."""
     work = copied(undisturbed, tmp_path / "work", *AFTER_TRAINING, "journal")
     with started(work, TABLE) as process:
         training(work, process)
         os.killpg(process.pid, signal.SIGTERM)
         wait_for(lambda: not processes(process.pid, "train_grpo"), seconds=60)
     said = (work / "logs/training/alignxplore.log").read_text()
-    stopped = int(said.split("stopped behind step ")[1].split(",")[0])
-    assert f"stopped behind step {stopped}, which is saved: run again to go on" in said and "Traceback" not in said
+    stopped = int(said.split("stopped after step ")[1].split(",")[0])
+    assert f"stopped after step {stopped}, which is saved; run again to resume" in said and "Traceback" not in said
     with started(work, TABLE) as process:
         job = script(process, "preferences_model")
         assert steps(work)[0] == stopped + 1
@@ -88,7 +88,7 @@ def test_sigterm_with_grace(undisturbed, tmp_path):
 
 
 def answers(work: Path) -> list[str]:
-    """Keys of the completions that the policy's files of the journal hold."""
+    """Keys of the policy's completions in the journal; empty for a torn record."""
     lines = [line for path in (work / "journal").glob("*.jsonl") for line in path.read_bytes().splitlines()]
     found = []
     for line in lines:
@@ -99,7 +99,7 @@ def answers(work: Path) -> list[str]:
 
 @pytest.mark.parametrize("damage", [None, "torn", "flipped"])
 def test_a_generation_killed(undisturbed, tmp_path, damage):
-    """What was answered is asked no more; a record that is torn or changed is."""
+    """Answered prompts are not asked again, except where the record is torn or changed."""
     work = copied(undisturbed, tmp_path / "work", PREFERENCES, "results/judgements", TABLE, "journal")
     with started(work, TABLE) as process:
         job = script(process, "preferences_model")
@@ -121,7 +121,7 @@ def test_a_generation_killed(undisturbed, tmp_path, damage):
 
 
 def test_a_damaged_model(undisturbed, tmp_path):
-    """Weights that cannot be read are named, with what to do."""
+    """The message names weights that cannot be read and says what to do."""
     work = copied(undisturbed, tmp_path / "work", PREFERENCES, "results/judgements", TABLE, "journal")
     os.truncate(work / MODEL / "model.safetensors", 5000)
     result = snakemake(work, TABLE)
@@ -134,7 +134,7 @@ def test_a_damaged_model(undisturbed, tmp_path):
 
 
 def test_killed_again_and_again(empty, undisturbed, tmp_path):
-    """kill -9 of everything at four random moments of the whole road."""
+    """kill -9 of everything at four random moments of a whole run."""
     work = copied(empty, tmp_path / "work")
     rng = random.Random(7)
     for rule in ("demo_world", "teacher", "training", "judgements"):

@@ -1,7 +1,7 @@
-"""A small run of the whole road, from raw records to a table, and what it takes to disturb it.
+"""A small run from raw records to a table, and helpers to disturb it.
 
-The data stage, training, inference, judging and tables are those of the default, only smaller; the models are a random
-one of two layers and a served teacher that answers by rule, so that no scale model need be trained first.
+The data stage, training, inference, judging and tables are the default's, only smaller. The models are a random one
+with two layers and a served teacher with rule-based answers, so that no scale model has to be trained first.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ ROOT = Path(__file__).parents[2]
 TABLE = "results/table2.csv"
 DATA = ("data/cold/dimensions.parquet", "data/cases/alignx_test.parquet", "data/splits/rl.parquet")
 VOLATILE = (".tsv", ".log", ".provenance.json")
-"""Ends of names of files that hold times."""
+"""Suffixes of files that contain times."""
 WORDS = ("humor", "travel", "a joke", "a passport", "a quick answer", "a post")
 SPOKEN = "Infer preferences. Post: likes, dislikes. Response A Response B " + ", ".join(WORDS)
-"""The words that the model and its teacher use."""
+"""The vocabulary of the model and its teacher."""
 PREFERENCE_PROMPT = "Infer preferences. Post: {{ pairs[0].prompt | user }}\n"
-"""Short, so that two layers learn in seconds to answer it in format."""
+"""Short, so that a model of two layers learns the format of an answer in seconds."""
 
 
 def demonstration(body: dict) -> dict:
-    """The teacher: a description in format, which depends on the prompt and the seed."""
+    """The teacher's reply: a well-formed description that depends on the prompt and the seed."""
     reply = answer(body)
     digest = hashlib.sha256(reply["choices"][0]["message"]["content"].encode()).digest()
     likes, dislikes = (WORDS[byte % len(WORDS)] for byte in digest[:2])
@@ -42,7 +42,7 @@ def demonstration(body: dict) -> dict:
 
 
 def small_config(url: str) -> dict[str, Any]:
-    """The default configuration, cut down to one table of three methods; `url` is the teacher's address."""
+    """The default configuration, cut down to one table of two methods; `url` is the teacher's address."""
     config = merged()
     config["prompts"]["preference"] = "preference.jinja"
     config["demo"] |= {
@@ -95,7 +95,7 @@ def small_config(url: str) -> dict[str, Any]:
 
 
 def prepare(work: Path, model: Path, url: str) -> Path:
-    """Make `work` the directory of a run that has not begun."""
+    """Make `work` the directory of a run that has not started."""
     work.mkdir()
     (work / "tiny").symlink_to(model)
     for name in ("config", "resources", "scripts"):
@@ -106,14 +106,14 @@ def prepare(work: Path, model: Path, url: str) -> Path:
 
 
 def snakemake(work: Path, *arguments: str, inside: Sequence[str] = ()) -> subprocess.CompletedProcess:
-    """Snakemake in the directory `work`, to its end; `inside` is a command that starts it."""
+    """Run Snakemake in the directory `work`; `inside` is a command to run it with."""
     command = [*inside, *_command(work, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 @contextmanager
 def started(work: Path, *arguments: str) -> Iterator[subprocess.Popen]:
-    """Snakemake in the directory `work`, in a process group of its own; none of it outlives the context."""
+    """Start Snakemake in the directory `work`, in a new process group that is killed at the end of the context."""
     with (work / "snakemake.log").open("w") as log:
         process = subprocess.Popen(
             _command(work, arguments), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -132,7 +132,7 @@ def _command(work: Path, arguments: Sequence[str]) -> list[str]:
 
 
 def copied(work: Path, target: Path, *without: str) -> Path:
-    """A copy of the directory of a run, with times of files, without what matches these patterns."""
+    """Copy the directory of a run, with modification times, leaving out what matches the patterns `without`."""
     shutil.copytree(work, target, symlinks=True)
     for pattern in without:
         for path in target.glob(pattern):
@@ -141,7 +141,7 @@ def copied(work: Path, target: Path, *without: str) -> Path:
 
 
 def outcome(work: Path, *under: str) -> dict[str, str]:
-    """Digests of what a run has made, by name: data, results and models, or what lies under the paths given."""
+    """Digests of the files of a run by name: of data, results and models, or of the paths `under`."""
     files = (file for name in under or ("data", "results", "models") for file in sorted((work / name).rglob("*")))
     return {
         str(file.relative_to(work)): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -151,7 +151,7 @@ def outcome(work: Path, *under: str) -> dict[str, str]:
 
 
 def processes(group: int, *words: str) -> list[int]:
-    """Ids of the processes of a group whose command line holds all of the words, the youngest last."""
+    """Ids of the processes in a group whose command line contains all of the words, newest last."""
     found = []
     for entry in filter(lambda path: path.name.isdigit(), Path("/proc").iterdir()):
         with suppress(OSError):
@@ -162,21 +162,21 @@ def processes(group: int, *words: str) -> list[int]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
-    """What `condition` returns once that is true."""
+    """Wait until `condition` returns a true value, and return it."""
     end = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < end, "what was waited for did not happen"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.005)
     return value
 
 
 def script(process: subprocess.Popen, name: str) -> int:
-    """Waits for the Python process that runs the script of a rule, under a Snakemake, and returns its id."""
+    """Wait until a Snakemake process runs a rule's script in Python, and return the id of that process."""
     return wait_for(lambda: processes(process.pid, "python", f".{name}.py"))[-1]
 
 
 def flip(path: Path, place: float = 0.2) -> None:
-    """Flip one bit of a file, at that share of its length."""
+    """Flip one bit of a file at the relative position `place`, from 0 to 1."""
     data = bytearray(path.read_bytes())
     data[int(len(data) * place)] ^= 1
     path.write_bytes(data)

@@ -1,22 +1,25 @@
-"""The command line, as users call it."""
+"""`python -m alignxplore`, called as users call it."""
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import alignxplore.__main__ as commands
 import pytest
-from alignxplore import engines
-from alignxplore import signals as product
+from alignxplore import engines, signals
 from alignxplore.engines import Completion, Sampling
 from alignxplore.engines.journal import CALL, Journal
 from alignxplore.errors import UserError
 from alignxplore.formats import ANSWER_END
+from alignxplore.workflow.provenance import sidecar
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+TEXT = {"capture_output": True, "text": True}
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_preferences_of_one_user(run, tiny_model, tmp_path):
 
 
 class Parrot:
-    """A model that says one thing, and remembers what it was asked."""
+    """A backend that always gives the same answer, and records what it was asked."""
 
     def __init__(self, text: str, finish_reason: str):
         self.completion = Completion(text, finish_reason, 9, 12)
@@ -66,7 +69,7 @@ class Parrot:
 
 @pytest.fixture
 def says(tmp_path, monkeypatch, capsys):
-    """What `infer` prints and warns of where the model says a text, and the model."""
+    """Runs `infer` with a model that answers `text`; returns stdout, stderr and the model."""
 
     def says(text: str, finish_reason: str, *options: str):
         parrot = Parrot(text, finish_reason)
@@ -88,15 +91,15 @@ GOOD = "<think>r</think><answer>d</answer>"
     ("text", "finish_reason", "options", "shown", "warning"),
     [
         (GOOD, "stop", (), "r\n\nd\n", None),
-        ("likes jokes", "stop", (), "likes jokes\n", "out of format"),
-        (GOOD, "length", ("--max-new-tokens", "12"), "r\n\nd\n", "cut off at 12 tokens: --max-new-tokens allows more"),
+        ("likes jokes", "stop", (), "likes jokes\n", "not in the format"),
+        (GOOD, "length", ("--max-new-tokens", "12"), "r\n\nd\n", "cut off at 12 tokens: raise --max-new-tokens"),
         (GOOD, "length", ("--max-new-tokens", "13"), "r\n\nd\n", "cut off at 12 tokens: the model's context is full"),
         ("likes jokes", "stop", ("--concise",), "likes jokes\n", None),
         (" ", "stop", ("--concise",), "\n", "the answer is empty"),
         ("likes jokes", "length", ("--concise", "--max-new-tokens", "12"), "likes jokes\n", "cut off at 12 tokens"),
     ],
 )
-def test_an_answer_that_falls_short_is_told(says, text, finish_reason, options, shown, warning):
+def test_infer_warns_of_an_invalid_answer(says, text, finish_reason, options, shown, warning):
     out, err, parrot = says(text, finish_reason, *options)
     assert out == shown
     assert (warning in err) if warning else ("WARNING" not in err)
@@ -108,7 +111,7 @@ def test_an_answer_that_falls_short_is_told(says, text, finish_reason, options, 
     assert (warning in err) if warning else ("WARNING" not in err)
 
 
-def test_sampling_is_as_told_and_as_the_papers_without(says):
+def test_sampling_options_default_to_the_papers(says):
     ((_, sampling),) = says(GOOD, "stop")[2].asked
     assert sampling == Sampling(0.9, 0.95, 10, 2048, 1, (ANSWER_END,))
     options = ["--temperature", "0", "--top-p", "0.5", "--top-k", "0", "--max-new-tokens", "7", "--seed", "3"]
@@ -119,15 +122,15 @@ def test_sampling_is_as_told_and_as_the_papers_without(says):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--temperature", "-1", "-1 is not a number from 0"),
-        ("--temperature", "nan", "nan is not a number from 0"),
-        ("--temperature", "inf", "inf is not a number from 0"),
-        ("--top-p", "0", "0 is not a number over 0, up to 1"),
-        ("--top-p", "1.5", "1.5 is not a number over 0, up to 1"),
-        ("--top-k", "-1", "-1 is not a whole number from 0"),
-        ("--top-k", "1.5", "1.5 is not a whole number from 0"),
-        ("--max-new-tokens", "0", "0 is not a whole number from 1"),
-        ("--max-new-tokens", "9" * 400, "9" * 400 + " is not a whole number from 1"),
+        ("--temperature", "-1", "-1 is not a number >= 0"),
+        ("--temperature", "nan", "nan is not a number >= 0"),
+        ("--temperature", "inf", "inf is not a number >= 0"),
+        ("--top-p", "0", "0 is not a number in (0, 1]"),
+        ("--top-p", "1.5", "1.5 is not a number in (0, 1]"),
+        ("--top-k", "-1", "-1 is not an integer >= 0"),
+        ("--top-k", "1.5", "1.5 is not an integer >= 0"),
+        ("--max-new-tokens", "0", "0 is not an integer >= 1"),
+        ("--max-new-tokens", "9" * 400, "9" * 400 + " is not an integer >= 1"),
     ],
 )
 def test_sampling_out_of_range_is_refused(capsys, option, value, message):
@@ -142,38 +145,38 @@ def test_sampling_out_of_range_is_refused(capsys, option, value, message):
     [
         ("[{", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        ([], "there are no signals"),
-        (5, "there are no signals"),
-        ({"pairs": [], "ugc": []}, "there are no signals"),
+        ([], "no signals found"),
+        (5, "no signals found"),
+        ({"pairs": [], "ugc": []}, "no signals found"),
         ({"pairs": 5}, "'pairs' must be a list"),
         ({"pairs": {"prompt": "p"}}, "'pairs' must be a list"),
         ({"pairs": [PAIR], "ugc": "text"}, "'ugc' must be a list"),
-        ({"pairs": [PAIR], "comments": []}, "unknown field 'comments'; there are pairs and ugc"),
-        ([PAIR, {**PAIR, "chosen": " "}], "item 2: 'chosen' must be a text that is not empty"),
-        ([COMMENT, {**PAIR, "chosen": 3}, PAIR], "item 2: 'chosen' must be a text"),
+        ({"pairs": [PAIR], "comments": []}, "unknown field 'comments'; expected pairs or ugc"),
+        ([PAIR, {**PAIR, "chosen": " "}], "item 2: 'chosen' must be a non-empty string"),
+        ([COMMENT, {**PAIR, "chosen": 3}, PAIR], "item 2: 'chosen' must be a non-empty string"),
         ([COMMENT, "x"], "item 2: must be an object with prompt, chosen, rejected"),
         ([PAIR, {**PAIR, "comment": "c"}], "item 2: unknown field 'comment'; pairs have prompt, chosen, rejected"),
         ([{**COMMENT, "author": "a"}], "item 1: unknown field 'author'; ugc have prompt, comment"),
-        ({"ugc": [COMMENT, {"prompt": "p"}]}, "ugc 2: 'comment' must be a text"),
+        ({"ugc": [COMMENT, {"prompt": "p"}]}, "ugc 2: 'comment' must be a non-empty string"),
         ({"pairs": [PAIR, {**PAIR, "comment": "c"}]}, "pairs 2: unknown field 'comment'"),
         ([{**PAIR, "rejected": "\ud800"}], "item 1: 'rejected' holds a lone surrogate"),
     ],
 )
 def test_bad_signals_are_named(value, message):
     with pytest.raises(UserError) as refused:
-        product.read_signals(value if isinstance(value, str) else json.dumps(value), "signals.json")
+        signals.read_signals(value if isinstance(value, str) else json.dumps(value), "signals.json")
     assert str(refused.value).startswith(f"signals.json: {message}")
 
 
 def test_signals_of_either_form_keep_their_order():
     second = {**PAIR, "prompt": "Other?"}
     expected = {"pairs": [PAIR, second], "ugc": [COMMENT, COMMENT]}
-    assert product.read_signals(json.dumps([COMMENT, PAIR, second, COMMENT]), "-") == expected
-    assert product.read_signals(json.dumps(expected), "-") == expected
-    assert product.read_signals(json.dumps({"pairs": [PAIR]}), "-") == {"pairs": [PAIR], "ugc": []}
+    assert signals.read_signals(json.dumps([COMMENT, PAIR, second, COMMENT]), "-") == expected
+    assert signals.read_signals(json.dumps(expected), "-") == expected
+    assert signals.read_signals(json.dumps({"pairs": [PAIR]}), "-") == {"pairs": [PAIR], "ugc": []}
 
 
-def test_what_cannot_be_read_ends_in_a_line(run):
+def test_invalid_signals_end_in_one_line(run):
     for text in ("[", json.dumps([{**PAIR, "prompt": "\ud800"}])):
         failed = run("infer", "--model", "nowhere", "-", text=text)
         assert failed.returncode == 1 and "ERROR -: " in failed.stderr and "Traceback" not in failed.stderr
@@ -182,26 +185,33 @@ def test_what_cannot_be_read_ends_in_a_line(run):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("nodir", "there is no directory nodir, and a hub id reads OWNER/NAME"),
-        ("a/b/c", "there is no directory a/b/c, and a hub id reads OWNER/NAME"),
-        ("./nowhere", "there is no directory ./nowhere"),
-        ('{"engine": "vllm", "path": "nodir"}', "there is no directory nodir"),
+        ("nodir", "nodir is neither a directory nor a hub id (OWNER/NAME)"),
+        ("a/b/c", "a/b/c is neither a directory nor a hub id (OWNER/NAME)"),
+        ("./nowhere", "no such directory: ./nowhere"),
+        ('{"engine": "vllm", "path": "nodir"}', "nodir is neither a directory nor a hub id"),
         ('{"engine": "transformers"}', "top level: 'path' is a required property"),
         ('{"engine": "llama", "path": "a/b"}', "engine: 'llama' is not one of"),
         ('{"engine": "transformers", "path": 5}', "path: 5 is not of type 'string'"),
-        ('{"engine": "transformers", "path": "a/b", "batch_token": 5}', "did you mean 'batch_tokens'?"),
-        ('{"engine": "transformers", "path": "a/b", "base_url": "x"}', "base_url: not for an entry of this kind"),
-        ('{"engine": ', "is not JSON"),
+        ('{"engine": "transformers", "path": "a/b", "run": {"batch_token": 5}}', "did you mean 'batch_tokens'?"),
+        ('{"engine": "openai", "path": "gpt-4", "key_env": "KEY"}', "key_env: unknown key"),
+        (
+            '{"engine": "transformers", "path": "a/b", "base_url": "x"}',
+            "base_url: does not apply to an entry of this kind",
+        ),
+        ('{"engine": ', "not valid JSON"),
     ],
 )
-def test_a_model_that_is_none_is_named_at_once(monkeypatch, model, message):
+def test_an_invalid_model_is_refused_before_loading(monkeypatch, model, message):
     monkeypatch.setattr(engines, "load", lambda entry: pytest.fail("a model was loaded"))
     with pytest.raises(UserError, match="^--model") as refused:
         commands._engine(argparse.Namespace(model=model))
     assert message in str(refused.value)
 
 
-@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-7B-Instruct", '{"engine": "openai", "path": "gpt-4"}'])
+SERVED = '{"engine": "openai", "path": "gpt-4", "run": {"key_env": "OPENAI_API_KEY"}}'
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-7B-Instruct", '{"engine": "openai", "path": "gpt-4"}', SERVED])
 def test_hub_ids_and_served_models_need_no_directory(monkeypatch, model):
     monkeypatch.setattr(engines, "load", lambda entry: entry["path"])
     assert commands._engine(argparse.Namespace(model=model)) in ("Qwen/Qwen2.5-7B-Instruct", "gpt-4")
@@ -222,7 +232,7 @@ def test_two_responses_under_a_preference(run, tiny_model):
     assert failed.returncode == 1 and "second holds a lone surrogate" in failed.stderr
 
 
-def test_the_journal_is_accounted_and_pruned(run, tmp_path):
+def test_journal_stats_and_prune(run, tmp_path):
     nothing = run("journal", "stats")
     assert nothing.returncode == 1 and "journal: there is no journal here" in nothing.stderr
     assert "Traceback" not in nothing.stderr
@@ -238,3 +248,34 @@ def test_the_journal_is_accounted_and_pruned(run, tmp_path):
     ]  # fmt: skip
     assert run("journal", "prune", "--keep", "m").stdout == "2 records kept, 1 dropped\n"
     assert run("journal", "prune", "--days", "0").stdout == "0 records kept, 2 dropped\n"
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """A working directory that runs this workflow."""
+    for name in ("config", "resources", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def test_plan_merges_configuration_files(run, tree):
+    (tree / "shards.yaml").write_text("data: {alignx: {shards: 3}}\n")
+    text = ran(run("plan", "--configfile", "config/demo.yaml", "shards.yaml", "--", "data/refined.parquet"))
+    assert "5 of 5 jobs would run" in text and re.search(r"^refine +3 +unknown", text, re.MULTILINE)
+    failed = run("plan", "--configfile", "missing.yaml")
+    assert failed.returncode == 1 and "Snakemake cannot plan the workflow" in failed.stderr
+    assert "missing.yaml" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_plan_names_old_and_new_values(run, tree):
+    refined = "data/refined.parquet"
+    before = json.loads(
+        ran(subprocess.run([sys.executable, SCRIPTS / "plan_jobs.py", "--", refined], cwd=tree, **TEXT))
+    )
+    (job,) = [job for job in before["jobs"] if job["rule"] == "gather_refined"]
+    record = {"rule": job["rule"], "params": job["params"], "inputs": {}, "account": [], "seconds": 1.0, "outputs": {}}
+    (tree / "data").mkdir()
+    sidecar(tree / refined).write_text(json.dumps(record))
+    (tree / "share.yaml").write_text("data: {alignx: {max_reject_share: 0.5}}\n")
+    text = ran(run("plan", "--configfile", "config/demo.yaml", "share.yaml", "--", refined))
+    assert "max_reject_share: 0.05 -> 0.5  (gather_refined x1)" in text

@@ -1,4 +1,4 @@
-"""A hub that cannot be reached ends in one clear error; reaching it is not tested."""
+"""An unreachable hub ends in one clear error. Downloads themselves are not tested."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Errors of the system in words, sealed checkpoints, and locks that die with their holder."""
+"""System errors as one line, damaged Parquet files, and locks that end with the process that holds them."""
 
 import errno
 import os
@@ -23,12 +23,12 @@ def program(code: str, *arguments: str, **options) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("grab", ["numpy.ones(2**36)", "torch.ones(2**36)", "bytearray(2**36)"])
-def test_memory_that_the_system_refuses(grab):
+def test_out_of_memory_is_one_line(grab):
     code = f"""
 import resource, sys, numpy, torch
-from alignxplore.workflow import job as cli
+from alignxplore.workflow import job
 resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))
-cli.run(lambda: {grab})
+job.run(lambda: {grab})
 """
     result = program(code)
     assert result.returncode == 1
@@ -36,18 +36,18 @@ cli.run(lambda: {grab})
     assert "Traceback" not in result.stderr
 
 
-def test_no_room_for_results_nor_for_the_log(tmp_path):
+def test_no_room_for_outputs_or_the_log(tmp_path):
     code = """
 import resource, sys, logging
 import polars as pl
 from alignxplore import records
-from alignxplore.workflow import job as cli
+from alignxplore.workflow import job
 def main():
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
     for _ in range(3):
         logging.info("something of some length")
     records.write(pl.DataFrame({"source": ["x"], "lines": [1]}), "lines.parquet", records.LINES)
-cli.run(main, "job.log")
+job.run(main, "job.log")
 """
     result = program(code, cwd=tmp_path)
     assert result.returncode == 1 and "Traceback" not in result.stderr
@@ -62,7 +62,7 @@ def test_other_errors_are_not_explained():
     assert explained(RuntimeError("I/O error: No space left on device (os error 28)")).startswith("No space left")
 
 
-def test_a_directory_without_rights_is_named(tmp_path, monkeypatch):
+def test_a_directory_without_write_permission_is_named(tmp_path, monkeypatch):
     check_writable(str(tmp_path), str(tmp_path / "none"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match="cannot be written to"):
@@ -99,7 +99,7 @@ time.sleep(600)
 """
 
 
-def test_only_the_lock_of_a_dead_run_of_this_host_is_removed(tmp_path):
+def test_only_the_lock_of_a_dead_run_on_this_host_is_removed(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path)], env=environment, stdout=subprocess.PIPE)
     try:

@@ -1,4 +1,4 @@
-"""What must not execute and what must not leak: code that unpickles, values of the configuration, keys."""
+"""Security: nothing unpickles or executes data, configuration values reach no shell, and keys do not leak."""
 
 import ast
 import base64
@@ -24,7 +24,7 @@ KEYWORDS = {"trust_remote_code", "allow_pickle", "shell"}
 
 
 def dangers(source: str) -> list[str]:
-    """What in a Python source unpickles, runs code that came as data, or gives a text to a shell."""
+    """Calls and imports in a Python source that unpickle, execute data as code, or use a shell."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -63,11 +63,11 @@ def test_the_scan_finds(source):
 
 
 @pytest.mark.parametrize("source", ["model.eval()", "subprocess.run(command)", "f(trust_remote_code=False)"])
-def test_the_scan_lets_pass(source):
+def test_the_scan_accepts(source):
     assert not dangers(source)
 
 
-def test_nothing_unpickles_or_runs_what_came_as_data():
+def test_no_code_unpickles_or_executes_data():
     files = [*ROOT.glob("scripts/**/*.py"), *ROOT.glob("tests/speed/*.py")]
     assert len(files) > 80
     assert {str(path): found for path in files if (found := dangers(path.read_text()))} == {}
@@ -76,13 +76,13 @@ def test_nothing_unpickles_or_runs_what_came_as_data():
     assert {str(path): found for path in rules if (found := words.findall(path.read_text()))} == {}
 
 
-# A newline, and everything that means something to a shell, to Snakemake's formatting, or to JSON.
+# A newline, and every character that is special to a shell, to Snakemake's formatting or to JSON.
 NASTY = 'it\'s a "name"; touch EXECUTED && $(touch EXECUTED) `touch EXECUTED` | {wildcards} {{0}} \\ * > EXECUTED\n&'
 DUMP = "import json, os, sys; json.dump(sys.argv[1:], open(os.environ['DUMPED'], 'w'))"
 
 
 def test_values_reach_a_training_program_as_they_are(tmp_path):
-    """Real Snakemake starts a program that writes its arguments down in place of the trainer."""
+    """Snakemake starts a program that dumps its arguments in place of the trainer."""
     tree, model = copy_workflow(tmp_path / "tree"), tmp_path / NASTY.replace("/", "_")
     model.mkdir()
     with Server() as server:
@@ -137,8 +137,8 @@ TARGETS = ("data/cold/dimensions.parquet", "data/cases/psoups_style.parquet")
 
 
 @pytest.mark.parametrize("where", ["clone", "directory"])
-def test_a_tree_runs_wherever_it_lies(tmp_path, where):
-    """Paths with spaces, quotes and what a shell would execute: of the clone, and of the working directory."""
+def test_a_tree_runs_at_any_path(tmp_path, where):
+    """The path of the clone or of the working directory has spaces, quotes and shell syntax."""
     tree = tmp_path / ODD
     options: list[str] = []
     if where == "clone":
@@ -159,7 +159,7 @@ def test_a_tree_runs_wherever_it_lies(tmp_path, where):
 
 
 def hidden(key: str) -> Iterator[bytes]:
-    """A key as it is, and inside anything in base 64."""
+    """The key itself, and its base64 form at each of the three alignments."""
     yield key.encode()
     for shift in range(3):
         coded = base64.b64encode(b"x" * shift + key.encode())
@@ -167,7 +167,7 @@ def hidden(key: str) -> Iterator[bytes]:
 
 
 class Watch(threading.Thread):
-    """Reads the command line of every process of the machine until it is stopped."""
+    """Reads the command lines of all processes on the machine until it is stopped."""
 
     def __init__(self, keys: list[str]):
         super().__init__(daemon=True)
@@ -189,7 +189,7 @@ class Watch(threading.Thread):
 
 
 def test_keys_are_in_nothing_that_a_run_writes(tmp_path):
-    """Real jobs with a key, one of which is refused with a message that tells it, and all logging that there is."""
+    """Jobs with a key and full logging; one is refused with an error that quotes the key."""
     tree = copy_workflow(tmp_path / "tree")
     key, other = f"sk-{secrets.token_hex(16)}", f"hf_{secrets.token_hex(16)}"
     others = dict.fromkeys(("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY"), other)

@@ -15,7 +15,7 @@ from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=12, seed=1)
-# Text of users is tokenised apart in this process, which a server cannot do.
+# Without user text: in this process it is tokenised separately, which a server cannot do.
 PROMPTS = [Prompt("Post:" + " a quick joke" * n) for n in (1, 9, 3)]
 
 
@@ -46,7 +46,7 @@ def url(tiny_model, tmp_path_factory):
         server.wait()
 
 
-def test_a_served_model_answers_as_it_does_in_this_process(tiny_model, url):
+def test_a_served_model_gives_the_same_answers_as_in_this_process(tiny_model, url):
     entry = {"engine": "openai", "path": str(tiny_model), "base_url": url, "logprobs": False, "run": {"retries": 0}}
     served = engines.load(entry).generate(PROMPTS, GREEDY)
     local = engines.load({"engine": "transformers", "path": str(tiny_model)}).generate(PROMPTS, GREEDY)
@@ -55,7 +55,7 @@ def test_a_served_model_answers_as_it_does_in_this_process(tiny_model, url):
         assert theirs.text == ours.text
 
 
-def test_a_model_that_is_not_served_is_named(tiny_model, url):
+def test_an_unknown_model_is_named(tiny_model, url):
     entry = {"engine": "openai", "path": "other", "base_url": url, "logprobs": False}
     with pytest.raises(UserError, match="model other at http"):
         engines.load(entry).generate(PROMPTS, GREEDY)

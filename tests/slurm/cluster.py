@@ -1,4 +1,4 @@
-"""A Slurm of one node, for tests: Debian's programs, without systemd, cgroups or a database."""
+"""A single-node Slurm for tests, from Debian's packages, without systemd, cgroups or a database."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGES = "slurmctld slurmd slurm-client munge"
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
-# Where srun looks for it, also inside of jobs.
+# srun reads its configuration here, inside jobs too.
 ETC = Path("/etc/slurm")
 CONFIG = """\
 ClusterName=test
@@ -40,11 +40,11 @@ SchedulerParameters=sched_min_interval=100000
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 AccountingStorageType=accounting_storage/none
-# Steps over their memory are killed, as cgroups do on a cluster.
+# Kill steps that exceed their memory, as cgroups do on a real cluster.
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
 JobAcctGatherParams=OverMemoryKill
-# What became of every job can be asked until the end.
+# Keep finished jobs, so that the tests can query them.
 MinJobAge=100000
 KillWait=30
 GresTypes=gpu
@@ -53,27 +53,27 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:2
 PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE
 PartitionName=gpu Nodes={host} MaxTime=INFINITE
 """
-# Two devices that every machine has stand for GPUs: they are counted and handed out, and nothing opens them.
+# Two device files that every machine has play the GPUs: Slurm counts and allocates them, and nothing opens them.
 GPUS = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
 
 
 def why_not() -> str | None:
-    """A sentence that says what is missing to run Slurm here; None where it runs."""
+    """Why Slurm cannot run on this machine; None if it can."""
     missing = [name for name in PROGRAMS if not _which(name)]
     if missing:
         return f"Slurm is not installed ({', '.join(missing)} missing): apt-get install {PACKAGES}"
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         return "Snakemake's executor for Slurm is not installed: pip install -r envs/requirements/slurm.txt"
     if os.geteuid() != 0:
-        return "the tests start Slurm's daemons and write /etc/slurm: run them as root, where that does no harm"
+        return "the tests start Slurm's daemons and write to /etc/slurm: run them as root, where that is safe"
     if any((ETC / name).exists() for name in ("slurm.conf", "gres.conf")):
-        return "/etc/slurm has a configuration already; the tests leave a Slurm that is not theirs alone"
+        return "/etc/slurm already has a configuration, which the tests must not touch"
     return None
 
 
 @contextmanager
 def one_node(work: Path):
-    """Start munged, slurmctld and slurmd below `work`, yield when the node is idle, and leave nothing behind."""
+    """Run munged, slurmctld and slurmd with their files in `work`; yield when the node is idle, and clean up after."""
     for name in ("state", "spool"):
         (work / name).mkdir(parents=True)
     text = CONFIG.format(
@@ -124,20 +124,20 @@ def one_node(work: Path):
 
 
 def run(*command: str, check: bool = True) -> str:
-    """What a program of Slurm's prints; ten seconds at most."""
+    """The output of one of Slurm's programs, which may take up to ten seconds."""
     full = ["timeout", "-k", "2", "10", _which(command[0]) or command[0], *command[1:]]
     return subprocess.run(full, capture_output=True, text=True, check=check).stdout.strip()
 
 
 def jobs(tree: Path) -> list[dict[str, str]]:
-    """Jobs that were started in this tree, oldest first, by scontrol's names; a task of an array is a job."""
+    """Slurm's jobs from this tree, oldest first, as scontrol's fields; each task of an array counts as a job."""
     lines = run("scontrol", "show", "jobs", "--oneliner").splitlines()
     found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
     return sorted((job for job in found if job.get("WorkDir") == str(tree)), key=lambda job: int(job["JobId"]))
 
 
 def jobs_of(tree: Path, rule: str) -> list[dict[str, str]]:
-    """Those of a rule; what follows its name are wildcards."""
+    """The jobs of a rule; `rule` may go on with values of wildcards."""
     return [job for job in jobs(tree) if re.fullmatch(rf"rule_{rule}(_wildcards_.*)?", job.get("Comment", ""))]
 
 
@@ -161,7 +161,7 @@ def _start(work: Path, name: str, *arguments: str) -> subprocess.Popen:
 
 
 def _wait_for(condition, what: str | None, work: Path, seconds: int = 30) -> None:
-    """Return when it holds; after so many seconds say what did not come up, or go on if nothing is named."""
+    """Wait until `condition` holds. After `seconds`, raise an error that names `what`, or return if `what` is None."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -1,4 +1,4 @@
-"""One Slurm for all tests here, and a copy of the workflow for each run of it."""
+"""One Slurm for all tests in this directory, and a copy of the workflow for each run."""
 
 import shutil
 import signal
@@ -11,18 +11,18 @@ import cluster
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "requirements", "resources")
-# What the profile leaves to the cluster: this one has no database to ask, and its jobs take seconds.
+PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "resources")
+# Options for this cluster: it has no accounting database, and its jobs take seconds.
 HERE = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10")
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    """The functions that ask a running Slurm."""
+    """The module cluster, while a Slurm is running."""
     reason = cluster.why_not()
     if reason:
         pytest.skip(reason)
-    # Whoever ends the tests early ends the daemons too.
+    # Stop the daemons even if the tests are terminated early.
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated"))
     with cluster.one_node(tmp_path_factory.mktemp("slurm")):
         yield cluster
@@ -30,7 +30,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def new_tree(tmp_path_factory) -> Callable[[str], Path]:
-    """Make a copy of the workflow without anything that a run has written."""
+    """Makes a copy of the workflow without the outputs of any run."""
 
     def make(name: str) -> Path:
         path = tmp_path_factory.mktemp(name)
@@ -44,7 +44,7 @@ def new_tree(tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def start() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Start Snakemake in a tree, to be ended after so many minutes; what it says goes to TREE/snakemake.log."""
+    """Starts Snakemake in a tree, with a time limit in minutes; its output goes to TREE/snakemake.log."""
     started = []
 
     def make(tree: Path, *arguments: str, minutes: int) -> subprocess.Popen:
@@ -62,7 +62,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen]]:
 
 @pytest.fixture(scope="session")
 def by_slurm(slurm, start) -> Callable[..., subprocess.Popen]:
-    """The same with the profile as users have it."""
+    """Starts Snakemake with profiles/slurm, as users do."""
 
     def make(tree: Path, *arguments: str, minutes: int) -> subprocess.Popen:
         return start(tree, "--profile", "profiles/slurm", *HERE, *arguments, minutes=minutes)

@@ -1,4 +1,4 @@
-"""The default's data stage through Slurm, by the profile as it is: arrays, groups, a GPU, and a job short of memory."""
+"""The data stage of the default through profiles/slurm: arrays, groups, a GPU, and a job that runs out of memory."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ time.sleep(5)
 
 @pytest.fixture(scope="module")
 def run(slurm, new_tree, start, by_slurm):
-    """Both runs' trees, and Slurm's jobs; one rule of the second needs 750 MB and asks for 600 at first."""
+    """The trees of a local run and a Slurm run, where gather_refined needs 750 MB and first asks for 600 MB."""
     local, tree = new_tree("local"), new_tree("slurm")
     assert start(local, "--cores", "2", *TARGETS, minutes=15).wait() == 0, (local / "snakemake.log").read_text()
     rules = tree / "rules/data.smk"
@@ -35,10 +35,10 @@ def run(slurm, new_tree, start, by_slurm):
     return SimpleNamespace(done=done, local=local, tree=tree, slurm=slurm)
 
 
-def test_the_run_is_green_and_its_files_are_those_of_a_local_run(run):
+def test_a_slurm_run_gives_the_same_files_as_a_local_run(run):
     assert run.done == 0, (run.tree / "snakemake.log").read_text()
     found = [path for name in ("data", "results") for path in (run.local / name).rglob("*.*")]
-    # Records of provenance tell when a job ran.
+    # Provenance records contain times.
     written = sorted(path.relative_to(run.local) for path in found if not path.name.endswith(".provenance.json"))
     assert len(written) > 12
     assert [path for path in written if (run.local / path).read_bytes() != (run.tree / path).read_bytes()] == []
@@ -50,19 +50,19 @@ def test_shards_are_one_array(run):
     assert {task["JobState"] for task in tasks} == {"COMPLETED"}
 
 
-def test_short_jobs_are_one_job(run):
+def test_grouped_jobs_are_one_slurm_job(run):
     (group,) = run.slurm.jobs_of_group(run.tree, "cases")
     assert group["JobState"] == "COMPLETED"
     assert not [job for rule in ("split", "benchmark_psoups") for job in run.slurm.jobs_of(run.tree, rule)]
 
 
-def test_a_job_that_was_short_of_memory_gets_more(run):
+def test_a_job_that_ran_out_of_memory_gets_more(run):
     first, second = run.slurm.jobs_of(run.tree, "gather_refined")
     assert first["JobState"] != "COMPLETED" and second["JobState"] == "COMPLETED"
     assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("600M", "900M")
 
 
-def test_gpus_choose_the_partition(run):
+def test_a_job_with_gpus_goes_to_the_gpu_partition(run):
     (on_gpu,) = run.slurm.jobs_of(run.tree, "demo_world")
     assert (on_gpu["Partition"], on_gpu["TresPerJob"]) == ("gpu", "gres:gpu:1")
     assert {job["Partition"] for job in run.slurm.jobs(run.tree) if job != on_gpu} == {"cpu"}

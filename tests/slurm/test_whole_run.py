@@ -1,6 +1,7 @@
-"""The whole default run through Slurm, with a training job cancelled on its way.
+"""The whole default run through Slurm, with one training job cancelled halfway.
 
-LOCAL_RUN names the tree of a finished local run of the same code; without it one is made, half an hour in all.
+The environment variable LOCAL_RUN may name the tree of a finished local run of the same code. Without it, the test
+makes one, which takes half an hour.
 """
 
 import os
@@ -15,7 +16,7 @@ VARIANT = "alignxplore"
 MINUTES = 240
 
 
-def test_a_cancelled_training_goes_on_and_the_tables_are_those_of_a_local_run(slurm, new_tree, start, by_slurm):
+def test_cancelled_training_resumes_and_tables_equal_those_of_a_local_run(slurm, new_tree, start, by_slurm):
     tree = new_tree("whole")
     process = by_slurm(tree, minutes=MINUTES)
     log = tree / f"logs/training/{VARIANT}.log"

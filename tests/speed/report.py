@@ -24,7 +24,6 @@ import polars as pl
 from alignxplore import records
 from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import Inputs, write_site
-from alignxplore.workflow import provenance
 from playwright.sync_api import Browser, Page, sync_playwright
 
 METHODS = [f"method_{number}" for number in range(13)]
@@ -127,7 +126,7 @@ def write_records(directory: Path, count: int) -> None:
     pl.DataFrame(schema=records.REJECT).write_parquet(directory / "rejects.parquet")
     (directory / "funnel.csv").write_text("step,rows,lost\nraw records,1,0\n")
     (directory / "splits.csv").write_text("set,examples\ntest,1\n")
-    pl.DataFrame(schema=provenance.SCHEMA).write_parquet(directory / "provenance.parquet")
+    pl.DataFrame(schema=records.PROVENANCE).write_parquet(directory / "provenance.parquet")
     (directory / "done").touch()
 
 

@@ -9,7 +9,6 @@ from alignxplore import records
 from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import Inputs, Result
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
-from alignxplore.workflow.provenance import SCHEMA
 
 HOSTILE = (
     "<script>document.title='hit'</script></script><img src=x onerror=\"document.title='hit'\">\u2028\u2029"
@@ -156,7 +155,7 @@ def provenance_row(output: str, rule: str, inputs: list[str], **more) -> dict:
 
 def write_provenance(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pl.DataFrame(rows, schema=SCHEMA).write_parquet(path)
+    pl.DataFrame(rows, schema=records.PROVENANCE).write_parquet(path)
     return path
 
 

