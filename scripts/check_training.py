@@ -1,6 +1,6 @@
-"""Check training settings, given as JSON on standard input, as they will be checked when a training starts.
+"""Check the training settings on standard input (JSON) as they are checked when a training starts.
 
-A program of its own because TRL takes seconds to import. It may run on a machine without the GPUs that will train.
+A program of its own, because importing TRL takes seconds. It may run on a machine without the GPUs that will train.
 """
 
 import json
@@ -8,30 +8,44 @@ import sys
 from pathlib import Path
 
 from alignxplore.errors import UserError
-from alignxplore.training import common, grpo, sft
+from alignxplore.training import grpo, sft
+from alignxplore.training.settings import check_settings
 from trl import GRPOConfig, SFTConfig
 
 STAGES = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}
 OF_THE_MACHINE = frozenset({"deepspeed", "fsdp", "fsdp_config", "tf32"})
 
 
-def check(name, stage, settings, processes):
-    """Names and types, and what TRL says of their values where it is known how many `processes` train."""
+def fault(variant, processes):
+    """What is wrong with a variant's settings, if anything.
+
+    Names and types are always checked; values only if the number of `processes` that will train is known.
+    """
+    stage, settings = variant["stage"], variant["settings"]
     module, kind = STAGES[stage]
     try:
-        common.check_settings(settings, kind)
+        check_settings(settings, kind)
         if processes is not None:
             elsewhere = type(kind.__name__, (kind,), {"world_size": processes})
             here = {key: value for key, value in settings.items() if key not in OF_THE_MACHINE}
             module.configure({**here, "use_cpu": True}, Path(stage), elsewhere)
     except UserError as error:
-        sys.exit(f"training.variants.{name}: {' '.join(str(error).split())}")
+        return " ".join(str(error).split())
+    return None
 
 
 def main():
     work = json.load(sys.stdin)
-    for name, variant in work["variants"].items():
-        check(name, variant["stage"], variant["settings"], work["processes"])
+    variants = work["variants"]
+    faults = {name: fault(variant, work["processes"]) for name, variant in variants.items()}
+    for name, found in faults.items():
+        if found:
+            # Where every variant of a stage has the same fault, it is in the stage's own settings.
+            stage = variants[name]["stage"]
+            same_stage = [other for other in variants if variants[other]["stage"] == stage]
+            if all(faults[other] == found for other in same_stage):
+                sys.exit(f"training.{stage}: {found} (variants: {', '.join(same_stage)})")
+            sys.exit(f"training.variants.{name}: {found}")
 
 
 if __name__ == "__main__":

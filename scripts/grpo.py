@@ -6,11 +6,10 @@ from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):
-    config = snakemake.config
+    params, config = snakemake.params, snakemake.config
     arguments = programs.arguments_of_rule(snakemake)
-    arguments["judge"] = judge_entry(snakemake.params.judge, config)
-    arguments["journal"] = config["journal"]
-    programs.launch(snakemake.params.launch, snakemake.input.program, arguments, snakemake.threads)
+    arguments |= {"judge": judge_entry(params.judge, config), "journal": config["journal"]}
+    programs.launch(params.launch, snakemake.input.program, arguments, snakemake.threads)
 
 
 script_main(main, snakemake)  # noqa: F821

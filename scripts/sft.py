@@ -5,12 +5,8 @@ from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):
-    programs.launch(
-        snakemake.params.launch,
-        snakemake.input.program,
-        programs.arguments_of_rule(snakemake),
-        snakemake.threads,
-    )
+    arguments = programs.arguments_of_rule(snakemake)
+    programs.launch(snakemake.params.launch, snakemake.input.program, arguments, snakemake.threads)
 
 
 script_main(main, snakemake)  # noqa: F821

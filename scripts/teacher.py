@@ -1,4 +1,4 @@
-"""Let the teacher reason about the cold-start examples, G times each, told their key dimensions."""
+"""Sample G reasoning chains and descriptions from the teacher for each cold-start example."""
 
 from alignxplore import records
 from alignxplore.engines import Sampling, load, model_entry

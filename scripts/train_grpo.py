@@ -1,4 +1,4 @@
-"""GRPO on the examples of D_rl (Eq. 9-11); a program, so that `accelerate launch` can start one process a GPU."""
+"""GRPO on D_rl (Eq. 9-11): a program, so that `accelerate launch` can start one process per GPU."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Cold-start SFT on D_cold (Eq. 8); a program, so that `accelerate launch` can start one process a GPU."""
+"""Cold-start SFT on D_cold (Eq. 8): a program, so that `accelerate launch` can start one process per GPU."""
 
 import argparse
 

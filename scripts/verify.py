@@ -10,11 +10,10 @@ from alignxplore.workflow.job import script_main
 
 def main(snakemake):
     inputs, params, config = snakemake.input, snakemake.params, snakemake.config
-    entry = judge_entry(params.judge, config)
     generations = records.read(inputs.generations, records.GENERATION)
     examples = records.read(inputs.cold, records.EXAMPLE)
-    reward = Reward(load_judge(entry, Templates.of_rule(inputs), config["journal"]))
-    scored, demonstrations = verify(reward, generations, examples)
+    judge = load_judge(judge_entry(params.judge, config), Templates.of_rule(inputs), config["journal"])
+    scored, demonstrations = verify(Reward(judge), generations, examples)
     print(f"{len(demonstrations)} of {len(generations)} generations earn the full reward")
     records.write(scored, snakemake.output.scored, records.SCORED_GENERATION)
     records.write(demonstrations, snakemake.output.d_cold, records.DEMONSTRATION)

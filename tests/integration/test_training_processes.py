@@ -33,8 +33,11 @@ import hashlib, json, os, signal, sys
 from pathlib import Path
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
-from alignxplore.training import common, grpo, sft
+from alignxplore.training import grpo, loop, sft
+from alignxplore.training.checkpoints import run_facts
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
+from alignxplore.training.models import load_tokenizer
+from alignxplore.training.settings import Settings
 
 if "deepspeed" in sys.argv[4]:
     # accelerate starts DeepSpeed with the accelerators it knows alone; here it is told of one more, the CPU.
@@ -46,10 +49,10 @@ stage, model, output, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3
 questions = ["Post: travel", "likes humor, dislikes travel", "a joke would help", "no", "passport", "quick", "few", "x"]
 prompts = [Prompt(text) for text in questions]
 metrics = output.with_suffix(".parquet")
-facts = common.run_facts(stage, settings, model, __file__, Templates())
+facts = run_facts(stage, settings, model, __file__, Templates())
 if stage == "sft":
     answers = ["<think>a joke</think>\\n<answer>likes humor</answer>" + " a joke" * n for n in range(len(questions))]
-    rows = sft.tokenise(common.load_tokenizer(model, common.Settings({})), prompts, answers)
+    rows = sft.tokenise(load_tokenizer(model, Settings({})), prompts, answers)
     trainer, schema = sft.make_trainer(settings, model, rows, output), SFT_METRICS
 else:
     def text_of(prompt, member):
@@ -74,7 +77,7 @@ else:
 
     trainer._generate_single_turn = given
 try:
-    common.complete(trainer, facts, output, metrics, schema)
+    loop.complete(trainer, facts, output, metrics, schema)
 except UserError as error:
     sys.exit(f"PROCESS {trainer.accelerator.process_index}: {error}")
 """
@@ -153,7 +156,7 @@ def test_processes_stop_together_when_one_is_asked_to(tiny_model, tmp_path, monk
     stopped = launched("grpo", tiny_model, tmp_path / "two", 2, 6, optim="sgd", max_steps=3)
     assert stopped.returncode != 0
     for process in (0, 1):
-        assert f"PROCESS {process}: " in stopped.stderr and "behind step 1" in stopped.stderr
+        assert f"PROCESS {process}: " in stopped.stderr and "after step 1" in stopped.stderr
     assert list(tmp_path.rglob("checkpoint-1"))
 
 

@@ -52,7 +52,8 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
     from alignxplore.judging.judge import Judge
     from alignxplore.judging.reward import Reward
     from alignxplore.prompts import Templates, strip_markers
-    from alignxplore.training import common, grpo, sft
+    from alignxplore.training import grpo, sft
+    from alignxplore.training.settings import check_settings, make_arguments
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
     torch.set_num_threads(1)
@@ -73,8 +74,8 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
             from trl import GRPOConfig, GRPOTrainer
 
             tokenizer = AutoTokenizer.from_pretrained(model)
-            arguments = common.make_arguments(
-                GRPOConfig, common.check_settings(settings, GRPOConfig), grpo.DEFAULTS, Path("/tmp/none")
+            arguments = make_arguments(
+                GRPOConfig, check_settings(settings, GRPOConfig), grpo.DEFAULTS, Path("/tmp/none")
             )
             rows = [[{"role": "user", "content": strip_markers(prompt.user)}] for prompt in prompts]
             trainer = GRPOTrainer(
@@ -96,8 +97,8 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
             from datasets import Dataset
             from trl import SFTConfig, SFTTrainer
 
-            arguments = common.make_arguments(
-                SFTConfig, common.check_settings(settings, SFTConfig), {"max_length": None}, Path("/tmp/none")
+            arguments = make_arguments(
+                SFTConfig, check_settings(settings, SFTConfig), {"max_length": None}, Path("/tmp/none")
             )
             trainer = SFTTrainer(
                 model=AutoModelForCausalLM.from_pretrained(model),

@@ -1,4 +1,4 @@
-"""Cold-start data (paper 3.2): the teacher's generations, and those that a judge verifies, D_cold (Eq. 7)."""
+"""Cold-start data (paper 3.2): the teacher's generations, and D_cold, those that a judge verifies (Eq. 7)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,10 @@ def generate(
     generations: int,
     sampling: Sampling,
 ) -> pl.DataFrame:
-    """GENERATION rows: `generations` reasoning chains and descriptions for each example, given its key dimensions."""
+    """GENERATION rows: `generations` reasoning chains and descriptions per example.
+
+    The prompt tells the teacher the key dimensions of each example: `dimensions`, by example_id.
+    """
     rows = list(examples.iter_rows(named=True))
     prompts = [templates.preference(row, dimensions[row["example_id"]]) for row in rows for _ in range(generations)]
     results = []
@@ -42,10 +45,10 @@ def generate(
 
 
 def verify(reward: Reward, generations: pl.DataFrame, examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The generations with their `reward`, and D_cold: the examples whose generation earned 1, with `completion`.
+    """The generations with their `reward`, and D_cold: a row per generation that earned 1, with its example.
 
-    The completion is the canonical form of the teacher's r and d; D_cold's prompts will not mention the key
-    dimensions (Eq. 8 conditions on the signals alone).
+    D_cold's `completion` is the teacher's r and d in the canonical form. Its prompts will not mention the key
+    dimensions: Eq. 8 conditions on the signals alone.
     """
     cases: dict[str, dict[str, Any]] = {row["example_id"]: row for row in examples.iter_rows(named=True)}
     rows = list(generations.iter_rows(named=True))

@@ -1,4 +1,4 @@
-"""What training reports at every optimiser step, as a table; figures 2 and 4 read it."""
+"""The metrics of every optimiser step, as a table. Figures 2 and 4 read it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ SFT_METRICS = pl.Schema(
         "learning_rate": pl.Float64(),
     }
 )
-"""Loss in nats a token (Eq. 8); completion_length in tokens, its end token included; entropy in nats."""
+"""Loss in nats per token (Eq. 8); completion_length in tokens, with the end token; entropy in nats."""
 
 GRPO_METRICS = pl.Schema(
     {
@@ -36,18 +36,16 @@ GRPO_METRICS = pl.Schema(
         "learning_rate": pl.Float64(),
     }
 )
-"""Means over the step's rollouts: reward and its standard deviation, share of rollouts in groups whose rewards are
-all equal, share in the right format, share whose reasoning draws its observations together, tokens, share cut off at
-the length limit, entropy in nats."""
+"""Means over the step's rollouts. reward_std is the rewards' standard deviation, frac_reward_zero_std the share of
+rollouts in groups whose rewards are all equal, format_ok the share in format, synthesis the share whose reasoning draws
+its observations together, completion_length is in tokens, clipped_ratio the share cut off at the length limit, and
+entropy in nats."""
 
 TRL_NAMES = {"completion_length": "completions/mean_length", "clipped_ratio": "completions/clipped_ratio"}
 
 
 def from_history(history: Sequence[Mapping[str, Any]], schema: pl.Schema) -> pl.DataFrame:
-    """The rows of a trainer's `log_history` that report a step, with the columns of `schema`.
-
-    A figure that the trainer did not report is NaN.
-    """
+    """One row per step in a trainer's `log_history`, with the columns of `schema`; what it did not report is NaN."""
     rows = [
         {name: _value(entry, name) for name in schema} for entry in history if "grad_norm" in entry and "step" in entry
     ]

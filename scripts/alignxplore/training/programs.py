@@ -1,4 +1,4 @@
-"""The two training programs: their command line, and how rules start them, by `accelerate launch` if need be."""
+"""The command line of the two training programs, and how rules launch them: by `python` or `accelerate launch`."""
 
 import argparse
 import json
@@ -10,29 +10,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from alignxplore.errors import UserError
-from alignxplore.workflow import job as cli
+from alignxplore.workflow import job
 
 JSON_ARGUMENTS = ("settings", "prompts", "judge")
 
 
 def parser(description: str, *, judge: bool) -> argparse.ArgumentParser:
-    """Arguments of a training program; with `judge`, those of GRPO."""
+    """The command line of a training program; with `judge`, that of GRPO."""
     result = argparse.ArgumentParser(description=description)
-    result.add_argument("--settings", required=True, metavar="JSON", help="settings by TRL's names")
+    result.add_argument("--settings", required=True, metavar="JSON", help="TRL's settings and our own, by name")
     result.add_argument("--model", required=True, metavar="DIR", help="model to start from")
     result.add_argument("--data", required=True, metavar="PARQUET", help="examples to train on")
     result.add_argument("--prompts", required=True, metavar="JSON", help="paths of the prompt templates")
     if judge:
-        result.add_argument("--judge", required=True, metavar="JSON", help="the judge whose reward is maximised")
-        result.add_argument("--journal", metavar="DIR", required=True, help="where the judge's answers are kept")
-    result.add_argument("--output", required=True, metavar="DIR", help="where the trained model goes")
-    result.add_argument("--metrics", required=True, metavar="PARQUET", help="where the figures of each step go")
-    result.add_argument("--log", metavar="FILE", help="log file to append to, beside standard error")
+        result.add_argument("--judge", required=True, metavar="JSON", help="config entry of the judge that rewards")
+        result.add_argument("--journal", metavar="DIR", required=True, help="where to keep the judge's answers")
+    result.add_argument("--output", required=True, metavar="DIR", help="where to save the trained model")
+    result.add_argument("--metrics", required=True, metavar="PARQUET", help="where to write the metrics of each step")
+    result.add_argument("--log", metavar="FILE", help="log file, in addition to standard error")
     return result
 
 
 def run(arguments: argparse.Namespace, train: Callable[[argparse.Namespace], None]) -> None:
-    """Decode the JSON arguments and call `train`; the first process alone writes the log file."""
+    """Decode the JSON arguments and call `train`. Only the first process writes the log file."""
 
     def main() -> None:
         for name in JSON_ARGUMENTS:
@@ -40,15 +40,20 @@ def run(arguments: argparse.Namespace, train: Callable[[argparse.Namespace], Non
                 setattr(arguments, name, _decode(name, getattr(arguments, name)))
         train(arguments)
 
-    cli.run(main, arguments.log if os.environ.get("RANK", "0") == "0" else None)
+    job.run(main, arguments.log if os.environ.get("RANK", "0") == "0" else None)
 
 
 def arguments_of_rule(snakemake: Any) -> dict[str, Any]:
-    """A program's arguments as its rule has them; `training.run` in the config has settings that change no result."""
+    """The program's arguments for the job of a rule.
+
+    Rules leave `training.run` out of their params, because it changes no result. It is read here, when the job starts;
+    the settings in the params win over it.
+    """
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
-    pinned = {name: value for name, value in params.model.items() if name == "revision"}
+    run_settings = snakemake.config["training"].get("run", {})
+    revision = {name: value for name, value in params.model.items() if name == "revision"}
     return {
-        "settings": {**snakemake.config["training"].get("run", {}), **params.settings, **pinned, "seed": params.seed},
+        "settings": {**run_settings, **params.settings, **revision, "seed": params.seed},
         "model": params.model["path"],
         "data": inputs.data,
         "prompts": {n.removesuffix("_prompt"): path for n, path in inputs.items() if n.endswith("_prompt")},
@@ -59,9 +64,9 @@ def arguments_of_rule(snakemake: Any) -> dict[str, Any]:
 
 
 def launch(launcher: str, program: str, arguments: Mapping[str, Any], threads: int) -> None:
-    """Run `program` by the command `launcher` to its end; UserError where it fails.
+    """Run `program` to its end with the command `launcher`; UserError if it fails.
 
-    It is passed SIGTERM, at which it saves where it is, and has its log written by then.
+    SIGTERM is passed on to the program, which then saves its step, and this process waits for it.
     """
     command = [*shlex.split(launcher), program]
     for name, value in arguments.items():
@@ -73,7 +78,7 @@ def launch(launcher: str, program: str, arguments: Mapping[str, Any], threads: i
         finally:
             signal.signal(signal.SIGTERM, former)
     if status:
-        raise UserError(f"{program} ended with status {status}: what it said is above")
+        raise UserError(f"{program} ended with status {status}; see its messages above")
 
 
 def _decode(name: str, text: str) -> dict[str, Any]:

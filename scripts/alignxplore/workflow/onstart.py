@@ -1,4 +1,4 @@
-"""What is checked when a run starts, so that it does not stop after days: training settings, and models' keys."""
+"""Checks at the start of a run, which would otherwise stop days later: training settings, and the models' API keys."""
 
 import argparse
 import json
@@ -19,9 +19,9 @@ PROGRAM = Path(__file__).parents[2] / "check_training.py"
 
 
 def check_keys(models: Mapping[str, Mapping[str, Any]], journal: str | Path) -> list[str]:
-    """Warnings of models, by their names in the config, whose key is not set and whose answers the journal may know.
+    """Warnings about `models`, by name in the config, whose API key is not set: only the journal can answer for them.
 
-    Raises UserError where it knows none, so that the run cannot do without.
+    Raises UserError for the first such model if the journal has no answers from it.
     """
     keys = {name: entry["run"]["key_env"] for name, entry in models.items() if "key_env" in entry.get("run", {})}
     lacking = {name: key for name, key in keys.items() if not os.environ.get(key)}
@@ -42,10 +42,11 @@ def check_keys(models: Mapping[str, Mapping[str, Any]], journal: str | Path) -> 
 
 
 def check_training(variants: Mapping[str, Mapping[str, Any]], launch: str) -> None:
-    """Check the `stage` and `settings` of each variant that `launch` will train; UserError with the first wrong one.
+    """Check the `stage` and `settings` of each variant that `launch` will train.
 
-    A separate process imports TRL, which takes seconds. If TRL is not installed here, training jobs have environments
-    of their own and check for themselves.
+    UserError names the first wrong key of `training.STAGE` or `training.variants.NAME`. A separate process imports
+    TRL, which takes seconds. If TRL is not installed here, training jobs run in environments of their own and check
+    their settings themselves.
     """
     if not variants or find_spec("trl") is None:
         return
@@ -56,7 +57,7 @@ def check_training(variants: Mapping[str, Mapping[str, Any]], launch: str) -> No
 
 
 def processes(launcher: str) -> int | None:
-    """How many processes a launch command starts on all machines, as far as it tells."""
+    """How many processes a launch command starts on all machines; None if it does not say."""
     words = shlex.split(launcher)
     if Path(words[0]).name.startswith("python") and "-m" not in words:
         return 1

@@ -15,7 +15,7 @@ from alignxplore.engines import packing
 from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
-from alignxplore.training import common, grpo
+from alignxplore.training import grpo, loop, scoring
 from alignxplore.training.metrics import GRPO_METRICS, from_history
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
@@ -43,7 +43,7 @@ def make(model, output, reward=letters, **settings):
 @pytest.mark.parametrize("skip_fused", [True, False])
 def test_shared_prompts_give_the_log_probabilities_of_separate_rows(tiny_model, tmp_path, monkeypatch, skip_fused):
     if not skip_fused:
-        monkeypatch.setattr(common, "MOST_LOGITS", 0)
+        monkeypatch.setattr(scoring, "MOST_LOGITS", 0)
     trainer = make(tiny_model, tmp_path / "out")
     prompts = [[5, 6, 7, 8, 9], [5, 6, 7, 8, 9], [11], [5, 6, 7, 8, 9], [12, 13]]
     answers = [[20, 21], [22, 23, 24, 25], [26], [27, 28, 29], [30, 31, 32]]
@@ -147,7 +147,7 @@ def test_update_is_the_gradient_of_equations_9_to_11(ending_model, tmp_path, bat
     )  # fmt: skip
     batches = captured(trainer)
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    common.run(trainer)
+    loop.run(trainer)
 
     rewards = torch.tensor(given, dtype=torch.float64).view(3, 4)
     assert (rewards.std(1) > 0).any(), "the test needs a group with signal"
@@ -179,7 +179,7 @@ def test_groups_of_equal_rewards_have_no_advantage_and_change_nothing(tiny_model
     trainer = make(tiny_model, tmp_path / "out", lambda parsed, cases: [1.0] * len(parsed), max_steps=2)
     batches = captured(trainer)
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    common.run(trainer)
+    loop.run(trainer)
     assert all(not batch["advantages"].any() for batch in batches)
     assert all(torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
     frame = from_history(trainer.state.log_history, GRPO_METRICS)
@@ -191,7 +191,7 @@ def test_groups_of_equal_rewards_have_no_advantage_and_change_nothing(tiny_model
 def test_training_raises_the_reward_and_a_seed_gives_the_same_weights(tiny_model, tmp_path):
     def learn(name, seed):
         trainer = make(tiny_model, tmp_path / name, max_steps=25, seed=seed)
-        common.run(trainer)
+        loop.run(trainer)
         return from_history(trainer.state.log_history, GRPO_METRICS), trainer.model.state_dict()
 
     curve, weights = learn("first", 5)
@@ -228,7 +228,7 @@ def test_reward_reads_completions_as_inference_would(tiny_model):
 def test_rollouts_start_from_the_ids_of_inference(tiny_model, tmp_path):
     trainer = make(tiny_model, tmp_path / "out")
     batches = captured(trainer)
-    common.run(trainer)
+    loop.run(trainer)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     expected = {tuple(encode(tokenizer, Prompt(text))) for text in QUESTIONS}
     ids, mask = batches[0]["prompt_ids"], batches[0]["prompt_mask"].bool()

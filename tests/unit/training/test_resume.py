@@ -14,7 +14,8 @@ import pytest
 from alignxplore.digests import directory_digest
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
-from alignxplore.training import common, grpo
+from alignxplore.training import grpo, loop
+from alignxplore.training.checkpoints import partial_directory, run_facts
 from alignxplore.training.metrics import GRPO_METRICS
 
 SETTINGS = {
@@ -34,8 +35,8 @@ def train(model: Path, output: Path, reward=letters, **settings) -> None:
     settings = {**SETTINGS, **settings}
     prompts = [Prompt(text) for text in QUESTIONS]
     trainer = grpo.make_trainer(settings, model, [{} for _ in prompts], prompts, reward, output)
-    facts = common.run_facts("grpo", settings, model, __file__, Templates())
-    common.complete(trainer, facts, output, output.with_suffix(".parquet"), GRPO_METRICS)
+    facts = run_facts("grpo", settings, model, __file__, Templates())
+    loop.complete(trainer, facts, output, output.with_suffix(".parquet"), GRPO_METRICS)
 
 
 def outcome(output: Path) -> tuple[str, bytes]:
@@ -100,7 +101,7 @@ def test_a_run_that_is_asked_to_stop_finishes_its_step(model, undisturbed, tmp_p
         return letters(parsed, cases)
 
     stopped.asked = 0
-    with pytest.raises(UserError, match="stopped behind step 5, which is saved: run again to go on"):
+    with pytest.raises(UserError, match="stopped after step 5, which is saved; run again to resume"):
         train(model, output, stopped)
     again = Failing(0)
     train(model, output, again)
@@ -112,7 +113,7 @@ def test_a_checkpoint_that_was_cut_short_is_not_believed(model, undisturbed, tmp
     output = tmp_path / "policy"
     with pytest.raises(UserError):
         train(model, output, Failing(9))
-    partial = common.partial_directory(output)
+    partial = partial_directory(output)
     kept = sorted(int(path.name.split("-")[1]) for path in partial.glob("checkpoint-*"))
     assert kept == [6, 8]  # two at most
     (partial / "checkpoint-8/trainer_state.json").write_text('{"global_step": 8')
@@ -126,7 +127,7 @@ def test_checkpoints_that_are_all_damaged_do_not_outlive_the_new_ones(model, und
     output = tmp_path / "policy"
     with pytest.raises(UserError):
         train(model, output, Failing(9))
-    damaged = list(common.partial_directory(output).glob("checkpoint-*"))
+    damaged = list(partial_directory(output).glob("checkpoint-*"))
     for checkpoint in damaged:
         (checkpoint / "trainer_state.json").write_text("{")
         os.utime(checkpoint, (2e9, 2e9))  # the trainer removes the oldest: without this, whichever is first by number
@@ -175,7 +176,7 @@ def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int) -
     tests = Path(__file__).parent
     code = JOB.format(tests=str(tests), scripts=str(tests.parents[2] / "scripts"))
     rng = random.Random(seed)
-    partial = common.partial_directory(output)
+    partial = partial_directory(output)
     while kills:
         process = subprocess.Popen([sys.executable, "-c", code, str(model), str(output)])
         before, wanted = sorted(partial.glob("checkpoint-*")), rng.random() < 0.8

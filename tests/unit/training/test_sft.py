@@ -12,7 +12,9 @@ from alignxplore import records
 from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
 from alignxplore.prompts import Templates
-from alignxplore.training import common, sft
+from alignxplore.training import loop, scoring, sft
+from alignxplore.training.models import load_model
+from alignxplore.training.settings import check_settings, make_arguments
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig
@@ -66,7 +68,7 @@ def tokenised_rows(tokenizer, data):
 @pytest.mark.parametrize("batch, accumulation", [(5, 1), (2, 3)])
 def test_loss_and_gradient_are_those_of_equation_8(tiny_model, data, tmp_path, monkeypatch, batch, accumulation, fused):
     if fused:
-        monkeypatch.setattr(common, "MOST_LOGITS", 0)
+        monkeypatch.setattr(scoring, "MOST_LOGITS", 0)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     rows = tokenised_rows(tokenizer, data)[:5]
     assert len({len(row["input_ids"]) for row in rows}) == 5
@@ -74,17 +76,17 @@ def test_loss_and_gradient_are_those_of_equation_8(tiny_model, data, tmp_path, m
     expected = reference_loss(exact, rows)
     expected.backward()
 
-    settings = common.check_settings(
+    settings = check_settings(
         {**SETTINGS, "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
          "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 1.0}, SFTConfig,
     )  # fmt: skip
-    arguments = common.make_arguments(SFTConfig, settings, sft.DEFAULTS, tmp_path / "out")
-    network = common.load_model(tiny_model, settings)
+    arguments = make_arguments(SFTConfig, settings, sft.DEFAULTS, tmp_path / "out")
+    network = load_model(tiny_model, settings)
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     trainer = sft.ColdStartTrainer(
         model=network, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
-    common.run(trainer)
+    loop.run(trainer)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
     # One step of plain gradient descent with rate 1 moves the weights by the gradient.
     for name, value in exact.named_parameters():

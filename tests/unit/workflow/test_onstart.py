@@ -6,7 +6,7 @@ from alignxplore.errors import UserError
 from alignxplore.workflow import onstart as checks
 from alignxplore.workflow.onstart import check_keys, check_training, processes
 
-MODELS = {"far": {"path": "gpt", "key_env": "SET_NOWHERE"}, "near": {"path": "models/near"}}
+MODELS = {"far": {"path": "gpt", "run": {"key_env": "SET_NOWHERE"}}, "near": {"path": "models/near"}}
 
 
 def test_a_model_whose_answers_may_be_kept_is_a_warning(tmp_path):
@@ -41,20 +41,36 @@ def test_a_launch_command_tells_its_processes(tmp_path):
         assert processes(unknown) is None
 
 
+GRPO = {"bf16": True, "tf32": True, "per_device_train_batch_size": 1, "num_generations": 8}
+WRONG = {"no_rl": {"stage": "sft", "settings": {"unknown": 1}}}
+
+
 def test_settings_are_checked_for_the_machines_that_train():
-    grpo = {"bf16": True, "tf32": True, "per_device_train_batch_size": 1, "num_generations": 8}
-    check_training({"grpo"}, {"launch": "accelerate launch --num_processes 8", "grpo": grpo, "sft": {"unknown": 1}})
-    check_training({"grpo"}, {"launch": "torchrun --nproc_per_node 8", "grpo": grpo})
+    variants = {"policy": {"stage": "grpo", "settings": GRPO}}
+    check_training(variants, "accelerate launch --num_processes 8")
+    check_training(variants, "torchrun --nproc_per_node 8")
     with pytest.raises(UserError, match=r"training.grpo: .* must be divisible by num_generations \(8\)"):
-        check_training({"grpo"}, {"launch": "accelerate launch --num_processes 4", "grpo": grpo})
+        check_training(variants, "accelerate launch --num_processes 4")
     with pytest.raises(UserError, match="training.sft: training setting 'unknown'"):
-        check_training({"sft"}, {"launch": "torchrun", "sft": {"unknown": 1}})
+        check_training(WRONG, "torchrun")
 
 
-def test_a_run_that_trains_nothing_checks_no_training():
-    check_training(set(), {"launch": "python", "sft": {"unknown": 1}})
+def test_a_wrong_setting_is_blamed_on_the_variant_or_on_its_stage():
+    own = {"sixteen": {**GRPO, "num_generations": 16}, "eight": GRPO}
+    variants = {name: {"stage": "grpo", "settings": settings} for name, settings in own.items()}
+    with pytest.raises(UserError, match=r"training.variants.sixteen: .* divisible by num_generations \(16\)"):
+        check_training(variants, "accelerate launch --num_processes 8")
+    for variant in variants.values():
+        variant["settings"] = {**variant["settings"], "learning_rat": 1}
+    with pytest.raises(UserError, match=r"training.grpo: .*'learning_rat'.* \(variants: sixteen, eight\)"):
+        check_training(variants, "accelerate launch --num_processes 8")
+
+
+def test_a_run_that_trains_nothing_checks_no_training(monkeypatch):
+    monkeypatch.setattr(checks.subprocess, "run", None)
+    check_training({}, "python")
 
 
 def test_where_trl_is_not_installed_jobs_check_for_themselves(monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    check_training({"sft"}, {"launch": "python", "sft": {"unknown": 1}})
+    check_training(WRONG, "python")

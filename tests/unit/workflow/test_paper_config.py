@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from alignxplore.training import common
+from alignxplore.training.settings import check_settings
 from alignxplore.workflow.config import rows
 from configs import merged
 from trl import GRPOConfig, SFTConfig
@@ -13,7 +13,7 @@ CONFIG = merged("paper")
 
 @pytest.mark.parametrize(("stage", "kind"), [("sft", SFTConfig), ("grpo", GRPOConfig)])
 def test_training_settings_are_known(stage, kind):
-    common.check_settings(CONFIG["training"][stage], kind)
+    check_settings(CONFIG["training"][stage], kind)
 
 
 def test_a_step_has_128_prompts_of_4_rollouts():

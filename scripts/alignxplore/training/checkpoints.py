@@ -1,0 +1,95 @@
+"""Checkpoints of an unfinished training: sealed when they are saved, resumed only if they are whole and still fit."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from alignxplore.digests import digest, directory_digest
+from alignxplore.prompts import Templates
+from alignxplore.training.settings import RUN_SETTINGS
+
+log = logging.getLogger(__name__)
+
+SEAL = ".digest"
+"""The file in a checkpoint that holds the digest of all others."""
+
+
+def partial_directory(output: Path) -> Path:
+    """Where a training keeps its checkpoints until it is complete, for example
+
+        models/trained/.alignxplore.partial/
+            run.json           the facts of the run
+            checkpoint-10/     weights, optimiser, scheduler, random generators, position in the data
+                .digest        the seal, written last
+            checkpoint-20/
+            final/             the finished model, just before it moves to models/trained/alignxplore/
+
+    A checkpoint without a seal was cut short; one whose seal does not match its files is damaged.
+    """
+    return output.with_name(f".{output.name}.partial")
+
+
+def run_facts(
+    stage: str, settings: Mapping[str, Any], model: str | Path, data: str | Path, templates: Templates, **more: Any
+) -> dict[str, Any]:
+    """Everything that a training's result depends on, as JSON. A run resumes only checkpoints with its own facts."""
+    return {
+        "stage": stage,
+        "model": str(model),
+        "model_content": directory_digest(model) if Path(model).is_dir() else None,
+        "data": str(data),
+        "data_content": digest(data),
+        "templates": {n: hashlib.sha256(text.encode()).hexdigest() for n, text in sorted(templates.texts.items())},
+        "settings": {key: value for key, value in settings.items() if key not in RUN_SETTINGS},
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
+        **more,
+    }
+
+
+def resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
+    """The last whole checkpoint of a run with these facts, if there is one; removes what cannot be resumed."""
+    run_file = partial / "run.json"
+    text = json.dumps(facts, indent=2, sort_keys=True)
+    if not run_file.is_file() or run_file.read_text(encoding="utf-8") != text:
+        if run_file.is_file():  # without one, the trainer has just made the directory
+            log.warning("%s belongs to a run with other settings or data, and is removed", partial)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        run_file.write_text(text, encoding="utf-8")
+        return None
+    # A damaged checkpoint must go: to the trainer, which keeps the newest two, it would be newer than those to come.
+    for checkpoint in sorted(partial.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        if _is_whole(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def seal(checkpoint: Path) -> None:
+    """Write the digest of a checkpoint once every process has written its part."""
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        (checkpoint / SEAL).write_text(directory_digest(checkpoint, remembered=False), encoding="utf-8")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint has the bytes that were written, by as many processes as run now."""
+    try:
+        intact = (checkpoint / SEAL).read_text(encoding="utf-8") == directory_digest(checkpoint, remembered=False)
+    except OSError:
+        intact = False
+    written, running = len(list(checkpoint.glob("rng_state*.pth"))), int(os.environ.get("WORLD_SIZE", "1"))
+    if not intact:
+        log.warning("%s is torn or damaged, and is removed", checkpoint)
+    elif written != running:
+        log.warning("%s was written by %d processes, not %d, and is removed", checkpoint, written, running)
+    return intact and written == running

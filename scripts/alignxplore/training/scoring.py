@@ -1,0 +1,41 @@
+"""Log-probabilities and entropies of label tokens: what both losses are computed from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+MOST_LOGITS = 2**26
+"""Up to this many logits are kept in memory: 256 MiB in float32."""
+
+
+def score(
+    model: Any, inputs: Mapping[str, Any], shift_labels: torch.Tensor, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each label and entropy of its distribution, in nats; both are 0 where the label is -100.
+
+    `shift_labels`, shape (batch, length), holds at each position the token that the model predicts there:
+
+        input_ids       u    s    e    r    a    b    c      u s e r: the prompt
+        shift_labels  -100 -100 -100    a    b    c  end     a b c end: the completion
+                                       └─ only these ─┘      positions get logits
+
+    Logits, (positions, vocabulary), are the largest tensor of a step by far. TRL's fused head never holds them all: it
+    computes them tile by tile, and again in the backward pass. That saves memory, but on small models keeping the
+    logits is several times as fast. So they are kept if there are at most MOST_LOGITS of them. Entropy has no gradient.
+    `temperature` divides kept logits; TRL gives the fused head its own when it builds it.
+    """
+    kept = shift_labels != -100
+    first = int(kept.any(0).int().argmax())
+    vocabulary = getattr(model, "module", model).config.get_text_config().vocab_size
+    if kept[:, first:].numel() * vocabulary > MOST_LOGITS:
+        outputs = model(**inputs, shift_labels=shift_labels, fused_lm_head=True)
+        return outputs.log_probs, outputs.entropy.detach()
+    positions = torch.arange(first, kept.shape[1], device=kept.device)
+    logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits[kept[:, first:]]
+    log_probs = (logits.float() / temperature).log_softmax(-1)
+    chosen = log_probs.gather(1, shift_labels[kept][:, None])[:, 0]
+    with torch.no_grad():
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+    empty = chosen.new_zeros(kept.shape)
+    return empty.masked_scatter(kept, chosen), empty.masked_scatter(kept, entropy)
