@@ -1,6 +1,6 @@
 """Fetch one raw file from a dataset on the Hugging Face hub, at a pinned revision."""
 
-from alignxplore.data.download import download
+from alignxplore.data.locations import download
 from alignxplore.workflow.job import script_main
 
 

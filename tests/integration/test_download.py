@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.parametrize("file", ["", "/a.json"])
 def test_unreachable_dataset_is_named(tmp_path, file):
     code = (
-        "from alignxplore.data.download import download\n"
+        "from alignxplore.data.locations import download\n"
         f"download('hf://nobody/nothing@main{file}', {str(tmp_path / 'sub' / 'x.parquet')!r})"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "PYTHONPATH": "scripts"}

@@ -1,29 +1,32 @@
-"""The exact reading of one raw AlignX record: every field is checked, and what is wrong is named."""
+"""One raw AlignX record, read exactly: every field is checked, and the first problem is named."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import polars as pl
 
 from alignxplore.records import N_DIMENSIONS
 
 DIRECTION_KEY = "Preference Direction"
 PAIRS_KEY = "Pair-wise Comparative Feedback"
 UGC_KEY = "User-Generated Content"
-FORM_KEYS = {"pairs": PAIRS_KEY, "ugc": UGC_KEY}
+HISTORY_KEYS = {"pairs": PAIRS_KEY, "ugc": UGC_KEY}
+
+TARGET_TEXTS = ("prompt", "chosen", "rejected")
+HISTORY_TEXTS = {"pairs": TARGET_TEXTS, "ugc": ("prompt", "comment")}
+"""The texts of an interaction in each form of history."""
+
 SIGNS = {0: -1, 0.5: 0, 1: 1, "0": -1, "0.0": -1, "0.5": 0, "1": 1, "1.0": 1}
-"""The sign of a raw direction's value; some files write the values as text."""
+"""The sign that a raw direction's value stands for. Some files write the values as text."""
 
-FORMS = {"pairs": ("chosen", "rejected"), "ugc": ("comment",)}
-"""The two forms of history, each with the texts that an interaction must have."""
-
-RAW_TEXTS = ("prompt", "chosen", "rejected")
-APART, HISTORIES_APART = "\x00", "\x01"
-"""What stands between the texts of a record, and between its pairs and comments, of which its id is made."""
+TEXTS_APART, FORMS_APART = "\x00", "\x01"
+"""Separators in the string that an id is a hash of: between texts, and between pairs and comments."""
 
 
 class BadRecord(Exception):
-    """What is wrong with a raw record: the field, by a path such as `prompt`, and the reason."""
+    """A problem with a raw record: the field, as a path such as `prompt`, and the reason."""
 
     def __init__(self, field: str, reason: str):
         super().__init__(field, reason)
@@ -32,32 +35,37 @@ class BadRecord(Exception):
 
 
 def parse_example(raw: Any, max_characters: int) -> dict[str, Any]:
-    """Check one raw record and convert it to a row of EXAMPLE; raises BadRecord."""
-    record = _mapping(raw, "record")
-    prompt = _text(record, "prompt")
-    chosen, rejected = _responses(record)
-    direction = _direction(record)
-    pairs = [_pair(item, at) for item, at in _items(record, PAIRS_KEY)]
-    ugc = [_comment(item, at) for item, at in _items(record, UGC_KEY)]
+    """Check a raw record and convert it to a row of EXAMPLE without ids. Raises BadRecord."""
+    record = mapping(raw, "record")
     row = {
-        "prompt": prompt,
-        "chosen": chosen,
-        "rejected": rejected,
-        "direction": direction,
-        "pairs": pairs,
-        "ugc": ugc,
+        **texts(record, TARGET_TEXTS),
+        "direction": _direction(record),
+        "pairs": _history(record, "pairs"),
+        "ugc": _history(record, "ugc"),
     }
-    for at, text in texts_of(row):
-        if len(text) > max_characters:
-            raise BadRecord(at, f"has {len(text)} characters, more than the {max_characters} that are allowed")
-    texts = _row_texts(row)
-    history = texts.split(APART, 3)[3]
-    return {
-        "example_id": stable_hash(texts),
-        # AlignX names no users: examples with one and the same history are taken for one user's.
-        "user_id": stable_hash(history if pairs or ugc else texts),
-        **row,
-    }
+    for at, value in _texts_of(row):
+        if len(value) > max_characters:
+            raise BadRecord(at, f"has {len(value)} characters, more than the {max_characters} that are allowed")
+    return row
+
+
+def with_ids(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add example_id, a hash of all texts, and user_id, a hash of the history, to rows of EXAMPLE without ids.
+
+    AlignX does not name its users: examples with the same history count as one user's, and an example without history
+    has a user of its own.
+    """
+    histories = [
+        pl.col(form).list.eval(pl.concat_str(pl.element().struct.field(*names), separator=TEXTS_APART))
+        for form, names in HISTORY_TEXTS.items()
+    ]
+    forms = pl.concat_list(histories[0], pl.lit(FORMS_APART), histories[1])
+    table = rows.with_columns(history=forms.list.join(TEXTS_APART))
+    hashed = table.with_columns(
+        example_id=_hashed(pl.concat_str(*TARGET_TEXTS, "history", separator=TEXTS_APART)),
+        user_id=pl.when(pl.col("history") != FORMS_APART).then("history"),
+    )
+    return hashed.drop("history").with_columns(_hashed(pl.col("user_id")).fill_null(pl.col("example_id")))
 
 
 def canonical_json(value: Any) -> str:
@@ -71,7 +79,7 @@ def stable_hash(text: str) -> str:
 
 
 def json_problem(error: Exception) -> str:
-    """What is wrong with a text that is not JSON, in a few words."""
+    """Why a text is not JSON, in a few words."""
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON: {error.msg} at character {error.pos + 1}"
     if isinstance(error, UnicodeDecodeError):
@@ -81,49 +89,62 @@ def json_problem(error: Exception) -> str:
     return f"not valid JSON: {error}"
 
 
-def _row_texts(row: Mapping[str, Any]) -> str:
-    texts = [row[name] for name in RAW_TEXTS]
-    texts += [pair[name] for pair in row["pairs"] for name in RAW_TEXTS]
-    texts.append(HISTORIES_APART)
-    texts += [comment[name] for comment in row["ugc"] for name in ("prompt", "comment")]
-    return APART.join(texts)
-
-
-def texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each text of an example, with its place in the raw record."""
-    for name in RAW_TEXTS:
-        yield name, row[name]
-    for form, key in FORM_KEYS.items():
-        for index, item in enumerate(row[form]):
-            for name in ("prompt", *FORMS[form]):
-                yield f"{key}[{index}].{name}", item[name]
-
-
-def _mapping(value: Any, at: str) -> Mapping[str, Any]:
+def mapping(value: Any, at: str) -> Mapping[str, Any]:
+    """The value, if it is an object; otherwise raises BadRecord for the field `at`."""
     if not isinstance(value, Mapping):
         raise BadRecord(at, f"is {_kind(value)}, expected an object")
     return value
 
 
-def _text(record: Mapping[str, Any], key: str, at: str = "") -> str:
-    value = record.get(key)
+def texts(record: Mapping[str, Any], names: tuple[str, ...], at: str = "") -> dict[str, str]:
+    """The texts of a record by name, checked; `at` is the record's path. Raises BadRecord."""
+    found = {name: text(record, name, at) for name in names}
+    if "rejected" in names and found["chosen"] == found["rejected"]:
+        raise BadRecord(at + "rejected", "equals chosen")
+    return found
+
+
+def text(record: Mapping[str, Any], name: str, at: str = "") -> str:
+    """One text of a record, checked. Raises BadRecord."""
+    value = record.get(name)
     if not isinstance(value, str):
-        raise BadRecord(at + key, "is missing" if value is None else f"is {_kind(value)}, expected text")
+        raise BadRecord(at + name, "is missing" if value is None else f"is {_kind(value)}, expected text")
     if not value or value.isspace():
-        raise BadRecord(at + key, "is empty")
+        raise BadRecord(at + name, "is empty")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise BadRecord(at + key, "holds a lone surrogate, which is not valid Unicode") from None
+            raise BadRecord(at + name, "holds a lone surrogate, which is not valid Unicode") from None
     return value
 
 
-def _responses(record: Mapping[str, Any], at: str = "") -> tuple[str, str]:
-    chosen, rejected = _text(record, "chosen", at), _text(record, "rejected", at)
-    if chosen == rejected:
-        raise BadRecord(at + "rejected", "equals chosen")
-    return chosen, rejected
+def items(record: Mapping[str, Any], key: str, at: str = "") -> Iterator[tuple[Mapping[str, Any], str]]:
+    """The objects in a record's list, each with its path. A missing list is empty. Raises BadRecord."""
+    values = record.get(key)
+    if values is None:
+        return
+    if not isinstance(values, list):
+        raise BadRecord(at + key, f"is {_kind(values)}, expected a list")
+    for index, value in enumerate(values):
+        yield mapping(value, f"{at}{key}[{index}]"), f"{at}{key}[{index}]."
+
+
+def _texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each text of an example, after its path in the raw record."""
+    for name in TARGET_TEXTS:
+        yield name, row[name]
+    for form, key in HISTORY_KEYS.items():
+        for index, item in enumerate(row[form]):
+            for name in HISTORY_TEXTS[form]:
+                yield f"{key}[{index}].{name}", item[name]
+
+
+def _history(record: Mapping[str, Any], form: str) -> list[dict[str, Any]]:
+    return [
+        {**texts(item, HISTORY_TEXTS[form], at), "direction": _direction(item, at)}
+        for item, at in items(record, HISTORY_KEYS[form])
+    ]
 
 
 def _direction(record: Mapping[str, Any], at: str = "") -> list[int]:
@@ -134,39 +155,13 @@ def _direction(record: Mapping[str, Any], at: str = "") -> list[int]:
     if len(values) != N_DIMENSIONS:
         raise BadRecord(at, f"has {len(values)} values, expected {N_DIMENSIONS}")
     try:
-        # true and false equal 1 and 0 in Python, so types are checked as well as values.
+        # True and False equal 1 and 0, so types are checked as well as values.
         if set(map(type, values)) <= {int, float, str}:
             return [SIGNS[value] for value in values]
     except KeyError:
         pass
     index = next(i for i, v in enumerate(values) if type(v) not in (int, float, str) or v not in SIGNS)
     raise BadRecord(f"{at}[{index}]", f"is {_kind(values[index])}, expected 0, 0.5 or 1")
-
-
-def _items(record: Mapping[str, Any], key: str) -> Iterator[tuple[Mapping[str, Any], str]]:
-    values = record.get(key)
-    if values is None:
-        return
-    if not isinstance(values, list):
-        raise BadRecord(key, f"is {_kind(values)}, expected a list")
-    for index, value in enumerate(values):
-        yield _mapping(value, f"{key}[{index}]"), f"{key}[{index}]."
-
-
-def _pair(item: Mapping[str, Any], at: str) -> dict[str, Any]:
-    prompt = _text(item, "prompt", at)
-    chosen, rejected = _responses(item, at)
-    return {
-        "prompt": prompt,
-        "chosen": chosen,
-        "rejected": rejected,
-        "direction": _direction(item, at),
-    }
-
-
-def _comment(item: Mapping[str, Any], at: str) -> dict[str, Any]:
-    prompt, comment = _text(item, "prompt", at), _text(item, "comment", at)
-    return {"prompt": prompt, "comment": comment, "direction": _direction(item, at)}
 
 
 def _kind(value: Any) -> str:
@@ -176,5 +171,9 @@ def _kind(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)[:20]
-    names: Sequence[tuple[type, str]] = ((str, "text"), (list, "a list"), (Mapping, "an object"))
-    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
+    names = {str: "text", list: "a list", dict: "an object"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), type(value).__name__)
+
+
+def _hashed(text: pl.Expr) -> pl.Expr:
+    return text.map_elements(stable_hash, return_dtype=pl.String)

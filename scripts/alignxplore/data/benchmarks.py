@@ -1,4 +1,4 @@
-"""Benchmark cases from splits and P-SOUPS files, their reversal (paper 4.4), and their truncation."""
+"""Benchmark cases from splits and P-SOUPS files, their reversal (paper 4.4) and their truncation."""
 
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,12 @@ from alignxplore.records import CASE
 def alignx_cases(examples: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
     """CASE rows of an EXAMPLE split; the golden preference describes the target's direction."""
     golden = [wording.describe(direction) for direction in examples["direction"].to_list()]
-    return examples.select(
-        pl.col("example_id").alias("case_id"),
-        pl.lit(name).alias("benchmark"),
-        pl.lit("").alias("dimension"),
-        "direction",
-        "pairs",
-        "ugc",
-        "prompt",
-        "chosen",
-        "rejected",
-        pl.Series("golden_preference", golden, dtype=pl.String),
-    )
+    return examples.with_columns(
+        case_id="example_id",
+        benchmark=pl.lit(name),
+        dimension=pl.lit(""),
+        golden_preference=pl.Series(golden, dtype=pl.String),
+    ).select(CASE.names())
 
 
 def psoups_cases(path: str | Path, name: str, dimension: str, positive: str, signals: Signals) -> pl.DataFrame:
@@ -37,40 +31,33 @@ def psoups_cases(path: str | Path, name: str, dimension: str, positive: str, sig
 def reverse(cases: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
     """The benchmark `name`: `cases` with all preferences reversed, in targets and signals alike.
 
-    Case ids stay, so that original and reversed case can be compared; reversing twice gives the
-    original. The golden preference becomes the description of the opposite direction, in
-    P-SOUPS the other persona. Raises UserError for cases with user-generated content, which
-    cannot be reversed.
+    Case ids stay, so that a case can be compared with its reversal; reversing twice gives the original. The golden
+    preference becomes the description of the opposite direction; in P-SOUPS, the other persona. Raises UserError if
+    cases have user-generated content, which cannot be reversed.
     """
     if cases["ugc"].list.len().sum():
         raise UserError(f"benchmark {name!r}: comments cannot be reversed: they have no rejected text")
     personas = _personas(cases, name)
     rows = []
     for row in cases.iter_rows(named=True):
-        direction = [-sign for sign in row["direction"]]
+        turned = {**_swapped(row), "benchmark": name, "pairs": [_swapped(pair) for pair in row["pairs"]]}
+        direction = turned["direction"]
         golden = personas[row["dimension"], direction[0]] if row["dimension"] else wording.describe(direction)
-        rows.append(
-            {
-                **_swapped(row),
-                "benchmark": name,
-                "pairs": [_swapped(pair) for pair in row["pairs"]],
-                "golden_preference": golden,
-            }
-        )
+        rows.append({**turned, "golden_preference": golden})
     return pl.DataFrame(rows, schema=CASE)
 
 
 def truncate(cases: pl.DataFrame, name: str, signals: int) -> pl.DataFrame:
-    """The benchmark `name`: `cases` with the first `signals` of each user's signals, pairs before comments.
+    """The benchmark `name`: `cases` with the first `signals` signals of each user, pairs before comments.
 
-    Case ids stay. Raises UserError where no case has more signals than that.
+    Case ids stay. Raises UserError if no case has more than `signals` signals.
     """
     pairs = pl.col("pairs").list.head(signals)
     ugc = pl.col("ugc").list.head((signals - pairs.list.len().cast(pl.Int64)).clip(lower_bound=0))
     most = cases.select((pl.col("pairs").list.len() + pl.col("ugc").list.len()).max()).item()
     if signals >= most:
-        raise UserError(f"benchmark {name!r}: no case has more than {most} signals: let 'signals' be fewer")
-    return cases.with_columns(pl.lit(name).alias("benchmark"), pairs.alias("pairs"), ugc.alias("ugc"))
+        raise UserError(f"benchmark {name!r}: no case has more than {most} signals: lower 'signals'")
+    return cases.with_columns(benchmark=pl.lit(name), pairs=pairs, ugc=ugc)
 
 
 def _swapped(row: dict[str, Any]) -> dict[str, Any]:
@@ -80,13 +67,10 @@ def _swapped(row: dict[str, Any]) -> dict[str, Any]:
 
 def _personas(cases: pl.DataFrame, name: str) -> dict[tuple[str, int], str]:
     """The persona of each P-SOUPS dimension and direction."""
-    found = (
-        cases.filter(pl.col("dimension") != "")
-        .select("dimension", pl.col("direction").list.first(), "golden_preference")
-        .unique()
-    )
+    found = cases.filter(pl.col("dimension") != "")
+    found = found.select("dimension", pl.col("direction").list.first(), "golden_preference").unique()
     personas = {(dimension, sign): persona for dimension, sign, persona in found.rows()}
-    for dimension, sign in list(personas):
+    for dimension, sign in personas:
         if len(personas) != found.height or (dimension, -sign) not in personas:
             raise UserError(f"benchmark {name!r}: {dimension} needs one persona in each direction")
     return personas

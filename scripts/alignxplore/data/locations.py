@@ -1,9 +1,11 @@
-"""Where raw files are: names and globs of this machine, and `hf://OWNER/DATASET@REVISION[/FILE]` on the hub."""
+"""Where raw files are: local names and globs, and `hf://OWNER/DATASET@REVISION[/FILE]` on the Hugging Face hub."""
 
 import glob
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from alignxplore.errors import UserError
 
@@ -13,7 +15,7 @@ _HUB = re.compile(r"hf://(?P<dataset>[^/@]+/[^/@]+)@(?P<revision>[^/@]+)(?:/(?P<
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a hub dataset, or all rows of its train split where `file` is None."""
+    """One file of a hub dataset, or its whole train split if `file` is None."""
 
     dataset: str
     revision: str
@@ -21,7 +23,7 @@ class HubFile:
 
     @classmethod
     def parse(cls, source: str) -> "HubFile":
-        """From its address; UserError where it is not one, or pins no revision."""
+        """Parse an address. Raises UserError if it is malformed or pins no revision."""
         match = _HUB.fullmatch(source)
         if not match:
             raise UserError(
@@ -31,7 +33,7 @@ class HubFile:
 
     @property
     def path(self) -> str:
-        """Where it is kept, below HUB_DIRECTORY."""
+        """Path of the local copy, relative to HUB_DIRECTORY."""
         return f"{self.dataset}@{self.revision}/{self.file or 'train.parquet'}"
 
 
@@ -41,7 +43,10 @@ def is_hub(source: str) -> bool:
 
 
 def local_files(sources: Sequence[str]) -> list[str]:
-    """The local files that sources stand for, in order, each once; UserError for a glob that matches nothing."""
+    """The local files that sources stand for, in order and without repeats.
+
+    Raises UserError if a glob matches nothing.
+    """
     paths: list[str] = []
     for source in sources:
         if is_hub(source):
@@ -54,3 +59,25 @@ def local_files(sources: Sequence[str]) -> list[str]:
         else:
             paths.append(source)
     return list(dict.fromkeys(paths))
+
+
+def download(source: str, output: str | Path) -> None:
+    """Copy a file of a hub dataset to `output`, or write its train split there as Parquet.
+
+    Raises UserError if the hub, the dataset, its revision or the file cannot be reached.
+    """
+    # Imported here because they take seconds, and the workflow imports this module whenever it starts.
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    hub = HubFile.parse(source)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if hub.file is not None:
+            cached = huggingface_hub.hf_hub_download(hub.dataset, hub.file, repo_type="dataset", revision=hub.revision)
+            shutil.copyfile(cached, output)
+        else:
+            datasets.load_dataset(hub.dataset, split="train", revision=hub.revision).to_parquet(str(output))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise UserError(f"{source}: {error}") from error

@@ -1,124 +1,103 @@
-"""P-SOUPS: a JSON file for each dimension, with a persona a direction; with each case's signals, or raw pairs alone."""
+"""P-SOUPS files: a JSON array of cases for one dimension, with two personas, and with or without signals."""
 
 import json
 import random
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignxplore.data.alignx import PAIRS_KEY, canonical_json, stable_hash
+from alignxplore.data.alignx import PAIRS_KEY, TARGET_TEXTS, BadRecord, canonical_json, items, mapping, stable_hash
+from alignxplore.data.alignx import text as checked_text
+from alignxplore.data.alignx import texts as checked_texts
 from alignxplore.errors import UserError
-
-TEXTS = ("prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
 class Signals:
-    """How signals are drawn for raw pairs: this many other pairs of the same persona, by a seed."""
+    """How to draw signals for raw pairs: `count` other pairs of the same persona, by `seed`."""
 
     count: int
     seed: int
 
 
 def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signals) -> list[dict[str, Any]]:
-    """Rows of CASE, without `benchmark`, for each record of one file, in its order.
+    """Read one file as rows of CASE without `benchmark`, in the order of its records.
 
-    In the published form each record has its signals. Where none has, `signals` are drawn for each among the file's
-    other pairs of its persona, never one with the same post.
+    In the published form each record has its signals. If no record has any, `signals` are drawn for each from the
+    other pairs of its persona, never from those with the same post.
 
-    `positive` is a part of the persona that stands for direction +1; the file's other persona
-    is -1. Prompts, and whole preference pairs, repeat within a file, so `case_id` is made from
-    the whole record and from how often it occurred before. Raises UserError naming file, record
-    and field.
+    `positive` is a part of the persona that stands for direction +1; the file's other persona is -1. Prompts, and even
+    whole pairs, repeat within a file, so `case_id` is a hash of the whole record and of how often it occurred before.
+    Raises UserError, naming file, record and field.
     """
-    records = _records(path)
-    personas = list(dict.fromkeys(_text(record, "ground_truth_persona", path, at) for at, record in records))
-    matching = [persona for persona in personas if positive in persona]
-    if len(personas) != 2 or len(matching) != 1:
-        raise UserError(
-            f"{path}: {positive!r} (data.psoups.{dimension}.positive) must occur in just one"
-            " of two personas, but the file's are: " + "; ".join(map(repr, personas[:4]))
-        )
-    published = any(PAIRS_KEY in record for _, record in records)
-    targets = [_pair(record, path, str(at)) for at, record in records]
-    by_persona: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for (_, record), target in zip(records, targets, strict=True):
-        by_persona[record["ground_truth_persona"]].append(target)
-    seen: Counter[str] = Counter()
-    repeats: Counter[str] = Counter()
-    rows = []
-    for (at, record), target in zip(records, targets, strict=True):
-        persona = record["ground_truth_persona"]
-        direction = [1 if persona in matching else -1]
-        same = canonical_json([persona, target])
-        if published:
-            history = _published_signals(record, path, at)
+    array = _array(path)
+    try:
+        records = {f"record {number}: ": mapping(raw, f"record {number}") for number, raw in enumerate(array, start=1)}
+        personas = [checked_text(record, "ground_truth_persona", at) for at, record in records.items()]
+        known = list(dict.fromkeys(personas))
+        if len(known) != 2 or sum(positive in persona for persona in known) != 1:
+            raise UserError(
+                f"{path}: {positive!r} (data.psoups.{dimension}.positive) must occur in exactly one"
+                f" of two personas, but the file has: {'; '.join(map(repr, known[:4]))}"
+            )
+        targets = [checked_texts(record, TARGET_TEXTS, at) for at, record in records.items()]
+        if any(PAIRS_KEY in record for record in array):
+            histories = [_published(record, at) for at, record in records.items()]
         else:
-            others = [pair for pair in by_persona[persona] if pair["prompt"] != target["prompt"]]
-            if len(others) < signals.count:
-                raise UserError(
-                    f"{path}: record {at}: only {len(others)} other pairs of its persona have another post,"
-                    f" but {signals.count} are drawn as signals"
-                )
-            key = f"{signals.seed} {repeats[same]} {same}"
-            history = random.Random(key).sample(others, signals.count)
-        repeats[same] += 1
+            histories = _drawn(path, personas, targets, signals)
+    except BadRecord as bad:
+        raise UserError(f"{path}: {bad.field} {bad.reason}") from None
+    seen: Counter[str] = Counter()
+    rows = []
+    for persona, target, history in zip(personas, targets, histories, strict=True):
+        direction = [1 if positive in persona else -1]
         pairs = [{**pair, "direction": direction} for pair in history]
         content = canonical_json([dimension, persona, target, pairs])
-        rows.append(
-            {
-                "case_id": stable_hash(f"{content}\n{seen[content]}"),
-                "dimension": dimension,
-                "direction": direction,
-                "pairs": pairs,
-                "ugc": [],
-                **target,
-                "golden_preference": persona,
-            }
-        )
+        case = {"case_id": stable_hash(f"{content}\n{seen[content]}"), "dimension": dimension, "direction": direction}
+        rows.append({**case, "pairs": pairs, "ugc": [], **target, "golden_preference": persona})
         seen[content] += 1
     return rows
 
 
-def _published_signals(record: Mapping[str, Any], path: str | Path, at: int) -> list[dict[str, str]]:
-    feedback = record.get(PAIRS_KEY)
-    if not isinstance(feedback, list) or not feedback:
-        raise UserError(f"{path}: record {at}: {PAIRS_KEY} must be a list of pairs")
-    return [_pair(item, path, f"{at}: {PAIRS_KEY}[{index}]") for index, item in enumerate(feedback)]
-
-
-def _records(path: str | Path) -> list[tuple[int, Mapping[str, Any]]]:
+def _array(path: str | Path) -> list[Any]:
     try:
-        records = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        array = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(records, list) or not records:
+    if not isinstance(array, list) or not array:
         raise UserError(f"{path}: expected a JSON array of records")
-    for at, record in enumerate(records, start=1):
-        if not isinstance(record, Mapping):
-            raise UserError(f"{path}: record {at}: expected an object")
-    return list(enumerate(records, start=1))
+    return array
 
 
-def _pair(item: Any, path: str | Path, at: str) -> dict[str, str]:
-    if not isinstance(item, Mapping):
-        raise UserError(f"{path}: record {at}: expected an object")
-    pair = {key: _text(item, key, path, at) for key in TEXTS}
-    if pair["chosen"] == pair["rejected"]:
-        raise UserError(f"{path}: record {at}: rejected equals chosen")
-    return pair
+def _published(record: Any, at: str) -> list[dict[str, str]]:
+    history = [checked_texts(item, TARGET_TEXTS, place) for item, place in items(record, PAIRS_KEY, at)]
+    if not history:
+        raise BadRecord(at + PAIRS_KEY, "is missing or empty")
+    return history
 
 
-def _text(record: Mapping[str, Any], key: str, path: str | Path, at: int | str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{path}: record {at}: {key} must be text that is not empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{path}: record {at}: {key} holds a lone surrogate, which is not valid Unicode") from None
-    return value
+def _drawn(
+    path: str | Path, personas: Sequence[str], targets: Sequence[dict[str, str]], signals: Signals
+) -> list[list[dict[str, str]]]:
+    """Signals for each target among the others of its persona. Equal targets draw differently."""
+    repeats: Counter[str] = Counter()
+    histories = []
+    for number, (persona, target) in enumerate(zip(personas, targets, strict=True), start=1):
+        others = [
+            pair
+            for other, pair in zip(personas, targets, strict=True)
+            if other == persona and pair["prompt"] != target["prompt"]
+        ]
+        if len(others) < signals.count:
+            raise UserError(
+                f"{path}: record {number}: {signals.count} signals are needed, but only {len(others)} other pairs of"
+                " its persona have another post"
+            )
+        same = canonical_json([persona, target])
+        histories.append(random.Random(f"{signals.seed} {repeats[same]} {same}").sample(others, signals.count))
+        repeats[same] += 1
+    return histories

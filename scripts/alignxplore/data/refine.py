@@ -1,4 +1,4 @@
-"""Refinement of AlignX (paper A.1): keep examples whose history is clear about the target."""
+"""Refinement of AlignX (paper A.1): keep the examples whose history is clear about the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from alignxplore.data.alignx import FORMS
-from alignxplore.data.signs import WORDS, sign_words, word_signs
-from alignxplore.records import DIRECTION, FUNNEL, N_DIMENSIONS, REFINED
+from alignxplore.records import DIRECTION, FUNNEL, N_DIMENSIONS
 
 SQL = Path(__file__).parents[2] / "sql/refine.sql"
+FORMS = {"pairs": ("chosen", "rejected"), "ugc": ("comment",)}
+"""The two forms of history, and the texts without which an interaction does not count."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What makes an example's history clear; `refine` in the config."""
+    """When an example's history is clear; `data.refine` in the config."""
 
     min_dimensions: int
     """Dimensions on which the whole history must agree with the target."""
@@ -28,104 +28,100 @@ class Rules:
 
 
 def refine(examples: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Select the examples with a clear and consistent history; returns (REFINED, funnel).
+    """Select the examples with a clear and consistent history. Returns (refined, funnel).
 
     Interactions without text are dropped. An example qualifies in a form ("pairs" or "ugc") if
     - it has at least `history` interactions of that form;
-    - on no more than `max_conflicts` dimensions do interactions conflict (opposite non-zero directions) with the
-      target or with one another;
-    - the first `history` interactions that agree with the target on `min_dimensions` dimensions
-      or more all agree with it on the same `min_dimensions` dimensions or more.
-    These interactions become its history, the other form's list is emptied, and `consistent`
-    holds the directions that target and history share (0 elsewhere). An example that qualifies
-    in both forms gives two rows, pairs first. The funnel (step, rows) counts what each rule
-    leaves.
+    - interactions conflict (hold opposite non-zero signs) with the target or with one another on at most
+      `max_conflicts` dimensions;
+    - the first `history` interactions that agree with the target on at least `min_dimensions` dimensions all agree
+      with it on the same `min_dimensions` dimensions or more.
+    These interactions become its history, and the list of the other form is emptied. `consistent` holds the signs that
+    target and history share, and 0 elsewhere. An example that qualifies in both forms gives two rows, pairs first.
+
+    `examples` are EXAMPLE rows. The result is REFINED, and any further column of `examples` stays. The funnel
+    (step, rows) counts what each rule leaves.
     """
-    numbered = examples.with_row_index("number").with_columns(pl.col("number").cast(pl.Int64))
-    with duckdb.connect() as connection:
-        selected, counts = select(_directions(numbered), rules, connection)
-    counts = pl.concat([pl.DataFrame([("examples", examples.height)], FUNNEL, orient="row"), counts])
-    return assemble(numbered, selected).select(REFINED.names()), counts
-
-
-def select(
-    directions: pl.DataFrame, rules: Rules, connection: duckdb.DuckDBPyConnection
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Which records qualify, as (number, form, used, consistent), and the funnel (step, rows).
-
-    `directions` has number, form, position and WORDS, as a Block's; `used` are the positions of the interactions that
-    become the history. The query runs on
-    `connection`.
-    """
-    connection.register("directions", directions.to_arrow())
-    parameters = {"min_dimensions": rules.min_dimensions, "history": rules.history}
-    histories = connection.sql(SQL.read_text(encoding="utf-8"), params=parameters).pl()
+    numbered = examples.with_row_index("number")
+    interactions, signs = _interactions(numbered)
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.register("interactions", interactions.filter(pl.col("form") != "target").to_arrow())
+        connection.register("signs", signs.to_arrow())
+        parameters = {"min_dimensions": rules.min_dimensions, "history": rules.history}
+        histories = connection.sql(SQL.read_text(encoding="utf-8"), params=parameters).pl()
     enough = histories.filter(pl.col("interactions") >= rules.history)
     clear = enough.filter(pl.col("conflicts") <= rules.max_conflicts)
-    shared = pl.sum_horizontal(pl.col(*WORDS).bitwise_count_ones())
-    kept = clear.filter(pl.col("used").list.len() == rules.history, shared >= rules.min_dimensions)
+    kept = clear.filter(
+        pl.col("used").list.len() == rules.history, pl.col("dimensions").list.len() >= rules.min_dimensions
+    )
     steps = {
         f"at least {rules.history} interactions": enough,
         "no conflicting direction": clear,
         f"at least {rules.min_dimensions} shared dimensions": kept,
     }
-    counts = [("target with both responses", directions.filter(pl.col("form") == "target").height)]
-    counts += [
-        (f"{form}: {step}", table.filter(pl.col("form") == form).height)
-        for form in FORMS
-        for step, table in steps.items()
-    ]
-    consistent = pl.Series("consistent", word_signs(kept), dtype=DIRECTION)
-    return kept.select("number", "form", "used").with_columns(consistent), pl.DataFrame(counts, FUNNEL, orient="row")
-
-
-def assemble(rows: pl.DataFrame, selected: pl.DataFrame) -> pl.DataFrame:
-    """REFINED rows, with `number`, of the `selected` records among `rows` (EXAMPLE and `number`)."""
-    joined = selected.join(rows, on="number", maintain_order="left")
-    histories = []
+    counts = [("examples", examples.height)]
+    counts.append(("target with both responses", interactions.filter(pl.col("form") == "target").height))
     for form in FORMS:
-        used, none = pl.col(form).list.gather(pl.col("used")), pl.col(form).list.head(0)
-        histories.append(pl.when(pl.col("form") == form).then(used).otherwise(none))
-    return joined.with_columns(histories).drop("used")
+        counts += [(f"{form}: {step}", (table["form"] == form).sum()) for step, table in steps.items()]
+    refined = _with_history(numbered, kept).select(*examples.columns, "form", "consistent")
+    return refined, pl.DataFrame(counts, FUNNEL, orient="row")
 
 
 def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Key preference dimensions phi (paper 3.2) of each example, as DIMENSIONS rows.
+    """DIMENSIONS rows: the key preference dimensions phi (paper 3.2) of each example.
 
-    These are the names, without the sign, of the dimensions on which all of the example's
-    history has one and the same non-neutral direction. `names` are the 90 dimensions' names in
-    order.
+    These are the dimensions on which the whole history of the example has the same non-neutral sign, by name and
+    without the sign. `names` are the names of the 90 dimensions in order.
     """
-    numbered = examples.with_row_index("number").with_columns(pl.col("number").cast(pl.Int64))
+    numbered = examples.with_row_index("number")
+    interactions, signs = (table.filter(pl.col("form") != "target") for table in _interactions(numbered))
+    agreeing = signs.group_by("number", "dimension", "sign").agg(agree=pl.len())
     shared = (
-        _directions(numbered)
-        .filter(pl.col("form") != "target")
-        .group_by("number")
-        .agg(pl.col(*WORDS).bitwise_and())
-        .sort("number")
+        agreeing.join(interactions.group_by("number").agg(all=pl.len()), on="number")
+        .filter(pl.col("agree") == pl.col("all"))
+        .sort("dimension")
+        .group_by("number", maintain_order=True)
+        .agg(dimensions=pl.lit(pl.Series(names, dtype=pl.String)).gather(pl.col("dimension")))
     )
-    found = [[names[index] for index in np.flatnonzero(signs).tolist()] for signs in word_signs(shared)]
-    table = shared.select("number", dimensions=pl.Series(found, dtype=pl.List(pl.String)))
     return (
-        numbered.select("number", "example_id")
-        .join(table, on="number", how="left", maintain_order="left")
+        numbered.join(shared, on="number", how="left", maintain_order="left")
         .select("example_id", pl.col("dimensions").fill_null([]))
     )
 
 
-def _directions(examples: pl.DataFrame) -> pl.DataFrame:
-    """number, form, position, WORDS of all targets and interactions of EXAMPLE rows (and `number`) that have text."""
+def _interactions(examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """All targets and interactions that have text, and their signs that are not 0; `scripts/sql/refine.sql` has both.
+
+    Returns (number, form, position) and (number, form, position, dimension, sign).
+    """
     targets = examples.filter(_has_text("chosen"), _has_text("rejected"))
-    tables = [targets.select("number", "direction", form=pl.lit("target"), position=pl.lit(0, pl.Int64))]
+    tables = [targets.select("number", form=pl.lit("target"), position=pl.lit(0, pl.Int64), direction="direction")]
     for form, texts in FORMS.items():
-        items = targets.select("number", form, position=pl.int_ranges(pl.col(form).list.len())).explode(
-            form, "position"
-        )
-        items = items.filter(pl.col(form).is_not_null()).unnest(form).filter(_has_text(text) for text in texts)
-        tables.append(items.select("number", "direction", form=pl.lit(form), position="position"))
-    together = pl.concat(tables)
-    signs = together["direction"].list.explode(empty_as_null=False).to_numpy().reshape(-1, N_DIMENSIONS)
-    return together.drop("direction").with_columns(pl.DataFrame(sign_words(signs)))
+        listed = targets.select("number", form, position=pl.int_ranges(pl.col(form).list.len()))
+        items = listed.filter(pl.col(form).list.len() > 0).explode(form, "position").unnest(form)
+        items = items.filter(_has_text(text) for text in texts)
+        tables.append(items.select("number", pl.lit(form).alias("form"), "position", "direction"))
+    table = pl.concat(tables)
+    directions = table["direction"].list.explode(empty_as_null=False).to_numpy().reshape(-1, N_DIMENSIONS)
+    rows, dimensions = np.nonzero(directions)
+    signs = table[rows].select("number", "form", "position").with_columns(
+        dimension=pl.Series(dimensions), sign=pl.Series(directions[rows, dimensions])
+    )
+    return table.drop("direction"), signs
+
+
+def _with_history(examples: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
+    """The examples that were kept, each with its history and consistent signs."""
+    consistent = np.zeros((kept.height, N_DIMENSIONS), np.int8)
+    found = kept.with_row_index("row").explode("dimensions", "signs")
+    consistent[found["row"], found["dimensions"]] = found["signs"]
+    rows = kept.select("number", "form", "used", consistent=pl.Series(consistent, dtype=DIRECTION)).join(
+        examples, on="number", maintain_order="left"
+    )
+    return rows.with_columns(
+        pl.when(pl.col("form") == form).then(pl.col(form).list.gather("used")).otherwise(pl.col(form).list.head(0))
+        for form in FORMS
+    )
 
 
 def _has_text(column: str) -> pl.Expr:

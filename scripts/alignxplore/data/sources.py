@@ -1,8 +1,10 @@
-"""Raw files in every form that users bring, cut into shards and read a block at a time, never whole in memory."""
+"""Raw files of every form: cut into pieces for shards, and read a block at a time, never whole in memory."""
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -16,16 +18,21 @@ from alignxplore.errors import UserError
 Kind = Literal["lines", "array", "parquet"]
 
 BLOCK_BYTES = 32 << 20
-BLOCK_ROWS = 4096
-LONGEST_RECORD = 64 << 20
-"""Bytes of JSON, and rows of Parquet, that are held at a time; a longer line than the last is not a record."""
+"""Size of a block of JSON."""
 
+BLOCK_ROWS = 4096
+"""Size of a block of Parquet."""
+
+LONGEST_RECORD = 64 << 20
+"""Bytes; a longer line is rejected without being held in memory."""
+
+CHUNK = 1 << 20
 COMPRESSED = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of one file: bytes `start` to `stop` of JSON lines, row groups of Parquet, or else all of it."""
+    """A part of one file: bytes `start` to `stop` of JSON lines, row groups of Parquet, or otherwise the whole file."""
 
     path: str
     kind: Kind
@@ -34,10 +41,14 @@ class Piece:
 
 
 def plan(paths: Sequence[str], shards: int) -> list[list[Piece]]:
-    """Divide the files into `shards` lists of pieces of about equal size, in the files' order.
+    """Divide the files into `shards` lists of pieces of about equal size, in the order of the files.
 
-    JSON lines are cut anywhere and Parquet between row groups; arrays and compressed files stay whole. A line belongs
-    to the piece in which it begins. Raises UserError for a file that cannot be read.
+    JSON lines are cut at any byte, and a line belongs to the piece in which it begins. Parquet is cut between row
+    groups. Arrays and compressed files stay whole. Raises UserError if a file cannot be read.
+
+        files    |      a.jsonl      |  b.json (array)  |  c.parquet  |
+        shards   |   1   |   2   |   3   |   4   |   5   |   6   |   7   |
+        pieces   a a a a | a a a | a a, b b b b |               | c c c
     """
     sizes = [_size(path) for path in paths]
     total = max(sum(sizes), 1)
@@ -51,7 +62,7 @@ def plan(paths: Sequence[str], shards: int) -> list[list[Piece]]:
             cuts = [(home, homes.index(home), homes.index(home) + homes.count(home)) for home in dict.fromkeys(homes)]
         elif kind == "lines" and not path.endswith(COMPRESSED):
             bounds = [min(max(shard * total // shards - begin, 0), size) for shard in range(shards + 1)]
-            cuts = [(shard, bounds[shard], bounds[shard + 1]) for shard in range(shards)]
+            cuts = list(zip(range(shards), bounds[:-1], bounds[1:], strict=True))
         else:
             cuts = [(min(begin * shards // total, shards - 1), 0, size)]
         for shard, start, stop in cuts:
@@ -62,9 +73,9 @@ def plan(paths: Sequence[str], shards: int) -> list[list[Piece]]:
 
 
 def read_json(piece: Piece) -> Iterator[tuple[int, list[bytes | None]]]:
-    """Blocks of a piece of JSON: the number of the block's first record, from 1, and the records' bytes.
+    """Yield blocks of a piece of JSON: the number of the block's first record, from 1, and the bytes of each record.
 
-    Blank lines are among them, so that numbers are those of lines; None stands for a line that is too long.
+    Blank lines are included, so that numbers are line numbers. None replaces a line that is too long.
     """
     records = _array_items(piece) if piece.kind == "array" else _lines(piece)
     first, block, held = 1, list[bytes | None](), 0
@@ -79,128 +90,122 @@ def read_json(piece: Piece) -> Iterator[tuple[int, list[bytes | None]]]:
 
 
 def read_parquet(piece: Piece) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Blocks of a piece of Parquet: the number of the first row within the piece, from 1, and the rows."""
-    groups = list(range(piece.start, piece.stop))
+    """Yield blocks of a piece of Parquet: the number of the block's first row, from 1, and the rows."""
     first = 1
-    try:
-        for batch in _parquet(piece.path).iter_batches(batch_size=BLOCK_ROWS, row_groups=groups):
+    groups = f"its row groups {piece.start + 1} to {piece.stop} cannot be read as Parquet"
+    with _reading(piece.path, groups):
+        for batch in _parquet(piece.path).iter_batches(BLOCK_ROWS, row_groups=range(piece.start, piece.stop)):
             yield first, pl.DataFrame(pl.from_arrow(batch))
             first += batch.num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(piece.path, f"its row groups {groups[0] + 1} to {groups[-1] + 1}", error) from error
 
 
 def _lines(piece: Piece) -> Iterator[bytes | None]:
-    try:
-        with _open(piece.path) as file:
-            position = piece.start
-            if piece.start:
-                file.seek(piece.start - 1)
-                position += len(file.readline()) - 1
-            # The size of a compressed file says nothing of its lines.
-            stop = float("inf") if piece.path.endswith(COMPRESSED) else piece.stop
-            while position < stop and (line := file.readline(LONGEST_RECORD)):
-                position += len(line)
-                if len(line) < LONGEST_RECORD or line.endswith(b"\n"):
-                    yield line
-                    continue
-                while (rest := file.readline(LONGEST_RECORD)) and not rest.endswith(b"\n"):
-                    position += len(rest)
+    with _reading(piece.path), _open(piece.path) as file:
+        position = piece.start
+        if piece.start:
+            file.seek(piece.start - 1)
+            position += len(file.readline()) - 1
+        # The size of a compressed file says nothing about its lines.
+        stop = float("inf") if piece.path.endswith(COMPRESSED) else piece.stop
+        while position < stop and (line := file.readline(LONGEST_RECORD)):
+            position += len(line)
+            if len(line) < LONGEST_RECORD or line.endswith(b"\n"):
+                yield line
+                continue
+            while (rest := file.readline(LONGEST_RECORD)) and not rest.endswith(b"\n"):
                 position += len(rest)
-                yield None
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{piece.path}: cannot be read: {_reason(error)}") from error
+            position += len(rest)
+            yield None
 
 
 def _array_items(piece: Piece) -> Iterator[bytes]:
-    """The elements of one JSON array, as their own bytes, decoded a little at a time."""
-    decoder = json.JSONDecoder()
-    number, text, at = 0, "", 0
+    """Yield the elements of a JSON array as bytes. The buffer `text` holds little more than one element."""
+    decode = json.JSONDecoder().raw_decode
+    number, text, at, expects_comma = 0, "", 0, False
 
     def broken(problem: str) -> UserError:
         where = f" after record {number}" if number else ""
         return UserError(f"{piece.path}: not valid JSON{where}: {problem}")
 
+    def more(size: int = CHUNK) -> bool:
+        """Drop what was decoded and read on. Returns False at the end of the file."""
+        nonlocal text, at
+        if new := file.read(size):
+            text, at = text[at:] + new, 0
+        return bool(new)
+
+    def next_character() -> str:
+        """Skip blanks. Returns "" at the end of the file."""
+        nonlocal at
+        while True:
+            at = re.compile(r"\s*").match(text, at).end()  # type: ignore[union-attr]
+            if at < len(text) or not more():
+                return text[at : at + 1]
+
     try:
-        with io.TextIOWrapper(_open(piece.path), encoding="utf-8-sig") as file:
-            text = file.read(1 << 20)
-            at = len(text) - len(text.lstrip()) + 1  # past the bracket that told the form
-            expects_comma = False
-            while True:
-                while at < len(text) and text[at].isspace():
-                    at += 1
-                if at == len(text):
-                    more = file.read(1 << 20)
-                    if not more:
-                        raise broken("the array is cut short")
-                    text, at = more, 0
-                elif text[at] == "]":
-                    if (text[at + 1 :] + file.read(1 << 20)).strip():
-                        raise broken("there is more behind the array")
-                    return
-                elif expects_comma and text[at] == ",":
+        with _reading(piece.path), io.TextIOWrapper(_open(piece.path), encoding="utf-8-sig") as file:
+            next_character()
+            at += 1  # the opening bracket
+            while (character := next_character()) != "]":
+                if not character:
+                    raise broken("the array is cut short")
+                if expects_comma:
+                    if character != ",":
+                        raise broken("a comma is missing between two records")
                     at, expects_comma = at + 1, False
-                elif expects_comma:
-                    raise broken("a comma is missing between two records")
-                else:
+                    continue
+                while True:
                     try:
-                        _, end = decoder.raw_decode(text, at)
+                        _, end = decode(text, at)
                     except json.JSONDecodeError as error:
-                        more = "" if len(text) - at > LONGEST_RECORD else file.read(max(1 << 20, len(text) - at))
-                        if not more:
+                        if len(text) - at > LONGEST_RECORD or not more(max(CHUNK, len(text) - at)):
                             raise broken(error.msg) from error
-                        text, at = text[at:] + more, 0
-                        continue
-                    if end == len(text) and (more := file.read(1 << 20)):
-                        text, at = text[at:] + more, 0  # a number may go on
-                        continue
-                    yield text[at:end].encode("utf-8", "surrogatepass")
-                    number, at, expects_comma = number + 1, end, True
+                    else:
+                        # A number at the end of the buffer may continue.
+                        if end < len(text) or not more():
+                            break
+                yield text[at:end].encode()
+                number, at, expects_comma = number + 1, end, True
+            at += 1
+            if next_character():
+                raise broken("there is more after the array")
     except RecursionError:
         raise broken("nested too deeply") from None
     except UnicodeDecodeError as error:
         raise broken(f"not valid UTF-8 at byte {error.start + 1} of a block") from error
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{piece.path}: cannot be read: {_reason(error)}") from error
 
 
 def _open(path: str) -> IO[bytes]:
     if path.endswith(COMPRESSED):
         codec = "gzip" if path.endswith(".gz") else "zstd"
-        return io.BufferedReader(pa.input_stream(path, compression=codec), 1 << 20)  # type: ignore[arg-type]
-    return open(path, "rb", buffering=1 << 20)
+        return io.BufferedReader(pa.input_stream(path, compression=codec), CHUNK)  # type: ignore[arg-type]
+    return open(path, "rb", buffering=CHUNK)
 
 
 def _kind(path: str) -> Kind:
     if path.endswith(".parquet"):
         return "parquet"
-    try:
-        with _open(path) as file:
-            while block := file.read(4096).removeprefix(b"\xef\xbb\xbf"):
-                if block := block.lstrip():
-                    return "array" if block.startswith(b"[") else "lines"
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
+    with _reading(path), _open(path) as file:
+        while block := file.read(4096).removeprefix(b"\xef\xbb\xbf"):
+            if block := block.lstrip():
+                return "array" if block.startswith(b"[") else "lines"
     return "lines"
 
 
 def _size(path: str) -> int:
-    try:
+    with _reading(path):
         return Path(path).stat().st_size
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {_reason(error)}") from error
 
 
 def _parquet(path: str) -> pq.ParquetFile:
-    try:
+    with _reading(path, "the file cannot be read as Parquet"):
         return pq.ParquetFile(path)
+
+
+@contextmanager
+def _reading(path: str, problem: str = "cannot be read") -> Iterator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, "the file", error) from error
-
-
-def _unreadable(path: str, part: str, error: Exception) -> UserError:
-    return UserError(f"{path}: {part} cannot be read as Parquet: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0]
+        reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0]
+        raise UserError(f"{path}: {problem}: {reason}") from error

@@ -1,11 +1,12 @@
-"""Splits of the refined examples into disjoint, balanced sets, whatever the order of rows."""
+"""Disjoint, balanced sets of refined examples, whatever the order of the rows."""
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import polars as pl
 
+from alignxplore.data.alignx import HISTORY_TEXTS
 from alignxplore.errors import UserError
 from alignxplore.records import EXAMPLE
 
@@ -13,14 +14,14 @@ log = logging.getLogger(__name__)
 
 
 def split_keys(refined: pl.LazyFrame) -> pl.DataFrame:
-    """What `split` needs to know of REFINED rows, without their texts.
+    """What `split` needs to know about REFINED rows, without their texts.
 
-    example_id, form, user_id, post (the target's prompt), signals (a hash of each interaction of the history), up and
-    down (numbers of consistent directions of either sign).
+    The columns are example_id, form, user_id, post (the target's prompt), signals (a hash of each interaction of the
+    history), and up and down (the numbers of positive and negative consistent directions).
     """
     signals = pl.concat_list(
-        pl.col(form).list.eval(_texts_hash(texts))
-        for form, texts in (("pairs", ("prompt", "chosen", "rejected")), ("ugc", ("prompt", "comment")))
+        pl.col(form).list.eval(pl.struct(pl.element().struct.field(*texts)).hash())
+        for form, texts in HISTORY_TEXTS.items()
     )
     return refined.select(
         "example_id",
@@ -36,14 +37,16 @@ def split_keys(refined: pl.LazyFrame) -> pl.DataFrame:
 def split(
     keys: pl.DataFrame, name: str, size: int, shares: Mapping[str, float], seed: int, balance: float
 ) -> pl.DataFrame:
-    """The rows of `split_keys` that make the set `name`: (example_id, form) in order, `size` of them.
+    """Choose the `size` rows of `split_keys` that form the set `name`. Returns (example_id, form) in order.
 
-    A target post belongs to one set, drawn by a hash of seed and post in proportion to the shares, so that new raw rows
-    move no old one. Sets whose names end in "_ugc" take rows of form "ugc", others rows of form "pairs". A user or
-    signal that occurs in several sets belongs to the last of them in `shares`, and rows of the others with it are left
-    out. So no set depends on the size of another. Within a set rows go in hash order, each such that preferred and
-    non-preferred directions stay about 1:1. Raises UserError where there are too few rows, or the share of preferred
-    directions is further than `balance` from one half.
+    A hash of seed and target post decides to which set a post belongs, in proportion to the shares, so new raw rows
+    never move old ones. Sets whose names end in "_ugc" take rows of form "ugc", others rows of form "pairs". A user or
+    signal that occurs in several sets belongs to the last of them in `shares`, and the other sets drop their rows with
+    it. So no set depends on the size of another. Within a set, rows follow each other in hash order, but so that
+    positive and negative directions stay about 1:1.
+
+    Raises UserError if there are too few rows, or if the share of positive directions is further than `balance` from
+    one half.
     """
     rows = keys.with_columns(lean=pl.col("up").cast(pl.Int64) - pl.col("down").cast(pl.Int64)).to_dicts()
     names = list(shares)
@@ -64,22 +67,25 @@ def split(
     if len(chosen) < size:
         form = _form(name)
         raise UserError(
-            f"data.splits.{name}.size: {size} examples with a history of {form} are wanted, but of the"
-            f" {sum(row['form'] == form for row in rows)} that there are only {len(free)} fall to this set and share no"
-            " user or signal with another; bring more raw examples, make the set smaller, or give it a larger share"
+            f"data.splits.{name}.size: {size} examples with a history of {form} are wanted, but of"
+            f" {sum(row['form'] == form for row in rows)} in all only {len(free)} fall to this set and share no"
+            " user or signal with another; add raw examples, reduce the size, or raise the share"
         )
     _check_balance(name, chosen, balance)
-    return pl.DataFrame(
-        [(row["example_id"], row["form"]) for row in chosen],
-        schema={"example_id": pl.String, "form": pl.String},
-        orient="row",
-    )
+    schema = {"example_id": pl.String, "form": pl.String}
+    return pl.DataFrame([(row["example_id"], row["form"]) for row in chosen], schema, orient="row")
+
+
+def take(refined: pl.LazyFrame, chosen: pl.DataFrame) -> pl.DataFrame:
+    """The EXAMPLE rows that `split` chose, in its order."""
+    found = refined.filter(pl.col("example_id").is_in(chosen["example_id"].implode())).collect(engine="streaming")
+    return chosen.join(found, on=["example_id", "form"], how="left", maintain_order="left").select(EXAMPLE.names())
 
 
 def summary(sets: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """A row a set of EXAMPLE rows: set, examples, users, preferred and non-preferred directions of its targets.
+    """One row per set of EXAMPLE rows: set, examples, users, preferred and non_preferred directions of its targets.
 
-    Raises UserError where two sets share a user, a target post, or an interaction of a history.
+    Raises UserError if two sets share a user, a target post, or an interaction of a history.
     """
     check_disjoint(sets)
     rows = []
@@ -90,36 +96,22 @@ def summary(sets: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def take(refined: pl.LazyFrame, chosen: pl.DataFrame) -> pl.DataFrame:
-    """The EXAMPLE rows that `split` has chosen, in its order."""
-    ids = chosen["example_id"].implode()
-    found = refined.filter(pl.col("example_id").is_in(ids)).collect(engine="streaming")
-    return chosen.join(found, on=["example_id", "form"], how="left", maintain_order="left").select(EXAMPLE.names())
-
-
 def check_disjoint(sets: Mapping[str, pl.DataFrame]) -> None:
-    """Raise UserError where two sets of EXAMPLE rows share a user, a target post, or an interaction of a history."""
+    """Raise UserError if two sets of EXAMPLE rows share a user, a target post, or an interaction of a history."""
     seen: dict[tuple[str, str], str] = {}
     for name, examples in sets.items():
-        own: set[tuple[str, str]] = set()
         for row in examples.iter_rows(named=True):
-            own |= {("user", row["user_id"]), ("target post", row["prompt"])}
-            own |= {("history pair", repr(sorted(item.items()))) for item in [*_bare(row["pairs"]), *_bare(row["ugc"])]}
-        for kind, value in own:
-            if (other := seen.setdefault((kind, value), name)) != name:
-                raise UserError(f"the sets {other!r} and {name!r} share a {kind}: {value[:200]!r}")
-
-
-def _bare(items: Iterable[dict]) -> list[dict]:
-    return [{key: value for key, value in item.items() if key != "direction"} for item in items]
-
-
-def _texts_hash(texts: tuple[str, ...]) -> pl.Expr:
-    return pl.struct(pl.element().struct.field(text) for text in texts).hash()
+            marks = [("user", row["user_id"]), ("target post", row["prompt"])]
+            for item in row["pairs"] + row["ugc"]:
+                texts = {key: value for key, value in item.items() if key != "direction"}
+                marks.append(("history pair", repr(sorted(texts.items()))))
+            for kind, value in marks:
+                if (other := seen.setdefault((kind, value), name)) != name:
+                    raise UserError(f"the sets {other!r} and {name!r} share a {kind}: {value[:200]!r}")
 
 
 def _balanced(candidates: list[dict], size: int) -> list[dict]:
-    """Up to `size` rows in hash order, each from the side that pulls the sum of signs to 0 while it has any."""
+    """Up to `size` rows in hash order, each from the side that draws the sum of signs towards 0 while it has any."""
     queue = sorted(candidates, key=lambda row: row["order"], reverse=True)
     up = [row for row in queue if row["lean"] > 0]
     down = [row for row in queue if row["lean"] <= 0]
@@ -144,7 +136,7 @@ def _form(name: str) -> str:
 
 
 def _bucket(number: int, shares: Mapping[str, float]) -> str:
-    """The name for `number`, a 64-bit hash, when its range is divided by the shares."""
+    """The name that a 64-bit hash falls to, if the range of hashes is divided by the shares."""
     point = number / 2**64 * sum(shares.values())
     for name, share in shares.items():
         if point < share:
@@ -159,5 +151,5 @@ def _check_balance(name: str, rows: list[dict], balance: float) -> None:
     if up + down and abs(up / (up + down) - 0.5) > balance:
         raise UserError(
             f"data.splits.{name}: {up} of {up + down} directions are preferred ones, further from one half than"
-            f" data.balance = {balance} allows; bring more raw examples or make the set smaller"
+            f" data.balance = {balance} allows; add raw examples or reduce the size of the set"
         )

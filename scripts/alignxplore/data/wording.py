@@ -1,4 +1,4 @@
-"""Words for preference directions: "This person: likes humor, low openness.", by a table of phrases."""
+"""Words for preference directions, such as "This person: likes humor, low openness.", from a table of phrases."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from alignxplore.errors import UserError
 from alignxplore.records import N_DIMENSIONS
 
 PREFIX = "This person: "
-"""How every description begins."""
+"""The beginning of every description."""
 
 
 class Wording:
-    """A phrase for the positive and one for the negative pole of every dimension."""
+    """A phrase for the positive and the negative pole of every dimension."""
 
     def __init__(self, phrases: Mapping[str, tuple[str, str]]):
         self._phrases = dict(phrases)
@@ -24,7 +24,7 @@ class Wording:
         for line, row in _rows(path, ("dimension", "positive", "negative")):
             name, positive, negative = (row[key].strip() for key in ("dimension", "positive", "negative"))
             if not (name and positive and negative):
-                raise UserError(f"{path}:{line}: dimension, positive and negative must all have text")
+                raise UserError(f"{path}:{line}: dimension, positive and negative must not be empty")
             if name in phrases:
                 raise UserError(f"{path}:{line}: dimension {name!r} occurs twice")
             phrases[name] = (positive, negative)
@@ -34,16 +34,14 @@ class Wording:
 
     def phrase(self, dimension: str, sign: int) -> str:
         """The phrase for one pole of a dimension."""
-        try:
-            positive, negative = self._phrases[dimension]
-        except KeyError:
-            raise UserError(f"the wording file has no row for dimension {dimension!r}") from None
-        return positive if sign > 0 else negative
+        if dimension not in self._phrases:
+            raise UserError(f"the wording file has no row for dimension {dimension!r}")
+        return self._phrases[dimension][0 if sign > 0 else 1]
 
     def describe(self, direction: Sequence[int], dimension: str = "") -> str:
-        """The phrases of all non-neutral directions as one sentence; "" if all are neutral.
+        """One sentence with the phrases of all non-neutral directions; "" if all are neutral.
 
-        `direction` has 90 values, or one where `dimension` names a P-SOUPS dimension.
+        `direction` has 90 values, or one if `dimension` names a P-SOUPS dimension.
         """
         names = [dimension] if dimension else [str(index) for index in range(N_DIMENSIONS)]
         phrases = [self.phrase(name, sign) for name, sign in zip(names, direction, strict=True) if sign]
@@ -51,7 +49,7 @@ class Wording:
 
 
 def dimension_names(path: str | Path) -> list[str]:
-    """The 90 names of `index,name` rows, in order of index."""
+    """Read `index,name` rows: the names of the 90 dimensions in order."""
     names = {row["index"].strip(): row["name"].strip() for _, row in _rows(path, ("index", "name"))}
     if missing := [str(index) for index in range(N_DIMENSIONS) if not names.get(str(index))]:
         raise UserError(f"{path}: no name for dimension {missing[0]}")

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 from alignx_samples import direction, raw_direction, raw_record
-from alignxplore.data.alignx import BadRecord, parse_example
+from alignxplore.data.alignx import BadRecord, parse_example, stable_hash
 from alignxplore.data.api import read_alignx, scan_alignx
-from alignxplore.data.blocks import read_piece
+from alignxplore.data.reader import read_piece
 from alignxplore.data.sources import plan
 from alignxplore.errors import UserError
 from alignxplore.records import EXAMPLE, REJECT
@@ -276,19 +276,28 @@ def test_reading_by_the_block_equals_reading_one_by_one(changes, floats):
     expected, bad = [], []
     for number, line in enumerate(raw, 1):
         try:
-            expected.append({"number": number, **parse_example(json.loads(line), 1000)})
+            expected.append(reference_example(number, json.loads(line), 1000))
         except BadRecord as error:
             bad.append((number, error.field, error.reason))
     with tempfile.TemporaryDirectory() as directory:
         path = write_lines(Path(directory) / "a.jsonl", raw)
         (piece,) = plan([str(path)], 1)[0]
-        ((last, count, block, rejects),) = read_piece(piece, 1000)
-    assert (last, count) == (len(raw), len(raw))
-    assert rejects == bad
-    numbers = pl.Series([row["number"] for row in expected], dtype=pl.Int64)
-    assert block.fingerprints["number"].equals(numbers, check_names=False)
-    found = block.examples(numbers).select("number", *EXAMPLE.names()).to_dicts()
-    assert found == [{key: row[key] for key in ("number", *EXAMPLE.names())} for row in expected]
+        (block,) = read_piece(piece, 1000)
+    assert (block.last, block.records) == (len(raw), len(raw))
+    assert block.rejects == bad
+    assert block.examples.columns == ["line", *EXAMPLE]
+    assert block.examples.to_dicts() == [{key: row[key] for key in ("line", *EXAMPLE)} for row in expected]
+
+
+def reference_example(line, raw, max_characters):
+    """The example of a record that is read alone, with ids made in plain Python."""
+    row = parse_example(raw, max_characters)
+    target = [row[key] for key in ("prompt", "chosen", "rejected")]
+    pairs = [pair[key] for pair in row["pairs"] for key in ("prompt", "chosen", "rejected")]
+    comments = [comment[key] for comment in row["ugc"] for key in ("prompt", "comment")]
+    history = [*pairs, "\x01", *comments]
+    ids = {"example_id": [*target, *history], "user_id": history if len(history) > 1 else [*target, *history]}
+    return {"line": line, **row, **{name: stable_hash("\0".join(texts)) for name, texts in ids.items()}}
 
 
 def test_the_data_stage_does_not_import_torch():

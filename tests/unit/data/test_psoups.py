@@ -45,8 +45,8 @@ def test_records_become_cases(tmp_path):
         ([record(), record(COLD)], "Friendly", "one of two personas"),
         ([record(), record()], "witty", "one of two personas"),
         ([record(), record(COLD), record("other")], "witty", "one of two personas"),
-        ([record(), record(COLD, chosen=" ")], "witty", "record 2: chosen must be text"),
-        ([record(ground_truth_persona=None)], "witty", "record 1: ground_truth_persona"),
+        ([record(), record(COLD, chosen=" ")], "witty", "record 2: chosen is empty"),
+        ([record(ground_truth_persona=None)], "witty", "record 1: ground_truth_persona is missing"),
         (
             [record(), record(COLD, rejected="yes " + COLD)],
             "witty",
@@ -57,13 +57,13 @@ def test_records_become_cases(tmp_path):
             "witty",
             "record 2: chosen holds a lone surrogate",
         ),
-        ([record(), record(COLD, **{PAIRS: []})], "witty", f"record 2: {PAIRS}"),
+        ([record(), record(COLD, **{PAIRS: []})], "witty", f"record 2: {PAIRS} is missing or empty"),
         (
             [record(), record(COLD, **{PAIRS: [{"prompt": "p"}]})],
             "witty",
-            r"record 2: .*\[0\]: chosen",
+            r"record 2: .*\[0\].chosen is missing",
         ),
-        ([record(), 3], "witty", "record 2: expected an object"),
+        ([record(), 3], "witty", "record 2 is 3, expected an object"),
         ({"a": 1}, "witty", "expected a JSON array"),
     ],
 )

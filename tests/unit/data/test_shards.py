@@ -160,7 +160,7 @@ def test_killed_in_the_middle_of_a_shard_leaves_nothing_and_reruns_alike(tmp_pat
     (tmp_path / "a.jsonl").write_text(raw)
     outputs = {name: str(tmp_path / f"out/{name}.parquet") for name in FILES}
     code = (
-        "from alignxplore.data import sources; sources.BLOCK_BYTES = 1 << 17\n"
+        "from alignxplore.data import sources; sources.BLOCK_BYTES = 1 << 20\n"
         "from alignxplore.data.shards import refine_shard\nfrom alignxplore.data.refine import Rules\n"
         f"refine_shard(sources.plan([{str(tmp_path / 'a.jsonl')!r}], 1)[0], Rules(5, 4), 1000, {outputs!r})"
     )

@@ -76,7 +76,7 @@ def test_an_array_is_read_a_little_at_a_time(tmp_path):
         ('[{"a": 1}, {"a"', "not valid JSON after record 1"),
         ('[{"a": 1}', "not valid JSON after record 1: the array is cut short"),
         ('[{"a": 1} {"a": 2}]', "after record 1: a comma is missing"),
-        ('[{"a": 1}] x', "after record 1: there is more behind the array"),
+        ('[{"a": 1}] x', "after record 1: there is more after the array"),
         ("[" * 1_000_000, "nested too deeply"),
         ("[tru]", "not valid JSON: Expecting value"),
     ],

@@ -41,7 +41,7 @@ def test_wording_keeps_to_the_dimension_names():
     [
         (lambda lines: lines[:40], "no row for dimension 39"),
         (lambda lines: [*lines, "3,a,b"], "95: dimension '3' occurs twice"),
-        (lambda lines: [*lines[:-1], "style,,b"], "94: .* must all have text"),
+        (lambda lines: [*lines[:-1], "style,,b"], "94: .* must not be empty"),
         (lambda lines: ["dimension,positive", *lines[1:]], "column 'negative' is missing"),
     ],
 )
