@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,8 @@ from alignxplore.prompts import Templates, strip_markers
 from alignxplore.workflow.dependencies import BACKENDS
 from configs import write_config
 from faulty_server import Server
-from served_workflow import ROOT, copy_workflow, python, served_config, verdict
+from served_workflow import KEY, served_config, verdict
+from trees import ROOT, copy_workflow, snakemake
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 METHODS = ("golden", "liked")
@@ -100,8 +103,7 @@ def extended(tmp_path_factory, tiny_model):
 
 
 def run(tree: Path, *targets: str, config: Path) -> None:
-    arguments = ("-m", "snakemake", *targets, "--cores", "2", "--configfile", str(config))
-    result = python(*arguments, cwd=tree, scripts=tree / "scripts")
+    result = snakemake(tree, *targets, "--cores", "2", "--configfile", str(config), **{KEY: "canary"})
     assert result.returncode == 0, result.stderr
 
 
@@ -159,11 +161,10 @@ def test_an_engine(extended):
 
 def test_the_page_lint(extended):
     """What the page adds to the library is as the linters want it."""
-    ruff = python("-m", "ruff", "check", "scripts", "--config", str(ROOT / "pyproject.toml"), cwd=extended)
-    layout = python(
-        "-m", "ruff", "format", "--check", "scripts", "--config", str(ROOT / "pyproject.toml"), cwd=extended
-    )
-    assert (ruff.returncode, layout.returncode) == (0, 0), ruff.stdout + layout.stdout
+    for check in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *check, "scripts", "--config", str(ROOT / "pyproject.toml")]
+        ruff = subprocess.run(command, cwd=extended, capture_output=True, text=True)
+        assert ruff.returncode == 0, ruff.stdout
 
 
 def test_the_schema_knows_what_the_library_has():

@@ -3,9 +3,11 @@
 import ast
 import base64
 import json
+import os
 import re
 import secrets
 import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,8 @@ import pytest
 from alignxplore import records
 from configs import merged, write_config
 from faulty_server import Server
-from served_workflow import KEY, METHODS, ROOT, copy_workflow, python, served_config, verdict
+from served_workflow import KEY, METHODS, served_config, verdict
+from trees import ROOT, copy_workflow, snakemake
 
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 EXECUTING = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
@@ -93,18 +96,8 @@ def test_values_reach_a_training_program_as_they_are(tmp_path):
     (tree / "data/cold").mkdir(parents=True)
     records.write(records.DEMONSTRATION.to_frame(), tree / "data/cold/d_cold.parquet", records.DEMONSTRATION)
     path, dumped = write_config(tree / "nasty.yaml", config), tmp_path / "arguments.json"
-    command = [
-        "-m",
-        "snakemake",
-        "models/trained/no_rl",
-        "--cores",
-        "1",
-        "--allowed-rules",
-        "sft",
-        "--latency-wait",
-        "0",
-    ]
-    result = python(*command, "--configfile", str(path), cwd=tree, scripts=tree / "scripts", DUMPED=str(dumped))
+    command = ["models/trained/no_rl", "--cores", "1", "--allowed-rules", "sft", "--latency-wait", "0"]
+    result = snakemake(tree, *command, "--configfile", str(path), DUMPED=str(dumped))
     assert result.returncode != 0  # nothing was trained
     assert dumped.exists(), result.stderr
     option, nasty, program, *arguments = json.loads(dumped.read_text())
@@ -142,17 +135,15 @@ def test_a_tree_runs_at_any_path(tmp_path, where):
     tree = tmp_path / ODD
     options: list[str] = []
     if where == "clone":
-        clone = copy_workflow(tree)
+        copy_workflow(tree)
     else:
-        clone = ROOT
         tree.mkdir()
         for name in ("config", "resources", "scripts"):
             (tree / name).symlink_to(ROOT / name)
         options = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(tree)]
     with Server() as server:
         path = write_config(tmp_path / "c.yaml", served_config(server))
-    command = ["-m", "snakemake", *TARGETS, "--cores", "2", *options, "--configfile", str(path)]
-    result = python(*command, cwd=tree, scripts=clone / "scripts")
+    result = snakemake(tree, *TARGETS, "--cores", "2", *options, "--configfile", str(path), **{KEY: "canary"})
     assert result.returncode == 0, result.stderr
     assert all((tree / target).stat().st_size for target in TARGETS)
     assert not list(tmp_path.rglob("EXECUTED"))
@@ -203,14 +194,16 @@ def test_keys_are_in_nothing_that_a_run_writes(tmp_path):
         config["methods"]["refused"]["benchmarks"] = ["psoups_style"]
         path = write_config(tree / "config/served.yaml", config)
         targets = [f"results/judgements/judge/{method}.parquet" for method in METHODS]
-        command = ["-m", "snakemake", *targets, "results/preferences/refused.parquet", "--cores", "2", "--keep-going"]
-        command += ["--verbose", "--printshellcmds", "--show-failed-logs", "--configfile", str(path)]
+        command = [sys.executable, "-m", "snakemake", *targets, "--configfile", str(path)]
+        options = {"cwd": tree, "env": {**os.environ, **environment}, "capture_output": True, "text": True}
+        loudly = ["results/preferences/refused.parquet", "--cores", "2", "--keep-going", "--verbose"]
+        loudly += ["--printshellcmds", "--show-failed-logs"]
         watch = Watch([key, other])
         watch.start()
-        result = python(*command, cwd=tree, scripts=tree / "scripts", **environment)
+        result = subprocess.run([*command, *loudly], **options)
         watch.over.set()
         watch.join()
-    report = python(*command[:5], "--report", "report.html", "--configfile", str(path), cwd=tree, **environment)
+    report = subprocess.run([*command, "--cores", "2", "--report", "report.html"], **options)
     assert all((tree / target).exists() for target in targets), result.stderr
     assert result.returncode != 0 and "refused" in (tree / "logs/preferences/refused.log").read_text()
     assert len(server.requests) > 20

@@ -1,18 +1,12 @@
 """The real workflow on a small world, judged by the test server; no model is trained."""
 
 import hashlib
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL
 from configs import merged
 from faulty_server import Server, answer
 
-ROOT = Path(__file__).parents[2]
 KEY = "SERVED_KEY"
 METHODS = ("golden",)
 COLUMNS = {"pairs": ["alignx_test"], "style and expertise": ["psoups_style", "psoups_expertise"]}
@@ -66,20 +60,3 @@ def served_config(server: Server) -> dict[str, Any]:
         config["methods"].pop(name)
     config["training"]["variants"]["r_gen"]["judge"] = "judge"
     return config
-
-
-def copy_workflow(tree: Path) -> Path:
-    """Copy the workflow's own files, as a clone has them."""
-    tree.mkdir(parents=True)
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources", "profiles"):
-        source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy2
-        copy(source, tree / name)
-    return tree
-
-
-def python(*arguments: str, cwd: Path, scripts: Path = ROOT / "scripts", **environment: str):
-    """Run Python with these arguments, with the server's key in the environment."""
-    variables = {**os.environ, "PYTHONPATH": str(scripts), KEY: "canary", **environment}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from alignxplore.workflow.config import rows
 from configs import merged, write_config
+from trees import copy_workflow, snakemake
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,17 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
     """A copy of the workflow without anything that a run has written."""
-    path = tmp_path_factory.mktemp("tree")
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources", "profiles"):
-        source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy2
-        copy(source, path / name)
-    return path
-
-
-def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    return copy_workflow(tmp_path_factory.mktemp("tree"))
 
 
 def configured(tree: Path, name: str, change) -> Path:

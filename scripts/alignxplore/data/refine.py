@@ -83,9 +83,8 @@ def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame
         .group_by("number", maintain_order=True)
         .agg(dimensions=pl.lit(pl.Series(names, dtype=pl.String)).gather(pl.col("dimension")))
     )
-    return (
-        numbered.join(shared, on="number", how="left", maintain_order="left")
-        .select("example_id", pl.col("dimensions").fill_null([]))
+    return numbered.join(shared, on="number", how="left", maintain_order="left").select(
+        "example_id", pl.col("dimensions").fill_null([])
     )
 
 
@@ -104,8 +103,10 @@ def _interactions(examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     table = pl.concat(tables)
     directions = table["direction"].list.explode(empty_as_null=False).to_numpy().reshape(-1, N_DIMENSIONS)
     rows, dimensions = np.nonzero(directions)
-    signs = table[rows].select("number", "form", "position").with_columns(
-        dimension=pl.Series(dimensions), sign=pl.Series(directions[rows, dimensions])
+    signs = (
+        table[rows]
+        .select("number", "form", "position")
+        .with_columns(dimension=pl.Series(dimensions), sign=pl.Series(directions[rows, dimensions]))
     )
     return table.drop("direction"), signs
 
