@@ -205,7 +205,7 @@ def test_bad_configuration_is_named_in_one_line(tree, change, message):
         (
             "sft",
             {"lerning_rate": 1e-6},
-            "training.variants.no_rl: training setting 'lerning_rate' is unknown to SFTConfig; did you",
+            "training.sft: training setting 'lerning_rate' is unknown to SFTConfig; did you",
         ),
         (
             "grpo",
