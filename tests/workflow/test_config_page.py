@@ -58,8 +58,9 @@ def test_the_page_has_every_section_of_the_base():
 
 def links() -> list[tuple[str, str, str]]:
     """Files of config/, and the pages and headings that their comments and this page's text name."""
-    inside = [(path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "config").glob("*.yaml"))]
-    found = [(path.name, *link) for path, text in inside for link in re.findall(r"\b(docs/\w+\.md)(?:#([\w-]+))?", text)]
+    commented = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "config").glob("*.yaml"))}
+    link = r"\b(docs/\w+\.md)(?:#([\w-]+))?"
+    found = [(name, *place) for name, text in commented.items() for place in re.findall(link, text)]
     own = re.findall(r"\]\((\w*\.?(?:md)?)(?:#([\w-]+))?\)", PAGE)
     return [*found, *(("config.md", f"docs/{page or 'config.md'}", heading) for page, heading in own)]
 
