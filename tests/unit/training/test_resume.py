@@ -1,4 +1,4 @@
-"""Training stopped at any moment and run again ends in the bytes of a training that nobody disturbed."""
+"""Training that is stopped at any moment and resumed ends with the same bytes as an uninterrupted run."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def outcome(output: Path) -> tuple[str, bytes]:
 
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory) -> Path:
-    """The tiny model with a third of its tokens ending a turn, so that completions differ in length."""
+    """The tiny model, with a third of its tokens as end tokens, so that completions differ in length."""
     path = tmp_path_factory.mktemp("resume") / "ending"
     shutil.copytree(tiny_model, path)
     config = json.loads((path / "generation_config.json").read_text())
@@ -55,8 +55,8 @@ def model(tiny_model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(model, tmp_path_factory) -> tuple[str, bytes]:
-    output = tmp_path_factory.mktemp("undisturbed") / "policy"
+def uninterrupted(model, tmp_path_factory) -> tuple[str, bytes]:
+    output = tmp_path_factory.mktemp("uninterrupted") / "policy"
     train(model, output)
     assert directory_digest(output) != directory_digest(model)
     assert not list(output.parent.glob(".*"))
@@ -65,7 +65,7 @@ def undisturbed(model, tmp_path_factory) -> tuple[str, bytes]:
 
 
 class Failing:
-    """A judge that is down when it is asked for the `at`-th time."""
+    """A reward that fails the `at`-th time that it is asked; 0 never fails."""
 
     def __init__(self, at: int):
         self.at, self.asked = at, 0
@@ -78,20 +78,20 @@ class Failing:
 
 
 @pytest.mark.parametrize("at", [1, 2, 5, 9])
-def test_a_reward_that_fails_stops_the_run_with_its_state_saved(model, undisturbed, tmp_path, at):
+def test_failed_reward_stops_training_and_saves_the_last_step(model, uninterrupted, tmp_path, at):
     output = tmp_path / "policy"
     with pytest.raises(UserError, match="the judge is down"):
         train(model, output, Failing(at))
     assert not output.exists() and not output.with_suffix(".parquet").exists()
     with pytest.raises(UserError, match="the judge is down"):
-        train(model, output, Failing(1))  # still
+        train(model, output, Failing(1))  # the judge is still down
     again = Failing(0)
     train(model, output, again)
-    assert again.asked == STEPS - (at - 1)  # no step is paid twice
-    assert outcome(output) == undisturbed
+    assert again.asked == STEPS - (at - 1)  # no step is computed twice
+    assert outcome(output) == uninterrupted
 
 
-def test_a_run_that_is_asked_to_stop_finishes_its_step(model, undisturbed, tmp_path):
+def test_sigterm_finishes_and_saves_the_current_step(model, uninterrupted, tmp_path):
     output = tmp_path / "policy"
 
     def stopped(parsed, cases):
@@ -106,10 +106,10 @@ def test_a_run_that_is_asked_to_stop_finishes_its_step(model, undisturbed, tmp_p
     again = Failing(0)
     train(model, output, again)
     assert again.asked == STEPS - 5
-    assert outcome(output) == undisturbed
+    assert outcome(output) == uninterrupted
 
 
-def test_a_checkpoint_that_was_cut_short_is_not_believed(model, undisturbed, tmp_path):
+def test_truncated_checkpoint_is_skipped(model, uninterrupted, tmp_path):
     output = tmp_path / "policy"
     with pytest.raises(UserError):
         train(model, output, Failing(9))
@@ -120,29 +120,29 @@ def test_a_checkpoint_that_was_cut_short_is_not_believed(model, undisturbed, tmp
     again = Failing(0)
     train(model, output, again)
     assert again.asked == STEPS - 6
-    assert outcome(output) == undisturbed
+    assert outcome(output) == uninterrupted
 
 
-def test_checkpoints_that_are_all_damaged_do_not_outlive_the_new_ones(model, undisturbed, tmp_path):
+def test_damaged_checkpoints_are_removed_before_new_ones_are_saved(model, uninterrupted, tmp_path):
     output = tmp_path / "policy"
     with pytest.raises(UserError):
         train(model, output, Failing(9))
     damaged = list(partial_directory(output).glob("checkpoint-*"))
     for checkpoint in damaged:
         (checkpoint / "trainer_state.json").write_text("{")
-        os.utime(checkpoint, (2e9, 2e9))  # the trainer removes the oldest: without this, whichever is first by number
+        os.utime(checkpoint, (2e9, 2e9))  # the trainer removes the oldest; these look newest
     again = Failing(0)
     train(model, output, again)
     assert len(damaged) == 2 and again.asked == STEPS
-    assert outcome(output) == undisturbed
+    assert outcome(output) == uninterrupted
 
 
-def test_a_first_training_warns_of_no_other(model, tmp_path, caplog):
+def test_first_run_logs_no_warning_about_another_run(model, tmp_path, caplog):
     train(model, tmp_path / "policy", max_steps=1)
     assert "belongs to a run" not in caplog.text
 
 
-def test_other_settings_start_afresh(model, undisturbed, tmp_path, caplog):
+def test_changed_settings_start_from_scratch(model, uninterrupted, tmp_path, caplog):
     output = tmp_path / "policy"
     with pytest.raises(UserError):
         train(model, output, Failing(5), learning_rate=2e-2)
@@ -150,10 +150,10 @@ def test_other_settings_start_afresh(model, undisturbed, tmp_path, caplog):
     train(model, output, again)
     assert again.asked == STEPS
     assert "belongs to a run with other settings" in caplog.text
-    assert outcome(output) == undisturbed
+    assert outcome(output) == uninterrupted
 
 
-def test_the_model_card_tells_what_the_model_was_made_of(model, tmp_path):
+def test_model_card_lists_base_model_settings_and_metrics(model, tmp_path):
     output = tmp_path / "policy"
     train(model, output, max_steps=2)
     card = (output / "README.md").read_text()
@@ -172,7 +172,7 @@ train(Path(sys.argv[1]), Path(sys.argv[2]))
 
 
 def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int) -> None:
-    """Run the training in processes of its own, kill so many, and let the last one end."""
+    """Run the training in child processes: kill `kills` of them at random moments, then let one finish."""
     tests = Path(__file__).parent
     code = JOB.format(tests=str(tests), scripts=str(tests.parents[2] / "scripts"))
     rng = random.Random(seed)
@@ -182,7 +182,7 @@ def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int) -
         before, wanted = sorted(partial.glob("checkpoint-*")), rng.random() < 0.8
         while process.poll() is None and wanted and sorted(partial.glob("checkpoint-*")) == before:
             time.sleep(0.005)
-        # Anywhere from within the writing of a checkpoint to some steps behind it, or while the process starts.
+        # The kill lands while a checkpoint is written, some steps later, or during start-up.
         time.sleep(rng.random() * 0.5)
         process.kill()
         assert process.wait() == -signal.SIGKILL or output.exists()
@@ -193,8 +193,8 @@ def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int) -
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(model, undisturbed, tmp_path, kills):
+def test_training_killed_at_random_moments_resumes(model, uninterrupted, tmp_path, kills):
     output = tmp_path / "policy"
     killed_at_random_moments(model, output, kills, seed=kills)
-    assert outcome(output) == undisturbed
+    assert outcome(output) == uninterrupted
     assert not list(output.parent.glob(".*"))

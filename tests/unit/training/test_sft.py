@@ -1,4 +1,4 @@
-"""SFT: Eq. 8 exactly, on ragged batches and over gradient accumulation, and an output that others can load."""
+"""SFT computes Eq. 8 exactly, on ragged batches and with gradient accumulation, and saves a loadable model."""
 
 import json
 import subprocess
@@ -66,7 +66,7 @@ def tokenised_rows(tokenizer, data):
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("batch, accumulation", [(5, 1), (2, 3)])
-def test_loss_and_gradient_are_those_of_equation_8(tiny_model, data, tmp_path, monkeypatch, batch, accumulation, fused):
+def test_loss_and_gradient_match_eq_8(tiny_model, data, tmp_path, monkeypatch, batch, accumulation, fused):
     if fused:
         monkeypatch.setattr(scoring, "MOST_LOGITS", 0)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -88,13 +88,13 @@ def test_loss_and_gradient_are_those_of_equation_8(tiny_model, data, tmp_path, m
     )
     loop.run(trainer)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
-    # One step of plain gradient descent with rate 1 moves the weights by the gradient.
+    # One SGD step with learning rate 1 moves the weights by exactly the gradient.
     for name, value in exact.named_parameters():
         moved = before[name].double() - dict(network.named_parameters())[name].detach().double()
         assert torch.allclose(moved, value.grad, rtol=1e-3, atol=2e-6), name
 
 
-def test_prompt_is_masked_and_completion_ends_in_the_end_token(tiny_model, data):
+def test_labels_mask_the_prompt_and_end_with_the_end_token(tiny_model, data):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     case = demonstration(1, "<think>\na\n</think>\n<answer>\nb<|im_end|>\n</answer>")
     prompt = Templates(**PROMPTS).preference(case)
@@ -105,11 +105,11 @@ def test_prompt_is_masked_and_completion_ends_in_the_end_token(tiny_model, data)
     completion = row["labels"][len(prompt_ids) :]
     assert completion == row["input_ids"][len(prompt_ids) :]
     assert tokenizer.decode(completion) == case["completion"] + tokenizer.eos_token
-    assert completion.count(tokenizer.eos_token_id) == 1, "text of a completion cannot end the turn"
+    assert completion.count(tokenizer.eos_token_id) == 1, "completion text must not end the turn"
     assert completion[0] == tokenizer.convert_tokens_to_ids("<think>")
 
 
-def test_template_that_opens_thinking_gets_a_completion_without_the_tag(tiny_model):
+def test_think_tag_is_dropped_if_the_template_opens_it(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
     prompt = Templates(**PROMPTS).preference(demonstration(1, ""))
@@ -119,7 +119,7 @@ def test_template_that_opens_thinking_gets_a_completion_without_the_tag(tiny_mod
     assert text.count("<think>\na") == 1
 
 
-def test_program_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model, data, tmp_path):
+def test_train_sft_program_is_byte_reproducible(tiny_model, data, tmp_path):
     outputs = []
     for run in ("a", "b"):
         output, metrics = tmp_path / run, tmp_path / f"{run}.parquet"
@@ -137,7 +137,7 @@ def test_program_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model
     }
     assert not [name for name in names if name.endswith(".bin")]
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
-    assert not list(tmp_path.glob(".*")), "nothing half-written stays"
+    assert not list(tmp_path.glob(".*")), "no partial files remain"
     start = AutoModelForCausalLM.from_pretrained(tiny_model)
     trained = AutoModelForCausalLM.from_pretrained(first)
     assert not torch.equal(start.model.embed_tokens.weight, trained.model.embed_tokens.weight)
@@ -159,7 +159,7 @@ def test_program_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model
         ({"max_length": 3}, "longer than"),
     ],
 )
-def test_bad_settings_are_named_and_nothing_is_written(tiny_model, data, tmp_path, settings, message):
+def test_error_names_the_bad_setting_and_nothing_is_written(tiny_model, data, tmp_path, settings, message):
     output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
     with pytest.raises(UserError, match=message):
         sft.train(settings, tiny_model, data, Templates(**PROMPTS), output, metrics)
