@@ -1,9 +1,14 @@
-"""A tiny real model, for everything that loads one."""
+"""Thread limits, and tiny real models for all tests that load one."""
 
+import os
 from pathlib import Path
 
 import pytest
 from random_models import random_qwen2
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores. This must come before any import of torch; child processes inherit it.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 WORDS = (
     "Infer this person's preferences from their behaviour. Decide which response this person prefers, in JSON. "
@@ -20,5 +25,5 @@ def tiny_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_model(tmp_path_factory) -> Path:
-    """The same with heads of a size that vLLM has CPU attention for."""
+    """The same model, with a head size that vLLM's CPU attention supports."""
     return random_qwen2(tmp_path_factory.mktemp("models") / "wider", WORDS, hidden=128)
