@@ -1,16 +1,10 @@
 """GRPO computes Eq. 9-11 exactly, packing changes no number, and training raises the reward."""
 
-import json
 import math
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
-from alignxplore import records
 from alignxplore.engines import packing
 from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
@@ -107,17 +101,6 @@ def test_sampling_matches_the_distribution_of_transformers(top_p, top_k):
         observed = torch.bincount(drawn, minlength=40) / n
         assert not observed[expected == 0].any()
         assert (observed - expected).abs().max() < 4 * math.sqrt(0.25 / n)
-
-
-@pytest.fixture
-def ending_model(tiny_model, tmp_path) -> Path:
-    """The tiny model, with a third of its tokens as end tokens, so that completions differ in length."""
-    path = tmp_path / "ending"
-    shutil.copytree(tiny_model, path)
-    config = json.loads((path / "generation_config.json").read_text())
-    config["eos_token_id"] = [config["eos_token_id"], *range(3, 400, 3)]
-    (path / "generation_config.json").write_text(json.dumps(config))
-    return path
 
 
 def captured(trainer):
@@ -248,25 +231,3 @@ def test_rollout_prompts_are_encoded_as_at_inference(tiny_model, tmp_path):
 def test_error_names_the_bad_setting(tiny_model, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         make(tiny_model, tmp_path / "out", **settings)
-
-
-def test_train_grpo_program_with_a_judge_in_process(tiny_model, tmp_path):
-    pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
-    example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90}
-    rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
-    records.write(pl.DataFrame(rows, schema=records.EXAMPLE), tmp_path / "rl.parquet", records.EXAMPLE)
-    output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
-    judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
-    command = [
-        sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(SETTINGS), "--model", tiny_model,
-        "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
-        "--journal", tmp_path / "journal", "--output", output, "--metrics", metrics, "--log", tmp_path / "log",
-    ]  # fmt: skip
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert AutoModelForCausalLM.from_pretrained(output) and AutoTokenizer.from_pretrained(output).chat_template
-    assert pl.read_parquet(metrics).schema == GRPO_METRICS
-    assert "step 1 of 1: reward" in (tmp_path / "log").read_text()
-    command[command.index("--model") + 1] = tmp_path / "missing"
-    failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert failed.returncode == 1 and "missing cannot be loaded" in failed.stderr and "Traceback" not in failed.stderr

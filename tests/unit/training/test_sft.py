@@ -1,11 +1,7 @@
 """SFT computes Eq. 8 exactly, on ragged batches and with gradient accumulation, and saves a loadable model."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from alignxplore import records
@@ -16,6 +12,7 @@ from alignxplore.training import loop, scoring, sft
 from alignxplore.training.models import load_model
 from alignxplore.training.settings import check_settings, make_arguments
 from datasets import Dataset
+from demonstrations import demonstration, write_demonstrations
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig
 
@@ -26,24 +23,9 @@ PROMPTS = {
 SETTINGS = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "num_train_epochs": 1, "seed": 3}
 
 
-def demonstration(index: int, completion: str) -> dict:
-    pair = {"prompt": "A quick joke", "chosen": "likes humor " * index, "rejected": "a passport", "direction": [1] * 90}
-    return {
-        "example_id": f"e{index}", "user_id": f"u{index}", "prompt": "travel", "chosen": "humor", "rejected": "no",
-        "direction": [1] * 90, "pairs": [pair], "ugc": [], "generation": 0, "completion": completion,
-    }  # fmt: skip
-
-
 @pytest.fixture
 def data(tmp_path) -> Path:
-    rows = [
-        demonstration(i, f"<think>\n{'humor ' * (1 + 3 * i)}\n</think>\n<answer>\nlikes humor\n</answer>")
-        for i in range(6)
-    ]
-    path = tmp_path / "cold.parquet"
-    frame = pl.DataFrame(rows, schema=records.DEMONSTRATION)
-    records.write(frame, path, records.DEMONSTRATION)
-    return path
+    return write_demonstrations(tmp_path / "cold.parquet")
 
 
 def reference_loss(model, rows) -> torch.Tensor:
@@ -117,34 +99,6 @@ def test_think_tag_is_dropped_if_the_template_opens_it(tiny_model):
     text = tokenizer.decode(row["input_ids"])
     assert text.endswith("<think>\na\n</think>\n<answer>\nb\n</answer>" + tokenizer.eos_token)
     assert text.count("<think>\na") == 1
-
-
-def test_train_sft_program_is_byte_reproducible(tiny_model, data, tmp_path):
-    outputs = []
-    for run in ("a", "b"):
-        output, metrics = tmp_path / run, tmp_path / f"{run}.parquet"
-        command = [sys.executable, ROOT / "scripts/train_sft.py", "--settings", json.dumps(SETTINGS), "--model",
-                   tiny_model, "--data", data, "--prompts", json.dumps(PROMPTS), "--output", output,
-                   "--metrics", metrics, "--log", tmp_path / f"{run}.log"]  # fmt: skip
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        outputs.append((output, metrics))
-    (first, first_metrics), (second, second_metrics) = outputs
-    assert first_metrics.read_bytes() == second_metrics.read_bytes()
-    names = sorted(path.name for path in first.iterdir() if path.name != "README.md")  # its title is the model's name
-    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"} <= {
-        *names
-    }
-    assert not [name for name in names if name.endswith(".bin")]
-    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
-    assert not list(tmp_path.glob(".*")), "no partial files remain"
-    start = AutoModelForCausalLM.from_pretrained(tiny_model)
-    trained = AutoModelForCausalLM.from_pretrained(first)
-    assert not torch.equal(start.model.embed_tokens.weight, trained.model.embed_tokens.weight)
-    assert trained.generation_config.eos_token_id == start.generation_config.eos_token_id
-    frame = pl.read_parquet(first_metrics)
-    assert frame["step"].to_list() == [1, 2] and frame.null_count().sum_horizontal().item() == 0
-    assert frame["loss"][1] < frame["loss"][0]
 
 
 @pytest.mark.parametrize(
