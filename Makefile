@@ -81,7 +81,6 @@ lint: $(VENV)/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/snakemake --lint
 
 $(VENV)/run.done: envs/requirements/run.txt pyproject.toml
 	@echo "Making $(VENV) with pinned dependencies; this takes a minute or two."

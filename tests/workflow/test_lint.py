@@ -1,6 +1,6 @@
 """Snakemake's own linter, but for one lint."""
 
-import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +13,7 @@ ACCEPTED = {"Mixed rules and functions in same snakefile."}
 
 
 def test_snakemake_finds_nothing_else_to_lint():
-    command = [sys.executable, "-m", "snakemake", "--lint", "json"]
+    command = [sys.executable, "-m", "snakemake", "--lint"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    lints = json.loads(done.stdout[done.stdout.index("{") :])
-    found = {
-        (lint["title"], part["for"].get("snakefile") or part["for"].get("rule"))
-        for kind in lints.values()
-        for part in kind
-        for lint in part["lints"]
-    }
-    assert {title for title, _ in found} <= ACCEPTED, found
+    titles = re.findall(r"^    \* (.*):$", done.stderr, re.MULTILINE)
+    assert titles and set(titles) <= ACCEPTED, done.stderr
