@@ -1,4 +1,4 @@
-"""The training programs, each in its own process as `training.launch` starts them."""
+"""The programs that check and train, each in its own process as in a run."""
 
 import json
 import subprocess
@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 import torch
 from alignxplore import records
-from alignxplore.errors import UserError
 from alignxplore.training.metrics import GRPO_METRICS
-from alignxplore.workflow.onstart import check_training
+from configs import merged, write_config
 from demonstrations import write_demonstrations
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trees import copy_workflow, snakemake
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = {
@@ -29,11 +29,6 @@ GRPO = {
 @pytest.fixture
 def demonstrations(tmp_path) -> Path:
     return write_demonstrations(tmp_path / "cold.parquet")
-
-
-def test_settings_are_checked_in_a_separate_process():
-    with pytest.raises(UserError, match="training.sft: training setting 'unknown'"):
-        check_training({"no_rl": {"stage": "sft", "settings": {"unknown": 1}}}, "torchrun")
 
 
 def test_sft_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model, demonstrations, tmp_path):
@@ -84,3 +79,33 @@ def test_grpo_trains_with_a_judge_in_process(tiny_model, tmp_path):
     command[command.index("--model") + 1] = tmp_path / "missing"
     failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert failed.returncode == 1 and "missing cannot be loaded" in failed.stderr and "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "message"),
+    [
+        (
+            "sft",
+            {"lerning_rate": 1e-6},
+            "training.sft: training setting 'lerning_rate' is unknown to SFTConfig; did you",
+        ),
+        (
+            "grpo",
+            {"per_device_train_batch_size": 12, "num_generations": 7},
+            "(12) must be divisible by num_generations",
+        ),
+    ],
+)
+def test_a_training_that_cannot_start_stops_the_run_before_any_job(tmp_path, stage, settings, message):
+    tree = copy_workflow(tmp_path / "tree")
+    config = merged()
+    config["training"][stage].update(settings)
+    path = write_config(tree / "untrained.yaml", config)
+    arguments = ("--cores", "1", "--forceall", "--configfile", str(path))
+    stopped = snakemake(tree, "models/trained/alignxplore", *arguments)
+    output = stopped.stdout + stopped.stderr
+    assert stopped.returncode != 0 and message in output
+    assert "Traceback" not in output and "jobid" not in output
+    # A run that trains nothing goes on and finds no lock. Its jobs' own processes check nothing.
+    result = snakemake(tree, "data/cold/dimensions.parquet", *arguments)
+    assert result.returncode == 0, result.stderr

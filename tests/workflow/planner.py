@@ -8,13 +8,16 @@ imports.
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, "scripts")
 
+import alignxplore.methods.given  # noqa: F401
 import jsonschema  # noqa: F401
 import pandas  # noqa: F401
 import plan_jobs
+import yaml
 from alignxplore.workflow.dependencies import library_modules
 from configs import write_config
 
@@ -61,6 +64,7 @@ def forked(request):
     return reply
 
 
+yaml.safe_load = partial(yaml.load, Loader=yaml.CSafeLoader)  # a fifth of a request otherwise goes into reading YAML
 for script in sorted(Path("scripts").resolve().glob("*.py")):
     library_modules(script)
 for line in sys.stdin:

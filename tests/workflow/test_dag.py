@@ -199,33 +199,6 @@ def test_bad_configuration_is_named_in_one_line(tree, change, message):
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize(
-    ("stage", "settings", "message"),
-    [
-        (
-            "sft",
-            {"lerning_rate": 1e-6},
-            "training.sft: training setting 'lerning_rate' is unknown to SFTConfig; did you",
-        ),
-        (
-            "grpo",
-            {"per_device_train_batch_size": 12, "num_generations": 7},
-            "(12) must be divisible by num_generations",
-        ),
-    ],
-)
-def test_a_training_that_cannot_start_stops_the_run_before_any_job(tree, stage, settings, message):
-    path = configured(tree, "untrained", lambda c: c["training"][stage].update(settings))
-    arguments = ("--cores", "1", "--forceall", "--configfile", str(path))
-    stopped = snakemake(tree, "models/trained/alignxplore", *arguments)
-    output = stopped.stdout + stopped.stderr
-    assert stopped.returncode != 0 and message in output
-    assert "Traceback" not in output and "jobid" not in output
-    # What trains nothing goes on, and finds no lock; its jobs' own processes check nothing.
-    result = snakemake(tree, "data/cold/dimensions.parquet", *arguments)
-    assert result.returncode == 0, result.stderr
-
-
 def test_a_key_that_a_planned_job_needs_stops_the_run_before_any_job(tree):
     def remote(config):
         config["models"]["remote"] = {"engine": "openai", "path": "far", "run": {"key_env": "SET_NOWHERE"}}
