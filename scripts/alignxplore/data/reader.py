@@ -218,4 +218,4 @@ def _examples(columns: pl.DataFrame) -> pl.DataFrame:
         pl.col(key).list.eval(pl.struct(item(pl.element().struct.field, HISTORY_TEXTS[form]))).fill_null([]).alias(form)
         for form, key in HISTORY_KEYS.items()
     ]
-    return columns.select("line", *item(pl.col, TARGET_TEXTS), *histories).cast(dict(PARSED))
+    return columns.select("line", *item(pl.col, TARGET_TEXTS), *histories).cast(PARSED)

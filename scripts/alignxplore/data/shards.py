@@ -53,7 +53,12 @@ def refine_shard(pieces: Sequence[Piece], rules: Rules, max_characters: int, out
 
 
 def gather(
-    shards: Sequence[dict[str, str]], max_reject_share: float, refined: str, rejects: str, funnel: str, kept_rejects: str
+    shards: Sequence[dict[str, str]],
+    max_reject_share: float,
+    refined: str,
+    rejects: str,
+    funnel: str,
+    kept_rejects: str,
 ) -> None:
     """Join the shards, given in order as paths of FILES by name, into REFINED, REJECT and the funnel (CSV).
 
