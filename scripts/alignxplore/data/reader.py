@@ -128,15 +128,16 @@ def _block(
     numbers: Sequence[int], last: int, columns: pl.DataFrame, exact: Callable[[int], Any], max_characters: int
 ) -> Block:
     """The block of the records `numbers`. `columns` holds those that fit RAW; `exact` returns any record as it is."""
-    good = _examples(columns.filter(_is_good(max_characters)))
+    examples = _examples(columns.filter(_is_good(max_characters)))
     odd, rejects = [], []
-    for number in sorted(set(numbers).difference(good["line"])):
+    for number in sorted(set(numbers).difference(examples["line"])):
         try:
             odd.append({"line": number, **parse_example(exact(number), max_characters)})
         except BadRecord as bad:
             rejects.append((number, bad.field, bad.reason))
-    examples = with_ids(pl.concat([good, pl.DataFrame(odd, PARSED)]).sort("line"))
-    return Block(last, len(numbers), examples.select("line", *EXAMPLE), rejects)
+    if odd:  # Sorting copies all texts.
+        examples = pl.concat([examples, pl.DataFrame(odd, PARSED)]).sort("line")
+    return Block(last, len(numbers), with_ids(examples).select("line", *EXAMPLE), rejects)
 
 
 def _json_problem(error: ValueError | RecursionError) -> str:

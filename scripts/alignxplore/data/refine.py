@@ -118,12 +118,8 @@ def _with_history(examples: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
     rows = kept.select("number", "form", "used", consistent=pl.Series(consistent, dtype=DIRECTION)).join(
         examples, on="number", maintain_order="left"
     )
-    return rows.with_columns(
-        pl.when(pl.col("form") == form)
-        .then(pl.col(form).list.gather(pl.col("used")))
-        .otherwise(pl.col(form).list.head(0))
-        for form in FORMS
-    )
+    used = [pl.when(pl.col("form") == form).then("used").otherwise([]) for form in FORMS]
+    return rows.with_columns(pl.col(form).list.gather(at) for form, at in zip(FORMS, used, strict=True))
 
 
 def _has_text(column: str) -> pl.Expr:
