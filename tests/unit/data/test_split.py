@@ -126,7 +126,9 @@ def test_sets_are_counted_where_they_are_disjoint():
 
 def test_too_few_examples_name_the_set_and_the_counts():
     rows = pl.concat([refined_rows(500, forms=("pairs",)), refined_rows(30, seed=1, forms=("ugc",))])
-    with pytest.raises(UserError, match=r"splits.test_ugc.size: 40 examples .* only \d+ of the 30 with a history of ugc fall"):
+    with pytest.raises(
+        UserError, match=r"splits.test_ugc.size: 40 examples .* only \d+ of the 30 with a history of ugc fall"
+    ):
         sets(rows)
 
 
