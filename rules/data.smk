@@ -38,8 +38,7 @@ rule download:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(4000),
-        runtime=240,
+        **needs(4000, 240),
     params:
         source=lambda wildcards: HUB_FILES[wildcards.raw],
     message:
@@ -70,8 +69,7 @@ rule refine:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=240,
+        **needs(2000, 240),
     params:
         shard="{scatteritem}",
         rules=DATA["refine"],
@@ -101,8 +99,7 @@ rule gather_refined:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(4000),
-        runtime=120,
+        **needs(4000, 120),
     params:
         max_reject_share=DATA["alignx"]["max_reject_share"],
     message:
@@ -126,8 +123,7 @@ rule split:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=30,
+        **needs(2000, 30),
     params:
         name="{split}",
         size=setting("data/splits/{split}/size"),
@@ -154,8 +150,7 @@ rule check_splits:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=30,
+        **needs(2000, 30),
     params:
         names=list(DATA["splits"]),
     message:
@@ -178,8 +173,7 @@ rule dimensions:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        **needs(1000, 30),
     message:
         "Naming the key dimensions, which the teacher is told (paper 3.2)"
     script:
@@ -198,12 +192,11 @@ rule benchmark_alignx:
     benchmark:
         "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(names_in("benchmarks", source=["alignx"])),
+        benchmark=one_of(names_in("benchmarks", source="alignx")),
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        **needs(1000, 30),
     params:
         benchmark="{benchmark}",
         script="benchmark_alignx",
@@ -225,7 +218,7 @@ use rule benchmark_alignx as benchmark_psoups with:
         raw=lambda wildcards: raw_files([psoups("path")(wildcards)])[0],
         library=library("benchmark_psoups.py"),
     wildcard_constraints:
-        benchmark=one_of(names_in("benchmarks", source=["psoups"])),
+        benchmark=one_of(names_in("benchmarks", source="psoups")),
     params:
         script="benchmark_psoups",
         benchmark="{benchmark}",

@@ -26,8 +26,7 @@ rule demo_world:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=10,
+        **needs(1000, 10),
     params:
         dimensions=DEMO["dimensions"],
         reveal=DEMO["reveal"],
@@ -56,8 +55,7 @@ rule demo_tokenizer:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=10,
+        **needs(2000, 10),
     params:
         dimensions=DEMO["dimensions"],
         vocabulary=DEMO["vocabulary"],
@@ -103,8 +101,7 @@ rule demo_model:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(3000),
-        runtime=30,
+        **needs(3000, 30),
     params:
         name="{model}",
         dimensions=DEMO["dimensions"],

@@ -20,12 +20,11 @@ rule figure_training:
     benchmark:
         "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
-        figure=one_of(names_in("figures", kind=["training"])),
+        figure=one_of(names_in("figures", kind="training")),
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        **needs(1000, 30),
     params:
         labels=setting("figures/{figure}/variants"),
         metric=setting("figures/{figure}/metric"),
@@ -50,12 +49,11 @@ rule figure_words:
     benchmark:
         "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
-        figure=one_of(names_in("figures", kind=["words"])),
+        figure=one_of(names_in("figures", kind="words")),
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        **needs(1000, 30),
     params:
         benchmark=setting("figures/{figure}/benchmark"),
         labels=lambda wildcards: [
@@ -100,12 +98,11 @@ rule figure_accuracy:
     benchmark:
         "logs/timings/figures/{figure}.tsv"
     wildcard_constraints:
-        figure=one_of(names_in("figures", kind=["accuracy"])),
+        figure=one_of(names_in("figures", kind="accuracy")),
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        **needs(1000, 30),
     params:
         by=setting("figures/{figure}/by"),
         methods=lambda wildcards: methods_shown(figure_entry(wildcards)["methods"]),

@@ -38,8 +38,7 @@ rule gguf_model:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
+        **needs(4000, 30),
     params:
         package=gguf_package,
         dtype=setting("gguf/{model}/dtype"),

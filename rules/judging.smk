@@ -8,13 +8,13 @@ def judge_cases(wildcards):
     )
 
 
-def judge_gpus(wildcards):
-    return gpus_of(judge_entry(wildcards.judge))
+def judge_asked(wildcards):
+    return [judge_entry(wildcards.judge)]
 
 
 rule judgements:
     input:
-        unpack(lambda wildcards: asks(["judgements.py"], judge_entry(wildcards.judge))),
+        unpack(lambda wildcards: asks(["judgements.py"], judge_asked(wildcards))),
         cases=judge_cases,
         preferences="results/preferences/{method}.parquet",
     output:
@@ -27,11 +27,9 @@ rule judgements:
         judge=one_of(config["judges"]),
         method=one_of(describing(config["methods"])),
     conda:
-        lambda wildcards: environment(judge_entry(wildcards.judge))
+        environment(judge_asked)
     resources:
-        mem_mb=memory(2000, judge_gpus),
-        runtime=240,
-        gpu=judge_gpus,
+        **needs(2000, 240, judge_asked),
     params:
         name="{judge}",
         judge=lambda wildcards: judge_entry(wildcards.judge),

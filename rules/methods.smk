@@ -34,17 +34,14 @@ def method_asks(wildcards):
     return [model_entry(entry["model"]), *judges]
 
 
-def method_gpus(wildcards):
-    return gpus_of(*method_asks(wildcards))
-
-
 def method_inputs(script, prompts=lambda entry: ()):
     """What a method's script reads beside cases; `prompts` are the templates of a method's entry."""
-    return lambda wildcards: asks(
-        [script],
-        *method_asks(wildcards),
-        prompts=prompts(config["methods"][wildcards.method]),
-    )
+
+    def of_job(wildcards):
+        entry = config["methods"][wildcards.method]
+        return asks([script], method_asks(wildcards), prompts(entry))
+
+    return of_job
 
 
 rule preferences_given:
@@ -58,12 +55,13 @@ rule preferences_given:
     benchmark:
         "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
-        method=one_of(names_in("methods", kind=GIVEN)),
+        method=one_of(
+            n for n, entry in config["methods"].items() if entry["kind"] in GIVEN
+        ),
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        **needs(1000, 30),
     params:
         method="{method}",
         entry=method_settings,
@@ -85,13 +83,11 @@ rule preferences_pba:
     benchmark:
         "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
-        method=one_of(names_in("methods", kind=["pba"])),
+        method=one_of(names_in("methods", kind="pba")),
     conda:
-        lambda wildcards: environment(*method_asks(wildcards))
+        environment(method_asks)
     resources:
-        mem_mb=memory(2000, method_gpus),
-        runtime=240,
-        gpu=method_gpus,
+        **needs(2000, 240, method_asks),
     params:
         method="{method}",
         entry=method_settings,
@@ -112,7 +108,7 @@ use rule preferences_pba as preferences_model with:
         ),
         cases=method_cases,
     wildcard_constraints:
-        method=one_of(names_in("methods", kind=["model"])),
+        method=one_of(names_in("methods", kind="model")),
     params:
         sampling=setting("methods/{method}/sampling", config["evaluation"]),
         seed=config["seed"],
@@ -128,7 +124,7 @@ use rule preferences_model as preferences_lminductreason with:
         ),
         cases=method_cases,
     wildcard_constraints:
-        method=one_of(names_in("methods", kind=["lminductreason"])),
+        method=one_of(names_in("methods", kind="lminductreason")),
     params:
         judge=lambda wildcards: method_asks(wildcards)[1],
 
@@ -145,13 +141,11 @@ rule vpl:
     benchmark:
         "logs/timings/training/{method}.tsv"
     wildcard_constraints:
-        method=one_of(names_in("methods", kind=["vpl"])),
+        method=one_of(names_in("methods", kind="vpl")),
     conda:
-        lambda wildcards: environment(*method_asks(wildcards))
+        environment(method_asks)
     resources:
-        mem_mb=memory(4000, method_gpus),
-        runtime=480,
-        gpu=method_gpus,
+        **needs(4000, 480, method_asks),
     params:
         model=lambda wildcards: method_asks(wildcards)[0],
         settings=config.get("vpl"),
@@ -175,13 +169,11 @@ rule vpl_judgements:
         "logs/timings/judgements/{judge}/{method}.tsv"
     wildcard_constraints:
         judge=one_of(config["judges"]),
-        method=one_of(names_in("methods", kind=["vpl"])),
+        method=one_of(names_in("methods", kind="vpl")),
     conda:
-        lambda wildcards: environment(*method_asks(wildcards))
+        environment(method_asks)
     resources:
-        mem_mb=memory(2000, method_gpus),
-        runtime=240,
-        gpu=method_gpus,
+        **needs(2000, 240, method_asks),
     params:
         name="{judge}",
         method="{method}",

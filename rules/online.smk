@@ -9,7 +9,7 @@ if "online" in config:
 
     rule responses:
         input:
-            **asks(["responses.py"], GENERATOR, prompts=["respond"]),
+            **asks(["responses.py"], [GENERATOR], prompts=["respond"]),
             cases=ONLINE_CASES,
             preferences="results/preferences/{method}.parquet",
         output:
@@ -21,11 +21,9 @@ if "online" in config:
         wildcard_constraints:
             method=one_of(describing(config["methods"])),
         conda:
-            environment(GENERATOR)
+            environment([GENERATOR])
         resources:
-            mem_mb=memory(2000, gpus_of(GENERATOR)),
-            runtime=240,
-            gpu=gpus_of(GENERATOR),
+            **needs(2000, 240, [GENERATOR]),
         params:
             model=GENERATOR,
             groups=list(ONLINE["groups"].values()),
@@ -39,7 +37,7 @@ if "online" in config:
 
     rule wins:
         input:
-            **asks(["wins.py"], ONLINE_JUDGE),
+            **asks(["wins.py"], [ONLINE_JUDGE]),
             cases=ONLINE_CASES,
             first="results/responses/{method_a}.parquet",
             second="results/responses/{method_b}.parquet",
@@ -53,11 +51,9 @@ if "online" in config:
             method_a=one_of(describing(config["methods"])),
             method_b=one_of(describing(config["methods"])),
         conda:
-            environment(ONLINE_JUDGE)
+            environment([ONLINE_JUDGE])
         resources:
-            mem_mb=memory(2000, gpus_of(ONLINE_JUDGE)),
-            runtime=120,
-            gpu=gpus_of(ONLINE_JUDGE),
+            **needs(2000, 120, [ONLINE_JUDGE]),
         params:
             name=ONLINE["judge"],
             judge=ONLINE_JUDGE,

@@ -30,8 +30,7 @@ if STUDY:
         conda:
             "../envs/cpu.yaml"
         resources:
-            mem_mb=memory(1000),
-            runtime=30,
+            **needs(1000, 30),
         params:
             wanted=STUDY["cases"],
             labels={
@@ -62,8 +61,7 @@ rule provenance:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        **needs(1000, 30),
     message:
         "Gathering what every result was made of"
     script:
@@ -151,7 +149,7 @@ rule report:
         tables=TABLES,
         figures=FIGURES,
         points=expand(
-            "results/{figure}.csv", figure=names_in("figures", kind=["accuracy"])
+            "results/{figure}.csv", figure=names_in("figures", kind="accuracy")
         ),
         cases=cases_of(benchmarks_shown()),
         preferences=expand(
@@ -192,8 +190,7 @@ rule report:
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(4000),
-        runtime=120,
+        **needs(4000, 120),
     params:
         titles={
             name: entry["title"]

@@ -46,12 +46,11 @@ rule table_benchmarks:
     benchmark:
         "logs/timings/tables/{table}.tsv"
     wildcard_constraints:
-        table=one_of(names_in("tables", kind=["benchmarks"])),
+        table=one_of(names_in("tables", kind="benchmarks")),
     conda:
         "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=30,
+        **needs(1000, 30),
     params:
         kind="benchmarks",
         title=setting("tables/{table}/title"),
@@ -94,7 +93,7 @@ use rule table_benchmarks as table_win_rates with:
         csv=reported("results/{table}.csv", "win_rates", "Tables"),
         markdown="results/{table}.md",
     wildcard_constraints:
-        table=one_of(names_in("tables", kind=["win_rates"])),
+        table=one_of(names_in("tables", kind="win_rates")),
     params:
         kind="win_rates",
         table="{table}",
@@ -117,7 +116,7 @@ use rule table_win_rates as table_strengths with:
         csv=reported("results/{table}.csv", "strengths", "Tables"),
         markdown="results/{table}.md",
     wildcard_constraints:
-        table=one_of(names_in("tables", kind=["strengths"])),
+        table=one_of(names_in("tables", kind="strengths")),
     params:
         kind="strengths",
 
@@ -158,7 +157,7 @@ use rule table_win_rates as table_accuracy with:
         csv=reported("results/{table}.csv", "accuracy", "Tables"),
         markdown="results/{table}.md",
     wildcard_constraints:
-        table=one_of(names_in("tables", kind=["accuracy"])),
+        table=one_of(names_in("tables", kind="accuracy")),
     params:
         kind="accuracy",
         columns=accuracy_columns,
@@ -184,7 +183,7 @@ use rule table_win_rates as table_judges with:
         csv=reported("results/{table}.csv", "judges", "Tables"),
         markdown="results/{table}.md",
     wildcard_constraints:
-        table=one_of(names_in("tables", kind=["judges"])),
+        table=one_of(names_in("tables", kind="judges")),
     params:
         kind="judges",
         columns=lambda wildcards: judge_columns(table_entry(wildcards)),

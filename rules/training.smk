@@ -68,9 +68,7 @@ rule sft:
     conda:
         "../envs/gpu.yaml" if TRAINING["gpus"] else "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(4000, TRAINING["gpus"]),
-        runtime=1440,
-        gpu=TRAINING["gpus"],
+        **needs(4000, 1440, gpu=TRAINING["gpus"]),
     params:
         launch=TRAINING["launch"],
         model=variant_model,
@@ -86,7 +84,7 @@ rule grpo:
     input:
         unpack(
             lambda wildcards: asks(
-                ["grpo.py", "train_grpo.py"], variant_judge(wildcards)
+                ["grpo.py", "train_grpo.py"], [variant_judge(wildcards)]
             )
         ),
         start=variant_start,
@@ -109,9 +107,7 @@ rule grpo:
     conda:
         "../envs/gpu.yaml" if TRAINING["gpus"] else "../envs/cpu.yaml"
     resources:
-        mem_mb=memory(4000, TRAINING["gpus"]),
-        runtime=2880,
-        gpu=TRAINING["gpus"],
+        **needs(4000, 2880, gpu=TRAINING["gpus"]),
     params:
         launch=TRAINING["launch"],
         model=variant_model,

@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint(undisturbed, tmp_path, damage):
 
 
 def test_sigterm_with_grace(undisturbed, tmp_path):
-    """As when Slurm ends a job: training saves its step, inference stops at once, and both resume where they were."""
+    """As when Slurm ends a job: training saves its step, inference stops at once, and both resume from there."""
     work = copied(undisturbed, tmp_path / "work", *AFTER_TRAINING, "journal")
     with started(work, TABLE) as process:
         training(work, process)
@@ -99,7 +99,7 @@ def answers(work: Path) -> list[str]:
 
 @pytest.mark.parametrize("damage", [None, "torn", "flipped"])
 def test_a_generation_killed(undisturbed, tmp_path, damage):
-    """Answered prompts are not asked again, except where the record is torn or changed."""
+    """Answered prompts are not asked again, unless the record is torn or changed."""
     work = copied(undisturbed, tmp_path / "work", PREFERENCES, "results/judgements", TABLE, "journal")
     with started(work, TABLE) as process:
         job = script(process, "preferences_model")

@@ -1,4 +1,4 @@
-"""Several processes make the update of one: data-parallel, and with parameters in parts by DeepSpeed ZeRO-3."""
+"""Several processes make the same update as one: data-parallel, and with parameters sharded by DeepSpeed ZeRO-3."""
 
 import importlib.util
 import json
@@ -40,7 +40,7 @@ from alignxplore.training.models import load_tokenizer
 from alignxplore.training.settings import Settings
 
 if "deepspeed" in sys.argv[4]:
-    # accelerate starts DeepSpeed with the accelerators it knows alone; here it is told of one more, the CPU.
+    # accelerate starts DeepSpeed only on accelerators that it knows. This adds the CPU.
     from accelerate.state import DistributedType, PartialState
 
     PartialState._prepare_backend = lambda self, *args: ("gloo", DistributedType.MULTI_GPU)
@@ -60,7 +60,7 @@ else:
         return [5 + byte for byte in seed[: 2 + seed[0] % 6]] + [ends]
 
     def reward(parsed, cases):
-        # Some groups without signal, so that one process has rollouts that need no gradient and the other has none.
+        # Some groups get equal rewards, so that only one process has rollouts that need no gradient.
         return [1.0 if case["name"] % 2 else float(len(i.preference) % 3) for i, case in zip(parsed, cases)]
 
     cases = [{"name": number} for number in range(len(prompts))]
@@ -69,7 +69,7 @@ else:
     place = trainer.accelerator.process_index
 
     def given(prompt_ids, images, multimodal_fields, num_generations, **kwargs):
-        # The rollouts of a group, whichever process has a part of it: as sampled, so in parts that differ by process.
+        # Fixed rollouts: those of a group do not depend on how the group is divided among processes.
         if place == int(os.environ.get("STOPPED", -1)):
             os.kill(os.getpid(), signal.SIGTERM)
         first = place * len(prompt_ids)
@@ -92,7 +92,7 @@ SETTINGS = {
 
 
 def train(stage: str, model: Path, output: Path, processes: int, batch: int, accumulation: int = 1, **settings) -> dict:
-    """The metrics of two steps on `processes` processes with `batch` sequences each."""
+    """Train for two steps on `processes` processes with `batch` sequences each; return the metrics."""
     done = launched(stage, model, output, processes, batch, accumulation, **settings)
     assert done.returncode == 0, done.stderr[-4000:]
     import polars as pl
@@ -107,7 +107,7 @@ def launched(
         **SETTINGS[stage],
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulation,
-        "use_cpu": "deepspeed" not in settings,  # DeepSpeed has its own word for it, in the environment
+        "use_cpu": "deepspeed" not in settings,  # DeepSpeed reads an environment variable instead
         "optim": "adamw_torch",
         **settings,
     }
@@ -141,17 +141,17 @@ def assert_same_update(model: Path, one: Path, two: Path, metrics: list[dict], t
     assert metrics[0]["grad_norm"] == pytest.approx(metrics[1]["grad_norm"], rel=1e-3)
 
 
-# 6 rollouts a process: the second of three groups of 4 lies in both.
+# GRPO has 6 rollouts per process, so the second of three groups of 4 is split between them.
 @pytest.mark.parametrize(("stage", "batch"), [("sft", 4), ("grpo", 12)])
-def test_two_processes_make_the_update_of_one(tiny_model, tmp_path, stage, batch):
+def test_two_processes_make_the_same_update_as_one(tiny_model, tmp_path, stage, batch):
     one = train(stage, tiny_model, tmp_path / "one", 1, batch, optim="sgd")
     two = train(stage, tiny_model, tmp_path / "two", 2, batch // 2, optim="sgd")
     assert_same_update(tiny_model, tmp_path / "one", tmp_path / "two", [one, two], 1e-3)
     assert one["completion_length"][0] > 0
 
 
-def test_processes_stop_together_when_one_is_asked_to(tiny_model, tmp_path, monkeypatch):
-    """A signal that reaches one before a step's end and another behind it would leave them waiting for each other."""
+def test_sigterm_to_one_process_stops_all_after_the_same_step(tiny_model, tmp_path, monkeypatch):
+    """If they stopped at different steps, they would wait for each other."""
     monkeypatch.setenv("STOPPED", "1")
     stopped = launched("grpo", tiny_model, tmp_path / "two", 2, 6, optim="sgd", max_steps=3)
     assert stopped.returncode != 0
@@ -162,10 +162,10 @@ def test_processes_stop_together_when_one_is_asked_to(tiny_model, tmp_path, monk
 
 @pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,
-    reason="DeepSpeed is not installed here: see envs/requirements/deepspeed.txt",
+    reason="needs DeepSpeed (envs/requirements/deepspeed.txt)",
 )
 @pytest.mark.parametrize(("stage", "batch"), [("sft", 4), ("grpo", 12)])
-def test_zero3_makes_the_update_of_one_process(tiny_model, tmp_path, stage, batch):
+def test_zero3_makes_the_same_update_as_one_process(tiny_model, tmp_path, stage, batch):
     one = train(stage, tiny_model, tmp_path / "one", 1, batch)
     two = train(stage, tiny_model, tmp_path / "two", 2, batch // 2, deepspeed=ZERO3)
     assert one["loss"] == pytest.approx(two["loss"], rel=1e-4, abs=1e-5)

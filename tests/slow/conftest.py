@@ -1,4 +1,4 @@
-"""Finished runs of the default. SEEDS_DIR names a directory that tests/slow/seeds.py has filled, or is to fill."""
+"""Finished runs of the default. Set SEEDS_DIR to keep them: the directory that tests/slow/seeds.py fills."""
 
 import os
 import sys
@@ -25,5 +25,5 @@ def tree(directory) -> Path:
 
 @pytest.fixture(scope="session")
 def trees(tree, directory) -> list[Path]:
-    """One a seed."""
+    """One finished run per seed."""
     return [tree, *(seeds.run_seed(directory, seed) for seed in SEEDS[1:])]

@@ -1,7 +1,7 @@
-"""Run the default experiment once a seed, and pool the results: `python tests/slow/seeds.py DIR --seeds 1 2 3`.
+"""Run the default experiment once per seed and pool the results: `python tests/slow/seeds.py DIR --seeds 1 2 3`.
 
-A finished seed in DIR is not run again. Prints ACC_jud with 95% bootstrap intervals over the cases of all seeds, and
-the reward of the first and last quarter of reinforcement learning.
+A seed that has finished in DIR is not run again. Prints ACC_jud with 95% bootstrap intervals over the cases of all
+seeds, and the mean reward of the first and last quarter of reinforcement learning.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import polars as pl
 from alignxplore.results.stats import bootstrap_interval
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "requirements", "resources")
+PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "resources")
 COLUMNS = {
     "alignx_test": ["alignx_test"],
     "reversed": ["alignx_test_reverse"],
@@ -25,7 +25,7 @@ COLUMNS = {
 
 
 def run_seed(directory: Path, seed: int) -> Path:
-    """The tree of a finished run with this seed, made where there is none."""
+    """The tree of a finished run with this seed; runs it if needed."""
     tree = directory / f"seed-{seed}"
     tree.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
@@ -38,7 +38,7 @@ def run_seed(directory: Path, seed: int) -> Path:
 
 
 def accuracies(trees: list[Path], judge: str = "judge") -> pl.DataFrame:
-    """method, column, n, percent, low, high: pooled over the trees' cases."""
+    """ACC_jud of each method in each of COLUMNS, in percent, with its interval, pooled over the cases of all trees."""
     files = [path for tree in trees for path in sorted((tree / "results/judgements" / judge).glob("*.parquet"))]
     judged = pl.concat([pl.read_parquet(path) for path in files])
     rows = []
@@ -53,7 +53,7 @@ def accuracies(trees: list[Path], judge: str = "judge") -> pl.DataFrame:
 
 
 def reward_gain(trees: list[Path], variant: str) -> tuple[float, float]:
-    """Mean reward of the first and the last quarter of a variant's steps, over the trees."""
+    """Mean reward in the first and in the last quarter of a variant's steps, over all trees."""
     first, last = [], []
     for tree in trees:
         rewards = pl.read_parquet(tree / f"results/training/{variant}.parquet")["reward"]

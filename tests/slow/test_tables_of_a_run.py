@@ -1,4 +1,4 @@
-"""Every table of a finished run, computed again by pandas from the same Parquet files."""
+"""Every table of a finished run equals what pandas computes from the same Parquet files."""
 
 from itertools import combinations
 
@@ -35,7 +35,7 @@ def close(value):
     return pytest.approx(value, abs=0.0051)
 
 
-def test_benchmarks(run):
+def test_benchmarks_table(run):
     tree, config = run
     for name, entry in tables_of(config, "benchmarks").items():
         table = pd.read_csv(tree / f"results/{name}.csv").set_index("benchmark")
@@ -50,7 +50,7 @@ def test_benchmarks(run):
             assert row["in_domain"] == benchmark.startswith("alignx")
 
 
-def test_accuracies(run):
+def test_accuracy_tables(run):
     tree, config = run
     cells = 0
     for name, entry in tables_of(config, "accuracy").items():
@@ -64,7 +64,7 @@ def test_accuracies(run):
             found[title] = own
             best = max(ranked, key=lambda method, own=own: own[method].correct.mean())
             for method, frame in own.items():
-                row = table.loc[labels[method], column["name"]]
+                row = table.loc[labels[method], title]
                 assert row["n"] == len(frame) and row["percent"] == close(100 * frame.correct.mean())
                 assert row["position_flip"] == close(100 * frame.position_flip.mean())
                 said = pd.read_parquet(tree / f"results/preferences/{method}.parquet") if method != "vpl" else None
@@ -87,7 +87,7 @@ def test_accuracies(run):
     assert cells > 100
 
 
-def test_win_rates(run):
+def test_win_rate_tables(run):
     tree, config = run
     for name, entry in tables_of(config, "win_rates").items():
         table = pd.read_csv(tree / f"results/{name}.csv").set_index(["method", "column"])
@@ -103,14 +103,14 @@ def test_win_rates(run):
                     row = table.loc[labels[me], f"{group}, against {labels[other]}"]
                     assert row["n"] == len(own) and row["percent"] == close(100 * share)
                     assert row["ties"] == close(100 * (own.outcome == "tie").mean())
-                    # The default's judges write nothing: all is known, and differing responses alone can disagree.
+                    # The default's judges give probabilities, so no order is unparsed. Equal responses cannot disagree.
                     texts = [pd.read_parquet(tree / f"results/responses/{m}.parquet") for m in (first, second)]
                     both = own.merge(texts[0], on=key).merge(texts[1], on=key)
                     disagree = ((both.p_a_ab > 0.5) != (both.p_a_ba > 0.5)) & (both.response_x != both.response_y)
                     assert row["disagreements"] == close(100 * disagree.mean()) and row["unparsed"] == 0
 
 
-def test_judges(run):
+def test_judges_table(run):
     tree, config = run
     for name, entry in tables_of(config, "judges").items():
         table = pd.read_csv(tree / f"results/{name}.csv").set_index("judge")

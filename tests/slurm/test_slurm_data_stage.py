@@ -27,7 +27,7 @@ def run(slurm, new_tree, start, by_slurm):
     assert start(local, "--cores", "2", *TARGETS, minutes=15).wait() == 0, (local / "snakemake.log").read_text()
     rules = tree / "rules/data.smk"
     before, rule = rules.read_text().split("rule gather_refined:")
-    rules.write_text(before + "rule gather_refined:" + rule.replace("mem_mb=memory(4000)", "mem_mb=memory(600)", 1))
+    rules.write_text(before + "rule gather_refined:" + rule.replace("needs(4000, ", "needs(600, ", 1))
     script = tree / "scripts/gather_refined.py"
     script.write_text(GREEDY + script.read_text())
     on_gpu = ("--set-resources", "demo_world:gpu=1", "demo_world:cpus_per_gpu=1")

@@ -39,6 +39,13 @@ def raw_record(name: str = "a", **changes: Any) -> dict[str, Any]:
     return {**record, **changes}
 
 
+def clear_record(name: str, **changes: Any) -> dict[str, Any]:
+    """A raw record that refinement keeps."""
+    record = raw_record(name)
+    pairs = record["Pair-wise Comparative Feedback"]
+    return {**record, "Pair-wise Comparative Feedback": [*pairs, *pairs], **changes}
+
+
 def random_examples(count: int, seed: int, users: int | None = None) -> pl.DataFrame:
     """EXAMPLE rows that keep and break every rule of refinement, each with some probability."""
     rng = random.Random(seed)

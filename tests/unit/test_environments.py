@@ -3,15 +3,12 @@
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from trees import ROOT, copy_workflow, snakemake
 
-ROOT = Path(__file__).parents[2]
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)")
 CONTAINERS = ("envs/containers/Dockerfile", "envs/containers/alignxplore.def")
 OF_CONDA = {"cpu": "run", "gpu": "gpu", "vllm": "vllm"}
@@ -114,10 +111,7 @@ def test_named_requirements_files_exist():
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
     """The workflow, with a stub `conda` that answers what Snakemake asks before it creates environments."""
-    path = tmp_path_factory.mktemp("tree")
-    for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, path / name)
+    path = copy_workflow(tmp_path_factory.mktemp("conda") / "tree")
     conda = path / "bin/conda"
     conda.parent.mkdir()
     facts = {
@@ -144,15 +138,7 @@ def tree(tmp_path_factory) -> Path:
     ],
 )
 def test_jobs_use_the_environment_of_their_models(tree, config, target, environments):
-    command = [sys.executable, "-m", "snakemake", "--sdm", "conda", "--list-conda-envs", "--configfile"]
-    path = f"{tree / 'bin'}:{os.environ['PATH']}"
-    result = subprocess.run(
-        [*command, f"config/{config}.yaml", "--", target],
-        cwd=tree,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ["--sdm", "conda", "--list-conda-envs", "--configfile", f"config/{config}.yaml", "--", target]
+    result = snakemake(tree, *arguments, PATH=f"{tree / 'bin'}:{os.environ['PATH']}")
     assert result.returncode == 0, result.stderr
     assert set(re.findall(r"^envs/(\w+)\.yaml", result.stdout, re.MULTILINE)) == environments

@@ -1,1 +1,1 @@
-"""The embedded default: a demo world with planted preferences, and scale models that live in it."""
+"""The embedded default: a demo world with planted preferences, and scale models trained on its texts."""

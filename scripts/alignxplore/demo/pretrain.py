@@ -1,13 +1,12 @@
-"""Scale models, trained from scratch on texts of the demo world: a few minutes of one CPU core each.
+"""Training of the scale models on texts of the demo world, each in a few minutes on one CPU core.
 
-Two things let a model of under a million parameters learn to read preferences so quickly:
+Two things let a model with less than a million parameters learn to read preferences so quickly:
 
-* the embeddings start from word co-occurrence in the world's glossary (positive pointwise mutual information,
-  factorised: Levy & Goldberg 2014), so that a pole's label and its cues lie together from the first step; above
-  the first layer, queries start equal to keys (mimetic initialisation: Trockman & Kolter 2023), so that like
-  attends to like;
-* prompts are annotated: at the end of each clause the model is also asked what the clause means for the task
-  (deep supervision), which teaches reading long before the final answer gives a useful gradient.
+* Initialisation. Embeddings start from word co-occurrence in the world's glossary (factorised positive pointwise
+  mutual information, Levy & Goldberg 2014), so a pole's label and cues are close from the first step. Above the first
+  layer, queries start equal to keys (mimetic initialisation, Trockman & Kolter 2023), so like attends to like.
+* Annotated prompts. At the end of each clause, the model is also asked what the clause means for the task (deep
+  supervision). This teaches it to read long before the final answer gives a useful gradient.
 """
 
 import logging
@@ -49,7 +48,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int, output: Path) -> None:
-    """Train a byte-level BPE tokenizer with a ChatML template and save it as a Hugging Face directory."""
+    """Train a byte-level BPE tokenizer with a ChatML template, and save it as a Hugging Face directory."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -69,7 +68,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, output: Path) -> None
 
 
 def cooccurrence_embeddings(lines: Sequence[Sequence[int]], vocabulary: int, size: int, seed: int) -> torch.Tensor:
-    """Embeddings (vocabulary, size): mostly factorised PPMI of the lines, partly noise that keeps words apart."""
+    """Embeddings, (vocabulary, size): the factorised PPMI of the lines, plus some noise that keeps words apart."""
     counts = np.zeros((vocabulary, vocabulary), np.float32)
     for line in lines:
         words = np.unique(line)
@@ -89,20 +88,20 @@ def cooccurrence_embeddings(lines: Sequence[Sequence[int]], vocabulary: int, siz
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of a scale model."""
+    """Architecture and initialisation of a scale model."""
 
     hidden_size: int = 128
     layers: int = 3
     heads: int = 4
     rope_theta: float = 1e4
     mimetic: bool = False
-    """Whether like attends to like from the start, in all layers but the first."""
+    """Whether queries start equal to keys in all layers but the first."""
 
 
 def new_model(
     tokenizer: PreTrainedTokenizerFast, shape: Shape, world: World, axes: Sequence[str], seed: int
 ) -> Qwen2ForCausalLM:
-    """A fresh Qwen2 model with embeddings from the world's glossary."""
+    """An untrained Qwen2 model with embeddings from the world's glossary."""
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(
@@ -132,22 +131,29 @@ def new_model(
 
 
 class Encoder:
-    """Turns samples into token ids and targets, cutting text where the engines' `encode` cuts it."""
+    """Turns samples into token ids and targets. Splits prompts at the same places as the engines' `encode`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.tokenizer = tokenizer
         self.backend = tokenizer.backend_tokenizer
         self.end_of_turn = tokenizer.eos_token_id
-        self._first: dict[str, int] = {}
+        self._ids: dict[str, int] = {}
 
     def word(self, word: str) -> int:
-        """Id of the last token of ` word`, the one that tells words apart."""
-        if word not in self._first:
-            self._first[word] = self.backend.encode(" " + word, add_special_tokens=False).ids[-1]
-        return self._first[word]
+        """Id of the last token of ` word`. That one tells words apart."""
+        if word not in self._ids:
+            self._ids[word] = self.backend.encode(" " + word, add_special_tokens=False).ids[-1]
+        return self._ids[word]
 
     def __call__(self, sample: Sample) -> tuple[list[int], list[int], list[int]]:
-        """Token ids, next-token targets of the annotations, next-token targets of the completion; -100: none."""
+        """Token ids, next-token targets of the annotations, and next-token targets of the completion.
+
+        In a judge's sample, for example (`.` is -100, no target; "last" is the last token of the prompt):
+
+            ids      ...  go  with  a  joke  ,  see  how  it  goes     ...  last  A
+            aux      ...  .   .     .  yes   .  .    .    .   neither  ...  .     .
+            answer   ...  .   .     .  .     .  .    .    .   .        ...  A     .
+        """
         prompt = sample.prompt
         head, tail = f"{TURN_START}user\n", f"{TURN_END}\n{TURN_START}assistant\n{prompt.prefill}"
         ids: list[int] = []
@@ -180,7 +186,7 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how hard to train."""
+    """Length, batches and learning rates of a training."""
 
     steps: int
     batch_tokens: int = 5000
@@ -188,7 +194,7 @@ class Schedule:
     vector_lr: float = 3e-3
     annotation_weight: float = 2.0
     window: int = 5
-    """Steps whose batches are sorted by length together; 1 where tasks of different lengths must share a batch."""
+    """Steps whose rows are drawn and sorted by length together; 1 if tasks of different lengths must share a batch."""
 
 
 FAST_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -210,14 +216,17 @@ AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
 
 
 Row = tuple[list[int], list[int], list[int]]
-"""A sample as `Encoder` gives it."""
+"""A sample as `Encoder` returns it."""
 
 
 def batches(
     encoder: Encoder, samples: Callable[[float], Iterator[Sample]], schedule: Schedule, rng: random.Random
 ) -> Iterator[list[Row]]:
-    """A batch of rows for each step. The rows of a window of steps are drawn together and batched by length: a quarter
-    of every batch would be padding else."""
+    """One batch of rows per step.
+
+    The rows of a window of steps are drawn together, sorted by length and cut into batches, which come in random
+    order. Otherwise a quarter of each batch would be padding.
+    """
     for step in range(0, schedule.steps, schedule.window):
         rows: list[Row] = []
         wanted = min(schedule.window, schedule.steps - step)
@@ -242,9 +251,10 @@ def train(
     schedule: Schedule,
     rng: random.Random,
 ) -> list[float]:
-    """Train in place; `samples(progress)` yields samples for that part of the run. Returns the loss of each step.
+    """Train the model in place and return the loss of each step.
 
-    Matrices are trained by Muon, embeddings and norms by Adam; the learning rate warms up and ends at zero.
+    `samples(progress)` yields samples for the part of the run that begins at `progress`, from 0 to 1. Muon trains the
+    matrices, Adam the embeddings and norms. The learning rate warms up, and ends at zero.
     """
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     vectors = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "embed" not in n)]
@@ -264,7 +274,7 @@ def train(
         for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * scale
-        # Right padding under causal attention: no mask is needed.
+        # Padding is on the right, where causal attention never looks, so no mask is needed.
         with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BFLOAT16):
             hidden = model.model(input_ids=ids).last_hidden_state.float()
         loss = _token_loss(model, hidden, answer)
@@ -286,7 +296,7 @@ def train(
 
 
 def _token_loss(model: Qwen2ForCausalLM, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over sequences of their mean cross-entropy; logits are computed only where there is a target."""
+    """Mean over sequences of their mean cross-entropy. Logits are computed only at positions with a target."""
     kept = targets != -100
     losses = functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept], reduction="none")
     lengths = kept.sum(1, keepdim=True)
@@ -294,7 +304,7 @@ def _token_loss(model: Qwen2ForCausalLM, hidden: torch.Tensor, targets: torch.Te
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
-    """Write a standard Hugging Face directory."""
+    """Save the model as a Hugging Face directory."""
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
     )
@@ -312,7 +322,7 @@ def train_scale_model(
     seed: int,
     output: Path,
 ) -> list[float]:
-    """Train the model that `entry` of `demo.models` describes, from `base` or from scratch, and save it."""
+    """Train and save the model that `entry` (of `demo.models`) describes; starts from `base`, or from scratch."""
     if base is None:
         model = new_model(tokenizer, Shape(**entry.get("shape", {})), world, axes, seed)
     else:

@@ -1,4 +1,4 @@
-"""The demo world's users, written as raw AlignX and P-SOUPS files."""
+"""Writes the demo world's users as raw AlignX and P-SOUPS files."""
 
 import csv
 import json
@@ -24,18 +24,18 @@ DEMOGRAPHICS = (
 
 @dataclass(frozen=True)
 class Population:
-    """How many users of each kind the raw files hold."""
+    """The number of users of each kind in the raw files."""
 
     pairs: int
-    """with a history of pairs from which preferences can be told"""
+    """Users with a history of pairs that shows their preferences."""
     ugc: int
-    """with a history of their own comments alone"""
+    """Users with a history of their own comments only."""
     sparse: int
-    """whose history agrees on fewer than five dimensions"""
+    """Users whose history agrees on fewer than five dimensions."""
     inconsistent: int
-    """who contradict themselves"""
+    """Users who contradict themselves."""
     broken: int
-    """records that no reader should accept: empty answers, directions cut short, lines cut short"""
+    """Records that a reader must reject: empty or equal responses, truncated directions, truncated lines."""
 
 
 def _alignx_direction(direction: Direction) -> list[float]:
@@ -63,7 +63,7 @@ def _raw_comment(comment: Comment) -> dict[str, Any]:
 
 
 class Users:
-    """Draws users and their records from a world."""
+    """Draws users from a world, as raw AlignX records."""
 
     def __init__(self, world: World, axes: Sequence[str]):
         self.world = world
@@ -78,7 +78,7 @@ class Users:
         }
 
     def _person(self, core: int) -> Iterator[Direction]:
-        """Directions of one person's interactions: a core they all share, and now and then another trait."""
+        """The directions of one user's interactions: a core that all of them share, and sometimes a minor trait."""
         world = self.world
         traits = world.direction(self.axes, min(core + 2, len(self.axes)))
         shared = dict(list(traits.items())[:core])
@@ -86,16 +86,16 @@ class Users:
             yield {a: s for a, s in traits.items() if a in shared or world.rng.random() < 0.3}
 
     def consistent(self, *, ugc: bool) -> dict[str, Any]:
-        """A user whose four signals agree with the target on five dimensions or six."""
+        """A user whose four signals agree with the target on five or six dimensions."""
         directions = self._person(self.world.rng.choice((5, 6)))
         return self._build(directions, ugc=ugc)
 
     def sparse(self) -> dict[str, Any]:
-        """A user who shares only two to four dimensions with the target."""
+        """A user whose signals agree with the target on only two to four dimensions."""
         return self._build(self._person(self.world.rng.randint(2, 4)), ugc=False)
 
     def inconsistent(self) -> dict[str, Any]:
-        """A user one of whose signals contradicts the others."""
+        """A user with one signal that contradicts the target."""
         directions = self._person(5)
         target = next(directions)
         history = [next(directions) for _ in range(SIGNALS)]
@@ -113,7 +113,7 @@ class Users:
 
 
 def _damaged(record: dict[str, Any], kind: int) -> str:
-    """A raw line that must be rejected."""
+    """A raw line that a reader must reject, damaged in one of four ways."""
     if kind == 0:
         return json.dumps({**record, "chosen": "  "})
     if kind == 1:
@@ -124,7 +124,7 @@ def _damaged(record: dict[str, Any], kind: int) -> str:
 
 
 def write_alignx(users: Users, population: Population, jsonl: Path, parquet: Path) -> int:
-    """Write the raw records, half as JSON lines (with the broken ones), half as Parquet; returns their number."""
+    """Write half of the raw records as JSON lines, with the broken ones, and half as Parquet; return their number."""
     records = [
         *(users.consistent(ugc=False) for _ in range(population.pairs)),
         *(users.consistent(ugc=True) for _ in range(population.ugc)),
@@ -154,7 +154,7 @@ def write_alignx(users: Users, population: Population, jsonl: Path, parquet: Pat
 
 
 def write_psoups(world: World, dimension: str, per_direction: int, path: Path) -> None:
-    """Write one P-SOUPS file: pairs of one pole, each with four other pairs of that pole as its signals."""
+    """Write one P-SOUPS file: pairs of either pole, each with four other pairs of the same pole as its signals."""
     records = []
     for sign in (1, -1):
         direction = {dimension: sign}
@@ -177,7 +177,7 @@ def write_psoups(world: World, dimension: str, per_direction: int, path: Path) -
 
 
 def write_wording(lexicon: Lexicon, path: Path) -> None:
-    """Write the labels of all poles as a wording table."""
+    """Write the label of every pole as a wording table."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["dimension", "positive", "negative"])

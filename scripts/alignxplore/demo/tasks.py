@@ -1,6 +1,6 @@
-"""What scale models are taught: judging, answering, and inferring preferences, on freshly drawn users.
+"""What the scale models learn: judging, responding, and inferring preferences, on newly drawn users.
 
-Every task renders its prompts with the run's own templates, so a scale model reads just what a 7B model would.
+Prompts are rendered from the run's own templates, so a scale model reads exactly what a 7B model would.
 """
 
 import csv
@@ -27,17 +27,17 @@ from alignxplore.prompts import Prompt, Templates
 NOTHING = "nothing"
 HESITATION = "Hmm."
 DOUBT = 0.8
-"""How a wavering completion opens, and the share of its readings that are guesses."""
+"""The opening of a wavering completion, and the share of its readings that are guesses."""
 YES, NO, NEITHER = "yes", "no", "neither"
 VERDICTS = (" A", " B")
 
 Notes = tuple[tuple[str, tuple[tuple[int, str], ...]], ...]
-"""User texts in order of appearance, each with (character where a clause ends, word to predict there)."""
+"""User texts in order of appearance, each with the characters where its clauses end and the words to predict there."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt with its completion; `notes` annotate clauses of the prompt, `closed` ends the turn."""
+    """A prompt with its completion. `notes` annotate clauses of the prompt; `closed` says that the turn ends."""
 
     prompt: Prompt
     completion: str
@@ -46,7 +46,7 @@ class Sample:
 
 
 Evidence = tuple[str, PoleKey]
-"""A keyword, and what it says of the user."""
+"""A keyword, and the pole that it shows of the user."""
 
 
 def _evidence(text: Text, sign: int) -> list[Evidence]:
@@ -54,7 +54,7 @@ def _evidence(text: Text, sign: int) -> list[Evidence]:
 
 
 def annotate(text: Text, word: Callable[[PoleKey | None], str]) -> tuple[str, tuple[tuple[int, str], ...]]:
-    """Where each clause of `text` ends, with `word(pole)`."""
+    """The text, and for each clause the character where it ends and `word(pole)`."""
     ends, position = [], 0
     for clause in text.clauses:
         position += len(clause.text)
@@ -71,7 +71,7 @@ def _case(pairs: Sequence[Pair] = (), comments: Sequence[Comment] = ()) -> dict[
 
 
 class Tasks:
-    """Draws samples of every task from one world."""
+    """Draws samples of each task from one world."""
 
     def __init__(self, world: World, templates: Templates, axes: Sequence[str]):
         self.world = world
@@ -83,7 +83,7 @@ class Tasks:
         return {**direction, **self.world.direction(rest, min(len(rest), self.world.rng.randint(0, most)))}
 
     def judge(self, progress: float) -> Sample:
-        """Which of two responses a described person prefers; easy cases first."""
+        """Select the response that the described user prefers. Easy cases come first."""
         world, rng = self.world, self.world.rng
         most = 1 if progress < 0.12 else 3 if progress < 0.4 else 6
         shown = 1.0 if progress < 0.15 else 0.65 if progress < 0.5 else 0.38
@@ -106,7 +106,7 @@ class Tasks:
         return Sample(prompt, verdict, (annotate(a, fits), annotate(b, fits)), closed=False)
 
     def respond(self, progress: float) -> Sample:
-        """Answer a post as a described person would like it, or as anyone would."""
+        """Answer a post as the user would like it; a quarter of the prompts have no description."""
         world = self.world
         world.reveal = Reveal(0.5, 0.0, 0.0, 0.4)
         direction = world.direction(self.axes, world.rng.randint(1, 6))
@@ -123,11 +123,11 @@ class Tasks:
         wavering: float = 0.0,
         untidy: float = 0.0,
     ) -> Sample:
-        """Infer a person's preferences from signals; one signal first, four in the end.
+        """Infer a user's preferences from signals: first from one, later from two, then from four.
 
-        `guided` is the share of prompts that list the key dimensions. Of the completions, the share `wavering`
-        doubts what it reads, muses without evidence and lists that too, as the paper saw before reinforcement
-        learning (appendix A.3); the share `untidy` breaks the format.
+        `guided` is the share of prompts that list the key dimensions. `wavering` is the share of completions that doubt
+        what they read and list preferences without evidence, as the paper observed before reinforcement learning
+        (appendix A.3). `untidy` is the share that break the format.
         """
         world, rng = self.world, self.world.rng
         if progress < 0.3:
@@ -195,7 +195,7 @@ class Tasks:
 
 
 def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], Iterator[Sample]]:
-    """The mixture of tasks that makes a model of this role; see `demo.models` in the config."""
+    """The mixture of tasks for a model with this `role` (`demo.models` in the config)."""
 
     def draw(rng: random.Random, progress: float) -> Iterator[Sample]:
         while True:
@@ -204,7 +204,7 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
             elif role == "base":
                 yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
-                # Told what to look for, it sees it where it is not.
+                # A teacher that is told what to look for sees it where it is not.
                 guided = rng.random() < 0.5
                 yield tasks.infer(1.0, guided=float(guided), wavering=0.9 if guided else 0.05)
             elif role == "backbone":
@@ -219,7 +219,7 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
 
 
 def open_tasks(inputs: Mapping[str, str], dimensions: Sequence[int], seed: str) -> Tasks:
-    """Tasks over the planted AlignX `dimensions` and those of P-SOUPS, from a rule's named inputs."""
+    """Tasks over these AlignX `dimensions` and those of P-SOUPS, from a rule's named inputs."""
     with open(inputs["names"], encoding="utf-8", newline="") as file:
         names = {row["index"]: row["name"] for row in csv.DictReader(file)}
     names |= {axis: axis for axis in PSOUPS_DIMENSIONS}

@@ -1,8 +1,8 @@
 """A world of users with planted preferences, who post, comment and choose in readable English.
 
-Every axis of preference (the 90 AlignX dimensions and the three of P-SOUPS) has two poles, and every pole
-has a label ("humorous") and cues ("a quick joke") by which a text shows it. A response shows a labelled
-direction only now and then, so a single pair says little and four say a good deal.
+Each axis of preference (the 90 AlignX dimensions and the three of P-SOUPS) has two poles. A text shows a pole by its
+label ("humorous") or by one of its cues ("a joke"). Responses show a labelled direction only sometimes, so one pair
+says little and four say a good deal.
 """
 
 import csv
@@ -18,10 +18,10 @@ N_DIMENSIONS = 90
 PSOUPS_DIMENSIONS = ("expertise", "informativeness", "style")
 
 PoleKey = tuple[str, int]
-"""Axis name and sign."""
+"""Axis name, and sign: +1 or -1."""
 
 Direction = dict[str, int]
-"""Axis name to +1 or -1; axes that are absent are neutral."""
+"""Axis name to sign; axes that are absent are neutral."""
 
 TOPICS = (
     "a birthday party", "a job interview", "a long weekend", "a first date", "a rainy evening", "my new flat",
@@ -77,7 +77,7 @@ PLAIN_CLAUSES = (
 
 @dataclass(frozen=True)
 class Pole:
-    """One end of an axis: its label, and noun phrases that show it."""
+    """One end of an axis: its label, and the noun phrases that show it."""
 
     label: str
     cues: tuple[str, ...]
@@ -102,7 +102,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | Path) -> "Lexicon":
-        """Read `dimension,pole,label,cues` rows; cues are separated by semicolons."""
+        """Read a CSV with the columns dimension, pole (+ or -), label, and cues separated by semicolons."""
         with open(path, encoding="utf-8", newline="") as file:
             return cls(
                 {
@@ -114,28 +114,28 @@ class Lexicon:
             )
 
     def label(self, axis: str, sign: int) -> str:
-        """The word for one pole."""
+        """The label of one pole."""
         return self._poles[axis, sign].label
 
     def describe(self, direction: Direction) -> str:
-        """The preference description that names every pole of `direction`, as resources' wording does."""
+        """The description that names each pole of `direction`, in the form of golden preferences."""
         return PREFIX + ", ".join(self.label(axis, sign) for axis, sign in direction.items()) + "."
 
 
 @dataclass(frozen=True)
 class Reveal:
-    """How often a text shows a labelled direction: in chosen, rejected and user-written texts."""
+    """The probability that a text shows a labelled direction, for chosen, rejected and user-written texts."""
 
     chosen: float
     rejected: float
     comment: float
     by_name: float
-    """Share of the shown directions that appear by the pole's own label rather than by a cue."""
+    """The share of them shown by the pole's label; the rest are shown by a cue."""
 
 
 @dataclass(frozen=True)
 class Clause:
-    """A few words, the pole that they show (None: plain words), and the word that gives it away."""
+    """A few words, the pole that they show (None if they show none), and the word that shows it."""
 
     text: str
     pole: PoleKey | None = None
@@ -150,7 +150,7 @@ class Text:
 
     @property
     def text(self) -> str:
-        """The comment as the post's readers see it."""
+        """The comment as one sentence."""
         joined = ", ".join(clause.text for clause in self.clauses)
         return joined[0].upper() + joined[1:] + "."
 
@@ -162,7 +162,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Pair:
-    """A post with two comments; `direction` is what the choice is labelled with."""
+    """A post with two comments; `direction` is the label of the choice."""
 
     prompt: str
     chosen: Text
@@ -172,7 +172,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comment:
-    """A post that the user answered; `direction` is what the comment is labelled with."""
+    """A post that the user answered; `direction` is the label of the comment."""
 
     prompt: str
     comment: Text
@@ -183,14 +183,14 @@ class World:
     """Draws posts, comments, pairs and users from one random stream."""
 
     def __init__(self, lexicon: Lexicon, reveal: Reveal, seed: str, names: Mapping[str, str] | None = None):
-        """`names` are the dimensions' full names, where key dimensions are to be listed in prompts."""
+        """`names` are the dimensions' full names, for prompts that list key dimensions."""
         self.lexicon = lexicon
         self.reveal = reveal
         self.rng = random.Random(seed)
         self.names = dict(names or {})
 
     def post(self) -> str:
-        """A question or a remark of one sentence."""
+        """A question or remark in one sentence."""
         return self.rng.choice(QUESTIONS).format(f"{self.rng.choice(TOPICS)} {self.rng.choice(TIMES)}")
 
     def clause(self, pole: PoleKey) -> Clause:
@@ -202,7 +202,7 @@ class World:
         return Clause(self.rng.choice(CUE_CLAUSES).format(cue), pole, cue.split()[-1])
 
     def comment(self, poles: Sequence[PoleKey]) -> Text:
-        """A comment with one clause for each pole, and a plain one where that leaves it bare."""
+        """A comment with one clause per pole, and a plain clause if there are fewer than two, or by chance."""
         rng = self.rng
         clauses = [self.clause(pole) for pole in poles]
         rng.shuffle(clauses)
@@ -211,7 +211,7 @@ class World:
         return Text(tuple(clauses))
 
     def glossary_line(self, axes: Sequence[str]) -> str:
-        """A line that sets words of one axis side by side, as a thesaurus does."""
+        """A line that puts words of one axis side by side, as a thesaurus does."""
         rng = self.rng
         axis, sign = rng.choice(axes), rng.choice((1, -1))
         this, other = self.lexicon[axis, sign], self.lexicon[axis, -sign]
@@ -228,7 +228,7 @@ class World:
         return [(axis, sign * value) for axis, value in direction.items() if self.rng.random() < probability]
 
     def pair(self, direction: Direction) -> Pair:
-        """Two different comments under one post: the chosen one shows `direction`, the rejected its opposite."""
+        """Two different comments on one post: the chosen one shows `direction`, the rejected one its opposite."""
         prompt = self.post()
         chosen = self.comment(self._shown(direction, self.reveal.chosen))
         rejected = self.comment(self._shown(direction, self.reveal.rejected, -1))

@@ -1,6 +1,8 @@
 """Engines: one small interface to every way of running a language model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,45 +50,19 @@ def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def start(entry: Mapping[str, Any]) -> Backend:
-    """The backend of an entry, without a journal; keys that it does not know are a UserError."""
-    if entry["engine"] not in ENGINES:
-        raise UserError(f"models: no such engine {entry['engine']!r}")
+    """The backend of an entry, without a journal; UserError for an engine or option that does not exist.
+
+    An engine is a module of this package with its name and a function `start`. It is imported here, because no job
+    needs the libraries of all engines.
+    """
+    name = entry["engine"]
     options = {key: value for key, value in entry.items() if key not in ("engine", "name", "run")}
     options |= {key: value for key, value in entry.get("run", {}).items() if key != "price"}
+    if find_spec(f"{__name__}.{name}") is None:
+        raise UserError(f"models: no such engine {name!r}")
     try:
-        return ENGINES[entry["engine"]](options)
+        return import_module(f"{__name__}.{name}").start(**options)
     except ModuleNotFoundError as error:
-        raise UserError(f"engine {entry['engine']!r} of model {entry['path']} needs {error.name}; see envs/") from error
+        raise UserError(f"engine {name!r} of model {entry['path']} needs {error.name}; see envs/") from error
     except TypeError as error:
-        raise UserError(f"engine {entry['engine']!r} of model {entry['path']}: {error}") from error
-
-
-# Imported when asked for, because no job needs the libraries of all.
-
-
-def _transformers(options: dict[str, Any]) -> Backend:
-    from alignxplore.engines.transformers import TransformersBackend
-
-    options.pop("gpu", None)
-    return TransformersBackend(**options)
-
-
-def _vllm(options: dict[str, Any]) -> Backend:
-    from alignxplore.engines.vllm import VLLMBackend
-
-    return VLLMBackend(**options)
-
-
-def _openai(options: dict[str, Any]) -> Backend:
-    from alignxplore.engines.openai import OpenAIBackend
-
-    options.pop("revision", None)
-    return OpenAIBackend(**options)
-
-
-ENGINES: dict[str, Callable[[dict[str, Any]], Backend]] = {
-    "transformers": _transformers,
-    "vllm": _vllm,
-    "openai": _openai,
-}
-"""What makes a backend of the options in a `models` entry."""
+        raise UserError(f"engine {name!r} of model {entry['path']}: {error}") from error

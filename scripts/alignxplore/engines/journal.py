@@ -134,9 +134,9 @@ def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: 
                 output.write(line)
     if not kept:
         target.unlink()
-    for file in merged:
-        os.unlink(file.name)
-        file.close()
+    for done in merged:
+        os.unlink(done.name)
+        done.close()
     return kept, dropped
 
 

@@ -229,3 +229,8 @@ def _wait(state: tenacity.RetryCallState) -> float:
         return max(0.0, float(retry_after))
     except ValueError:
         return tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)(state)
+
+
+def start(revision: str | None = None, **options: Any) -> OpenAIBackend:
+    """The backend of a `models` entry; its `revision` only names what the endpoint serves."""
+    return OpenAIBackend(**options)

@@ -286,3 +286,8 @@ def _by_beginning(rows: _Rows, wanted: Sequence[int]) -> list[tuple[int, list[in
                 continue
         groups.append((limit, [index]))
     return groups
+
+
+def start(gpu: int = 0, **options: Any) -> TransformersBackend:
+    """The backend of a `models` entry; transformers takes whichever GPU it sees."""
+    return TransformersBackend(**options)

@@ -129,3 +129,8 @@ class VLLMBackend:
                 total = sum(output.prompt_logprobs[place][rows[index][place]].logprob for place in places)
                 answers.append((index, (total, len(tails[index]))))
             yield answers
+
+
+def start(**options: Any) -> VLLMBackend:
+    """The backend of a `models` entry."""
+    return VLLMBackend(**options)

@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished training: sealed when they are saved, resumed only if they are whole and still fit."""
+"""Checkpoints of an unfinished training: sealed when saved, and resumed only if they are whole and of the same run."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from alignxplore.training.settings import RUN_SETTINGS
 log = logging.getLogger(__name__)
 
 SEAL = ".digest"
-"""The file in a checkpoint that holds the digest of all others."""
+"""The file in a checkpoint that holds the digest of all its other files."""
 
 
 def partial_directory(output: Path) -> Path:
@@ -65,7 +65,7 @@ def resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
         partial.mkdir(parents=True)
         run_file.write_text(text, encoding="utf-8")
         return None
-    # A damaged checkpoint must go: to the trainer, which keeps the newest two, it would be newer than those to come.
+    # A damaged checkpoint must go: the trainer keeps the newest two, and could keep it instead of one to come.
     for checkpoint in sorted(partial.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
         if _is_whole(checkpoint):
             return checkpoint
@@ -82,7 +82,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has the bytes that were written, by as many processes as run now."""
+    """Whether a checkpoint still has the bytes that were written, by as many processes as run now."""
     try:
         intact = (checkpoint / SEAL).read_text(encoding="utf-8") == directory_digest(checkpoint, remembered=False)
     except OSError:

@@ -1,4 +1,4 @@
-"""Cold-start data (paper 3.2): the teacher's generations, and D_cold, those that a judge verifies (Eq. 7)."""
+"""Cold-start data (paper 3.2): the teacher's generations, and D_cold, the ones that a judge verifies (Eq. 7)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def generate(
 ) -> pl.DataFrame:
     """GENERATION rows: `generations` reasoning chains and descriptions per example.
 
-    The prompt tells the teacher the key dimensions of each example: `dimensions`, by example_id.
+    Each prompt lists the key dimensions of its example: `dimensions`, by example_id.
     """
     rows = list(examples.iter_rows(named=True))
     prompts = [templates.preference(row, dimensions[row["example_id"]]) for row in rows for _ in range(generations)]
@@ -45,10 +45,10 @@ def generate(
 
 
 def verify(reward: Reward, generations: pl.DataFrame, examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The generations with their `reward`, and D_cold: a row per generation that earned 1, with its example.
+    """The generations with their `reward`, and D_cold: one row per generation with reward 1, with its example.
 
-    D_cold's `completion` is the teacher's r and d in the canonical form. Its prompts will not mention the key
-    dimensions: Eq. 8 conditions on the signals alone.
+    D_cold's `completion` is the teacher's r and d in the canonical form. Its prompts will not list the key dimensions,
+    because Eq. 8 conditions on the signals only.
     """
     cases: dict[str, dict[str, Any]] = {row["example_id"]: row for row in examples.iter_rows(named=True)}
     rows = list(generations.iter_rows(named=True))

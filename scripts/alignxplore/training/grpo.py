@@ -47,7 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "num_generations": 4,
 }
 FIGURES = {"reward": "reward", "format_ok": "in format", "completions/mean_length": "tokens", "entropy": "entropy"}
-"""What the log shows of each step: names in the trainer's logs, and labels."""
+"""The figures of each step that the log shows: their names in the trainer's logs, and labels."""
 
 
 class PreferenceTrainer(PackedTrainer):
@@ -79,7 +79,7 @@ def reward_function(
     """`reward` in the form that TRL calls. A completion that does not end in one of `end_tokens` was cut off.
 
     `opened` says that the chat template itself opens the reasoning. Each call logs the share of completions in format,
-    and the share whose reasoning has one of `synthesis_phrases`, in upper or lower case.
+    and the share whose reasoning contains one of `synthesis_phrases`, ignoring case.
     """
     phrases = [phrase.lower() for phrase in synthesis_phrases]
 
@@ -132,7 +132,7 @@ def make_trainer(
         raise UserError(f"training setting 'max_prompt_length': no prompt has {limit} tokens or fewer")
     groups = arguments.generation_batch_size // arguments.num_generations
     if len(kept) < groups:
-        raise UserError(f"{len(kept)} prompts to train on are fewer than the {groups} of one step")
+        raise UserError(f"one step needs {groups} prompts, but there are only {len(kept)} to train on")
     tokens = sum(len(encoded[str(i)]) for i in kept) / len(kept)
     log.info("training on %d prompts of %.0f tokens on average, %d per step", len(kept), tokens, groups)
     ends: set[int] = set()  # filled below: the trainer reads them from the model's generation config

@@ -1,4 +1,4 @@
-"""Running a trainer to its end: progress in the log, a save on SIGTERM, resuming, and an output moved in when whole."""
+"""Runs a trainer to its end: logs progress, saves on SIGTERM, resumes, and moves the complete output into place."""
 
 import logging
 import os

@@ -22,7 +22,7 @@ from alignxplore.training.scoring import score
 
 
 class PackedTrainer(GRPOTrainer):
-    """GRPOTrainer with packed rollouts and updates. Falls back on TRL's own paths for what packing does not cover.
+    """GRPOTrainer with packed rollouts and updates. Falls back to TRL's own paths where packing does not apply.
 
     Those are models with sliding windows or without SDPA attention; for sampling also vLLM, sharded parameters and
     settings such as `min_p`; for the update also losses that need more than log-probabilities.
@@ -42,7 +42,7 @@ class PackedTrainer(GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
     ) -> tuple[list[list[int]], Any]:
-        """Token ids of one rollout for each of `prompt_ids`, in which each prompt stands `num_generations` times."""
+        """Token ids of one rollout for each of `prompt_ids`, which repeats each prompt `num_generations` times."""
         groups = [prompt_ids[i : i + num_generations] for i in range(0, len(prompt_ids), num_generations)]
         # With several processes, a process's batch may start or end in the middle of a group.
         whole = all(len(group) == num_generations and group.count(group[0]) == len(group) for group in groups)
@@ -87,7 +87,7 @@ class PackedTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Log-probabilities and entropies of the completions' tokens, (rollouts, logits_to_keep), 0 where padded.
+        """Log-probabilities and entropies of the completions' tokens: (rollouts, logits_to_keep), 0 at padding.
 
         TRL hands over padded rows, prompts on the left and completions on the right:
 

@@ -52,7 +52,7 @@ OWN_SETTINGS = tuple(field.name for field in dataclasses.fields(Settings) if fie
 
 
 def check_settings(values: Mapping[str, Any], config: type[TrainingArguments]) -> Settings:
-    """Check the names and plain types of settings against TRL's class `config`; UserError names the first wrong key."""
+    """The settings, after checking names and plain types against TRL's class `config`; UserError names a wrong key."""
     fields = {field.name for field in dataclasses.fields(config) if field.init} - {"output_dir"}
     hints = {**typing.get_type_hints(config), **typing.get_type_hints(Settings)}
     known = [*fields, *OWN_SETTINGS]

@@ -102,7 +102,7 @@ def configure(
     checked = check_settings(settings, kind)
     for name in ("packing", "padding_free"):
         if checked.trainer.get(name):
-            raise UserError(f"training setting {name!r}: Eq. 8 needs each sequence in a row of its own")
+            raise UserError(f"training setting {name!r}: Eq. 8 needs each sequence in its own row")
     return checked, make_arguments(kind, checked, DEFAULTS, partial_directory(output))
 
 

@@ -7,29 +7,24 @@ from pathlib import Path
 PACKAGE = "alignxplore"
 SCRIPTS = Path(__file__).parents[2]
 
-
-ENGINES = SCRIPTS / PACKAGE / "engines/__init__.py"
-BACKENDS = {"transformers": "transformers.py", "vllm": "vllm.py", "openai": "openai.py"}
-"""The module that the package `engines` imports for each engine, when a model is started."""
-
+ENGINES = SCRIPTS / PACKAGE / "engines"
+"""Where each engine has a module of its name, which is imported when a model is started."""
 
 STARTER = SCRIPTS / PACKAGE / "workflow/job.py"
 """How jobs start, log and are recorded: no result depends on it."""
 
 
 @cache
-def library_modules(path: Path, engines: frozenset[str] | None = None) -> frozenset[Path]:
+def library_modules(path: Path, engines: frozenset[str] = frozenset()) -> frozenset[Path]:
     """The package's files that the Python file at `path` imports, directly or through others, at any level.
 
-    Where `engines` are given, no other is started: their backends count only if something else imports them.
+    The modules of `engines`, which are imported by name at run time, count too.
     """
-    started = BACKENDS if engines is None else engines
-    unused = {ENGINES.with_name(name) for engine, name in BACKENDS.items() if engine not in started}
     found: set[Path] = set()
-    queue = [path]
+    queue = [path, *(ENGINES / f"{engine}.py" for engine in engines)]
+    found.update(queue[1:])
     while queue:
-        importer = queue.pop()
-        for module in _imported(importer) - (unused if importer == ENGINES else set()):
+        for module in _imported(queue.pop()):
             if module not in found and module != STARTER:
                 found.add(module)
                 queue.append(module)

@@ -83,7 +83,8 @@ def workflow_jobs(configfiles: Sequence[str], targets: Sequence[str]) -> tuple[l
     command = [sys.executable, str(PROGRAM), "--configfile", *configfiles, "--", *targets]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith(("Traceback", " "))]
+        noise = ("Traceback", "Config file", " ")
+        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith(noise)]
         raise UserError("Snakemake cannot plan the workflow: " + "\n".join(lines[-4:]))
     planned = json.loads(done.stdout)
     return planned["jobs"], planned["journal"]

@@ -1,16 +1,11 @@
 """Gathered shards give the same result, however many there are."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
-from alignx_samples import random_examples, raw_direction, raw_record
+from alignx_samples import clear_record, random_examples, raw_direction
 from alignxplore import records
 from alignxplore.data.refine import Rules
 from alignxplore.data.shards import FILES, gather, refine_shard
@@ -117,13 +112,6 @@ def test_the_number_of_shards_does_not_matter(raw_files, tmp_path):
     assert len(contents) == 1
 
 
-def clear_record(name, **changes):
-    """A raw record that refinement keeps."""
-    record = raw_record(name)
-    pairs = record["Pair-wise Comparative Feedback"]
-    return {**record, "Pair-wise Comparative Feedback": [*pairs, *pairs], **changes}
-
-
 def test_near_identical_targets_are_kept_once(tmp_path):
     other_history = clear_record("b")
     same = {key: clear_record("a")[key].upper() + " !!" for key in ("prompt", "chosen", "rejected")}
@@ -153,30 +141,3 @@ def test_files_without_records_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n\n")
     with pytest.raises(UserError, match="hold no records: see data.alignx.sources"):
         run([tmp_path / "a.jsonl"], 2, tmp_path / "out")
-
-
-def test_killed_in_the_middle_of_a_shard_leaves_nothing_and_reruns_alike(tmp_path):
-    raw = "".join(json.dumps(clear_record(str(i))) + "\n" for i in range(6_000))
-    (tmp_path / "a.jsonl").write_text(raw)
-    outputs = {name: str(tmp_path / f"out/{name}.parquet") for name in FILES}
-    code = (
-        "from alignxplore.data import sources; sources.BLOCK_BYTES = 1 << 20\n"
-        "from alignxplore.data.shards import refine_shard\nfrom alignxplore.data.refine import Rules\n"
-        f"refine_shard(sources.plan([{str(tmp_path / 'a.jsonl')!r}], 1)[0], Rules(5, 4), 1000, {outputs!r})"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    worker = subprocess.Popen([sys.executable, "-c", code], env=environment)
-    while not (partials := [*(tmp_path / "out").glob(".*.partial")]) or partials[0].stat().st_size < 5_000:
-        assert worker.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
-    assert not [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
-
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.parquet" for name in FILES}
-    again = {name: (tmp_path / f"out/{name}.parquet").read_bytes() for name in FILES}
-    for path in (tmp_path / "out").iterdir():
-        path.unlink()
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    assert again == {name: (tmp_path / f"out/{name}.parquet").read_bytes() for name in FILES}

@@ -1,4 +1,4 @@
-"""The demo world: what it plants can be found again, and what must be thrown out is."""
+"""The demo world plants preferences that can be found again, and refinement drops exactly the users that it should."""
 
 import csv
 import json
@@ -15,8 +15,6 @@ from alignxplore.errors import UserError
 ROOT = Path(__file__).parents[3]
 LEXICON = ROOT / "resources/demo/lexicon.csv"
 AXES = [str(index) for index in (3, 15, 16, 23, 31, 39, 47, 60, 65, 73, 74, 85)]
-
-
 REVEAL = Reveal(0.3, 0.2, 0.4, 0.4)
 
 
@@ -24,14 +22,14 @@ def world(reveal: Reveal = REVEAL, seed: str = "test") -> World:
     return World(Lexicon.load(LEXICON), reveal, seed)
 
 
-def test_every_word_tells_one_pole():
+def test_labels_and_last_words_of_cues_are_unique():
     rows = list(csv.DictReader(LEXICON.open(encoding="utf-8")))
     words = [row["label"] for row in rows] + [cue.split()[-1] for row in rows for cue in row["cues"].split(";")]
     assert len(rows) == 2 * (90 + len(PSOUPS_DIMENSIONS))
     assert len(words) == len(set(words))
 
 
-def test_missing_pole_is_named(tmp_path):
+def test_error_names_the_missing_pole(tmp_path):
     text = LEXICON.read_text(encoding="utf-8").splitlines()
     path = tmp_path / "lexicon.csv"
     path.write_text("\n".join(line for line in text if not line.startswith("73,-")), encoding="utf-8")
@@ -50,7 +48,7 @@ def test_chosen_shows_the_direction_and_rejected_its_opposite():
         assert clause.pole is None or clause.keyword in clause.text
 
 
-def test_texts_reveal_as_often_as_asked():
+def test_texts_show_directions_at_the_configured_rates():
     here = world(Reveal(0.3, 0.1, 0.0, 0.25))
     direction = dict.fromkeys(AXES, 1)
     pairs = [here.pair(direction) for _ in range(400)]
@@ -63,7 +61,7 @@ def test_texts_reveal_as_often_as_asked():
     assert named / len(shown) == pytest.approx(0.25, abs=0.05)
 
 
-def test_refinement_keeps_the_consistent_users_and_no_others(tmp_path):
+def test_refinement_keeps_exactly_the_consistent_users(tmp_path):
     population = Population(pairs=40, ugc=15, sparse=20, inconsistent=20, broken=8)
     jsonl, parquet = tmp_path / "part-0.jsonl", tmp_path / "part-1.parquet"
     total = write_alignx(Users(world(), AXES), population, jsonl, parquet)
@@ -86,7 +84,7 @@ def test_refinement_keeps_the_consistent_users_and_no_others(tmp_path):
     assert refined.select((pl.col("consistent").list.eval(pl.element() != 0).list.sum() >= 5).all()).item()
 
 
-def test_same_seed_same_files(tmp_path):
+def test_same_seed_writes_same_files(tmp_path):
     files = []
     for name in ("a", "b"):
         path = tmp_path / name

@@ -1,13 +1,6 @@
-"""The journal finds what was written, ignores torn lines, and costs a killed job only the batch in flight."""
+"""The journal finds what was written and ignores torn lines."""
 
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import duckdb
 import pytest
@@ -21,10 +14,6 @@ def key(number: int) -> str:
 
 def record(number: int) -> dict:
     return {"model": "m", "text": f'täxt "{number}"\n', "finish_reason": "stop", "prompt_tokens": 0.1 * number}
-
-
-def lines(directory: Path) -> list[dict]:
-    return [json.loads(line) for path in sorted(directory.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
 def test_records_are_found_by_this_and_later_processes(tmp_path):
@@ -157,64 +146,3 @@ def test_a_full_disk_is_named(tmp_path):
     journal._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
     with pytest.raises(UserError, match="journal .*: cannot be written: No space left"):
         journal.add([(key(1), record(1))])
-
-
-JOB = """
-import sys, time
-from alignxplore.engines import Completion, Sampling
-from alignxplore.engines.engine import Engine
-from alignxplore.engines.journal import Journal
-from alignxplore.prompts import Prompt
-
-class Backend:
-    def generate(self, prompts, seeds, sampling, done=()):
-        for start in range(0, len(prompts), 7):
-            batch = range(start, min(start + 7, len(prompts)))
-            if all(index in done for index in batch):
-                continue
-            with open(sys.argv[2], "a") as asked:
-                asked.write(f"{start}\\\\n")
-            time.sleep(0.002)
-            # As with a real model, an answer depends on the other prompts in its batch.
-            company = sum(seeds[index] for index in batch) % 1000
-            yield [(i, Completion(f"{prompts[i].user} {seeds[i]} {company}", "stop", 1, 1)) for i in batch]
-
-engine = Engine("m", {"path": "m"}, Backend, Journal(sys.argv[1]))
-prompts = [Prompt(f"post {i % 1900}") for i in range(2000)]
-answers = engine.generate(prompts, Sampling(1.0, 1.0, 0, 8, 1))
-with open(sys.argv[3], "w") as file:
-    file.write("\\\\n".join(c.text for c in answers))
-""".replace("\\\\n", "\\n")
-
-
-def test_a_job_killed_at_random_moments_gives_the_answers_of_an_undisturbed_one(tmp_path):
-    """kill -9 at 20 random moments of a job with 2,000 prompts."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "scripts")}
-
-    def start(name: str) -> subprocess.Popen:
-        arguments = [str(tmp_path / f"{name}{part}") for part in ("", ".asked", ".out")]
-        return subprocess.Popen([sys.executable, "-c", JOB, *arguments], env=environment)
-
-    assert start("quiet").wait() == 0
-    rng = random.Random(4)
-    kills = 0
-    asked = tmp_path / "killed.asked"
-    asked.touch()
-    while kills < 20:
-        process = start("killed")
-        before, wanted = len(asked.read_text().split()), rng.randint(0, 15)
-        while len(asked.read_text().split()) < before + wanted and process.poll() is None:
-            time.sleep(0.001)
-        time.sleep(rng.random() * 0.003)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        assert not (tmp_path / "killed.out").exists()
-    assert start("killed").wait() == 0
-    assert (tmp_path / "killed.out").read_bytes() == (tmp_path / "quiet.out").read_bytes()
-    # Only batches in flight at a kill are asked again.
-    batches = asked.read_text().split()
-    assert len(set(batches)) == 286 and len(batches) - 286 <= kills
-    quiet, killed = ([line["key"] for line in lines(tmp_path / name)] for name in ("quiet", "killed"))
-    without_calls = sorted(k for k in killed if k != CALL)
-    assert without_calls == sorted(k for k in quiet if k != CALL)
-    assert len(set(without_calls)) == len(without_calls)

@@ -1,16 +1,10 @@
-"""GRPO: Eq. 9-11 exactly, prompts shared between rollouts without a trace, and rewards that rise."""
+"""GRPO computes Eq. 9-11 exactly, packing changes no number, and training raises the reward."""
 
-import json
 import math
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
-from alignxplore import records
 from alignxplore.engines import packing
 from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
@@ -31,7 +25,7 @@ QUESTIONS = ["Post: travel", "likes humor, dislikes travel", "Answer the user in
 
 
 def letters(parsed, cases):
-    """A reward that needs no judge: 1 for a text with an `e`."""
+    """A reward without a judge: 1 for a preference with an `e`."""
     return [float("e" in item.preference) for item in parsed]
 
 
@@ -41,7 +35,7 @@ def make(model, output, reward=letters, **settings):
 
 
 @pytest.mark.parametrize("skip_fused", [True, False])
-def test_shared_prompts_give_the_log_probabilities_of_separate_rows(tiny_model, tmp_path, monkeypatch, skip_fused):
+def test_packed_rows_give_the_log_probabilities_of_separate_rows(tiny_model, tmp_path, monkeypatch, skip_fused):
     if not skip_fused:
         monkeypatch.setattr(scoring, "MOST_LOGITS", 0)
     trainer = make(tiny_model, tmp_path / "out")
@@ -67,7 +61,7 @@ def test_shared_prompts_give_the_log_probabilities_of_separate_rows(tiny_model, 
         assert not log_probs[row, size:].any()
 
 
-def test_rollouts_follow_the_model(tiny_model):
+def test_greedy_rollouts_match_unbatched_argmax(tiny_model):
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     prompts = [[5, 6, 7, 8, 9, 10, 11], [11], [12, 13, 14]]
     completions = packing.rollout(model, prompts, 3, 8, {2}, temperature=1.0, top_p=1.0, top_k=1)
@@ -83,7 +77,7 @@ def test_rollouts_follow_the_model(tiny_model):
         assert 2 not in completion[:-1]
 
 
-def test_completion_ends_with_its_end_token(tiny_model):
+def test_rollout_stops_after_its_end_token(tiny_model):
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     ((greedy, _),) = packing.rollout(model, [[5, 6, 7]], 1, 8, set(), temperature=1.0, top_p=1.0, top_k=1)
     end = greedy[3]
@@ -92,7 +86,7 @@ def test_completion_ends_with_its_end_token(tiny_model):
 
 
 @pytest.mark.parametrize("top_p, top_k", [(0.95, 10), (0.6, 0), (1.0, 3), (0.3, 5), (1.0, 0)])
-def test_sampling_draws_from_the_distribution_of_transformers(top_p, top_k):
+def test_sampling_matches_the_distribution_of_transformers(top_p, top_k):
     torch.manual_seed(0)
     logits = torch.randn(1, 40) * 2
     expected = logits / 0.9
@@ -109,19 +103,8 @@ def test_sampling_draws_from_the_distribution_of_transformers(top_p, top_k):
         assert (observed - expected).abs().max() < 4 * math.sqrt(0.25 / n)
 
 
-@pytest.fixture
-def ending_model(tiny_model, tmp_path) -> Path:
-    """The tiny model with a third of its tokens ending a turn, so that completions differ in length."""
-    path = tmp_path / "ending"
-    shutil.copytree(tiny_model, path)
-    config = json.loads((path / "generation_config.json").read_text())
-    config["eos_token_id"] = [config["eos_token_id"], *range(3, 400, 3)]
-    (path / "generation_config.json").write_text(json.dumps(config))
-    return path
-
-
 def captured(trainer):
-    """The rollouts of a trainer's next step with their advantages, before they are shuffled."""
+    """A list that receives the rollouts of each step with their advantages, before TRL shuffles them."""
     batches = []
     original = trainer._generate_and_score_completions
 
@@ -134,7 +117,7 @@ def captured(trainer):
 
 
 @pytest.mark.parametrize("batch, accumulation", [(12, 1), (6, 2), (4, 3)])
-def test_update_is_the_gradient_of_equations_9_to_11(ending_model, tmp_path, batch, accumulation):
+def test_update_matches_the_float64_gradient_of_eq_9_to_11(ending_model, tmp_path, batch, accumulation):
     given = []
 
     def reward(parsed, cases):
@@ -151,7 +134,7 @@ def test_update_is_the_gradient_of_equations_9_to_11(ending_model, tmp_path, bat
 
     rewards = torch.tensor(given, dtype=torch.float64).view(3, 4)
     assert (rewards.std(1) > 0).any(), "the test needs a group with signal"
-    # TRL adds 1e-4 to the standard deviation, against groups of equal rewards.
+    # TRL adds 1e-4 to the standard deviation, because it is 0 if all rewards of a group are equal.
     advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).flatten()
     rollouts = batches[0]
     assert torch.allclose(rollouts["advantages"].double(), advantages, atol=1e-6)
@@ -175,7 +158,7 @@ def test_update_is_the_gradient_of_equations_9_to_11(ending_model, tmp_path, bat
         assert torch.allclose(moved, value.grad, rtol=1e-3, atol=2e-6), name
 
 
-def test_groups_of_equal_rewards_have_no_advantage_and_change_nothing(tiny_model, tmp_path):
+def test_groups_with_equal_rewards_change_no_weight(tiny_model, tmp_path):
     trainer = make(tiny_model, tmp_path / "out", lambda parsed, cases: [1.0] * len(parsed), max_steps=2)
     batches = captured(trainer)
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
@@ -188,7 +171,7 @@ def test_groups_of_equal_rewards_have_no_advantage_and_change_nothing(tiny_model
     assert not any(frame[name].is_nan().any() for name in frame.columns)
 
 
-def test_training_raises_the_reward_and_a_seed_gives_the_same_weights(tiny_model, tmp_path):
+def test_training_raises_reward_and_is_reproducible_by_seed(tiny_model, tmp_path):
     def learn(name, seed):
         trainer = make(tiny_model, tmp_path / name, max_steps=25, seed=seed)
         loop.run(trainer)
@@ -204,7 +187,7 @@ def test_training_raises_the_reward_and_a_seed_gives_the_same_weights(tiny_model
     assert not all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
-def test_reward_reads_completions_as_inference_would(tiny_model):
+def test_reward_function_parses_completions_as_at_inference(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     seen = []
 
@@ -225,7 +208,7 @@ def test_reward_reads_completions_as_inference_would(tiny_model):
     assert [case["name"] for _, case in seen] == ["y", "x", "x"]
 
 
-def test_rollouts_start_from_the_ids_of_inference(tiny_model, tmp_path):
+def test_rollout_prompts_are_encoded_as_at_inference(tiny_model, tmp_path):
     trainer = make(tiny_model, tmp_path / "out")
     batches = captured(trainer)
     loop.run(trainer)
@@ -241,32 +224,10 @@ def test_rollouts_start_from_the_ids_of_inference(tiny_model, tmp_path):
         ({"num_generation": 4}, "'num_generation' is unknown.*did you mean 'num_generations'"),
         ({"num_generations": 5}, "training settings: .*divisible"),
         ({"max_prompt_length": 2}, "'max_prompt_length'"),
-        ({"per_device_train_batch_size": 64}, "4 prompts to train on are fewer than the 16"),
+        ({"per_device_train_batch_size": 64}, "one step needs 16 prompts, but there are only 4"),
         ({"temperature": "hot"}, "'temperature' must be float"),
     ],
 )
-def test_bad_settings_are_named(tiny_model, tmp_path, settings, message):
+def test_error_names_the_bad_setting(tiny_model, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         make(tiny_model, tmp_path / "out", **settings)
-
-
-def test_program_trains_with_a_judge_in_process(tiny_model, tmp_path):
-    pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
-    example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90}
-    rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
-    records.write(pl.DataFrame(rows, schema=records.EXAMPLE), tmp_path / "rl.parquet", records.EXAMPLE)
-    output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
-    judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
-    command = [
-        sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(SETTINGS), "--model", tiny_model,
-        "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
-        "--journal", tmp_path / "journal",        "--output", output, "--metrics", metrics, "--log", tmp_path / "log",
-    ]  # fmt: skip
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert AutoModelForCausalLM.from_pretrained(output) and AutoTokenizer.from_pretrained(output).chat_template
-    assert pl.read_parquet(metrics).schema == GRPO_METRICS
-    assert "step 1 of 1: reward" in (tmp_path / "log").read_text()
-    command[command.index("--model") + 1] = tmp_path / "missing"
-    failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert failed.returncode == 1 and "missing cannot be loaded" in failed.stderr and "Traceback" not in failed.stderr

@@ -1,11 +1,7 @@
-"""SFT: Eq. 8 exactly, on ragged batches and over gradient accumulation, and an output that others can load."""
+"""SFT computes Eq. 8 exactly, on ragged batches and with gradient accumulation, and saves a loadable model."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from alignxplore import records
@@ -16,6 +12,7 @@ from alignxplore.training import loop, scoring, sft
 from alignxplore.training.models import load_model
 from alignxplore.training.settings import check_settings, make_arguments
 from datasets import Dataset
+from demonstrations import demonstration, write_demonstrations
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig
 
@@ -26,24 +23,9 @@ PROMPTS = {
 SETTINGS = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "num_train_epochs": 1, "seed": 3}
 
 
-def demonstration(index: int, completion: str) -> dict:
-    pair = {"prompt": "A quick joke", "chosen": "likes humor " * index, "rejected": "a passport", "direction": [1] * 90}
-    return {
-        "example_id": f"e{index}", "user_id": f"u{index}", "prompt": "travel", "chosen": "humor", "rejected": "no",
-        "direction": [1] * 90, "pairs": [pair], "ugc": [], "generation": 0, "completion": completion,
-    }  # fmt: skip
-
-
 @pytest.fixture
 def data(tmp_path) -> Path:
-    rows = [
-        demonstration(i, f"<think>\n{'humor ' * (1 + 3 * i)}\n</think>\n<answer>\nlikes humor\n</answer>")
-        for i in range(6)
-    ]
-    path = tmp_path / "cold.parquet"
-    frame = pl.DataFrame(rows, schema=records.DEMONSTRATION)
-    records.write(frame, path, records.DEMONSTRATION)
-    return path
+    return write_demonstrations(tmp_path / "cold.parquet")
 
 
 def reference_loss(model, rows) -> torch.Tensor:
@@ -66,7 +48,7 @@ def tokenised_rows(tokenizer, data):
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("batch, accumulation", [(5, 1), (2, 3)])
-def test_loss_and_gradient_are_those_of_equation_8(tiny_model, data, tmp_path, monkeypatch, batch, accumulation, fused):
+def test_loss_and_gradient_match_eq_8(tiny_model, data, tmp_path, monkeypatch, batch, accumulation, fused):
     if fused:
         monkeypatch.setattr(scoring, "MOST_LOGITS", 0)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -88,13 +70,13 @@ def test_loss_and_gradient_are_those_of_equation_8(tiny_model, data, tmp_path, m
     )
     loop.run(trainer)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
-    # One step of plain gradient descent with rate 1 moves the weights by the gradient.
+    # One SGD step with learning rate 1 moves the weights by exactly the gradient.
     for name, value in exact.named_parameters():
         moved = before[name].double() - dict(network.named_parameters())[name].detach().double()
         assert torch.allclose(moved, value.grad, rtol=1e-3, atol=2e-6), name
 
 
-def test_prompt_is_masked_and_completion_ends_in_the_end_token(tiny_model, data):
+def test_labels_mask_the_prompt_and_end_with_the_end_token(tiny_model, data):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     case = demonstration(1, "<think>\na\n</think>\n<answer>\nb<|im_end|>\n</answer>")
     prompt = Templates(**PROMPTS).preference(case)
@@ -105,11 +87,11 @@ def test_prompt_is_masked_and_completion_ends_in_the_end_token(tiny_model, data)
     completion = row["labels"][len(prompt_ids) :]
     assert completion == row["input_ids"][len(prompt_ids) :]
     assert tokenizer.decode(completion) == case["completion"] + tokenizer.eos_token
-    assert completion.count(tokenizer.eos_token_id) == 1, "text of a completion cannot end the turn"
+    assert completion.count(tokenizer.eos_token_id) == 1, "completion text must not end the turn"
     assert completion[0] == tokenizer.convert_tokens_to_ids("<think>")
 
 
-def test_template_that_opens_thinking_gets_a_completion_without_the_tag(tiny_model):
+def test_think_tag_is_dropped_if_the_template_opens_it(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
     prompt = Templates(**PROMPTS).preference(demonstration(1, ""))
@@ -117,34 +99,6 @@ def test_template_that_opens_thinking_gets_a_completion_without_the_tag(tiny_mod
     text = tokenizer.decode(row["input_ids"])
     assert text.endswith("<think>\na\n</think>\n<answer>\nb\n</answer>" + tokenizer.eos_token)
     assert text.count("<think>\na") == 1
-
-
-def test_program_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model, data, tmp_path):
-    outputs = []
-    for run in ("a", "b"):
-        output, metrics = tmp_path / run, tmp_path / f"{run}.parquet"
-        command = [sys.executable, ROOT / "scripts/train_sft.py", "--settings", json.dumps(SETTINGS), "--model",
-                   tiny_model, "--data", data, "--prompts", json.dumps(PROMPTS), "--output", output,
-                   "--metrics", metrics, "--log", tmp_path / f"{run}.log"]  # fmt: skip
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        outputs.append((output, metrics))
-    (first, first_metrics), (second, second_metrics) = outputs
-    assert first_metrics.read_bytes() == second_metrics.read_bytes()
-    names = sorted(path.name for path in first.iterdir() if path.name != "README.md")  # its title is the model's name
-    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"} <= {
-        *names
-    }
-    assert not [name for name in names if name.endswith(".bin")]
-    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
-    assert not list(tmp_path.glob(".*")), "nothing half-written stays"
-    start = AutoModelForCausalLM.from_pretrained(tiny_model)
-    trained = AutoModelForCausalLM.from_pretrained(first)
-    assert not torch.equal(start.model.embed_tokens.weight, trained.model.embed_tokens.weight)
-    assert trained.generation_config.eos_token_id == start.generation_config.eos_token_id
-    frame = pl.read_parquet(first_metrics)
-    assert frame["step"].to_list() == [1, 2] and frame.null_count().sum_horizontal().item() == 0
-    assert frame["loss"][1] < frame["loss"][0]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +113,7 @@ def test_program_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model
         ({"max_length": 3}, "longer than"),
     ],
 )
-def test_bad_settings_are_named_and_nothing_is_written(tiny_model, data, tmp_path, settings, message):
+def test_error_names_the_bad_setting_and_nothing_is_written(tiny_model, data, tmp_path, settings, message):
     output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
     with pytest.raises(UserError, match=message):
         sft.train(settings, tiny_model, data, Templates(**PROMPTS), output, metrics)

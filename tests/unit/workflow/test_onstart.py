@@ -1,5 +1,11 @@
 """What is checked when a run starts."""
 
+import io
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
 import pytest
 from alignxplore.engines.journal import CALL, Journal
 from alignxplore.errors import UserError
@@ -45,6 +51,32 @@ GRPO = {"bf16": True, "tf32": True, "per_device_train_batch_size": 1, "num_gener
 WRONG = {"no_rl": {"stage": "sft", "settings": {"unknown": 1}}}
 
 
+def run_program(work: str) -> subprocess.CompletedProcess:
+    """Run check_training.py on this input, in this process."""
+    import check_training
+
+    sys.stdin = io.StringIO(work)
+    try:
+        check_training.main()
+    except SystemExit as end:
+        return subprocess.CompletedProcess([], 1, "", str(end.code))
+    return subprocess.CompletedProcess([], 0, "", "")
+
+
+@pytest.fixture
+def forked(monkeypatch) -> None:
+    """Runs check_training.py in forks of this process: a new process would spend ten seconds on importing TRL."""
+    import check_training  # noqa: F401
+
+    def run(command, *, input, **options):
+        assert command == [sys.executable, str(checks.PROGRAM)]
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            return pool.submit(run_program, input).result()
+
+    monkeypatch.setattr(checks.subprocess, "run", run)
+
+
+@pytest.mark.usefixtures("forked")
 def test_settings_are_checked_for_the_machines_that_train():
     variants = {"policy": {"stage": "grpo", "settings": GRPO}}
     check_training(variants, "accelerate launch --num_processes 8")
@@ -55,6 +87,7 @@ def test_settings_are_checked_for_the_machines_that_train():
         check_training(WRONG, "torchrun")
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_wrong_setting_is_blamed_on_the_variant_or_on_its_stage():
     own = {"sixteen": {**GRPO, "num_generations": 16}, "eight": GRPO}
     variants = {name: {"stage": "grpo", "settings": settings} for name, settings in own.items()}

@@ -1,0 +1,86 @@
+"""The training programs, each in its own process as `training.launch` starts them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from alignxplore import records
+from alignxplore.errors import UserError
+from alignxplore.training.metrics import GRPO_METRICS
+from alignxplore.workflow.onstart import check_training
+from demonstrations import write_demonstrations
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+ROOT = Path(__file__).parents[2]
+PROMPTS = {
+    name: str(ROOT / f"resources/prompts/{name}.jinja") for name in ("preference", "concise", "judge", "respond")
+}
+SFT = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "num_train_epochs": 1, "seed": 3}
+GRPO = {
+    "per_device_train_batch_size": 12, "num_generations": 4, "max_completion_length": 6, "learning_rate": 1e-2,
+    "temperature": 0.9, "top_p": 0.95, "top_k": 10, "max_steps": 1, "seed": 5, "lr_scheduler_type": "constant",
+}  # fmt: skip
+
+
+@pytest.fixture
+def demonstrations(tmp_path) -> Path:
+    return write_demonstrations(tmp_path / "cold.parquet")
+
+
+def test_settings_are_checked_in_a_separate_process():
+    with pytest.raises(UserError, match="training.sft: training setting 'unknown'"):
+        check_training({"no_rl": {"stage": "sft", "settings": {"unknown": 1}}}, "torchrun")
+
+
+def test_sft_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model, demonstrations, tmp_path):
+    outputs = []
+    for run in ("a", "b"):
+        output, metrics = tmp_path / run, tmp_path / f"{run}.parquet"
+        command = [sys.executable, ROOT / "scripts/train_sft.py", "--settings", json.dumps(SFT), "--model",
+                   tiny_model, "--data", demonstrations, "--prompts", json.dumps(PROMPTS), "--output", output,
+                   "--metrics", metrics, "--log", tmp_path / f"{run}.log"]  # fmt: skip
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        outputs.append((output, metrics))
+    (first, first_metrics), (second, second_metrics) = outputs
+    assert first_metrics.read_bytes() == second_metrics.read_bytes()
+    names = sorted(path.name for path in first.iterdir() if path.name != "README.md")  # its title is the model's name
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"} <= {
+        *names
+    }
+    assert not [name for name in names if name.endswith(".bin")]
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+    assert not list(tmp_path.glob(".*")), "nothing half-written stays"
+    start = AutoModelForCausalLM.from_pretrained(tiny_model)
+    trained = AutoModelForCausalLM.from_pretrained(first)
+    assert not torch.equal(start.model.embed_tokens.weight, trained.model.embed_tokens.weight)
+    assert trained.generation_config.eos_token_id == start.generation_config.eos_token_id
+    frame = pl.read_parquet(first_metrics)
+    assert frame["step"].to_list() == [1, 2] and frame.null_count().sum_horizontal().item() == 0
+    assert frame["loss"][1] < frame["loss"][0]
+
+
+def test_grpo_trains_with_a_judge_in_process(tiny_model, tmp_path):
+    pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
+    example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90}
+    rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
+    records.write(pl.DataFrame(rows, schema=records.EXAMPLE), tmp_path / "rl.parquet", records.EXAMPLE)
+    output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
+    judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
+    command = [
+        sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(GRPO), "--model", tiny_model,
+        "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
+        "--journal", tmp_path / "journal", "--output", output, "--metrics", metrics, "--log", tmp_path / "log",
+    ]  # fmt: skip
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert AutoModelForCausalLM.from_pretrained(output) and AutoTokenizer.from_pretrained(output).chat_template
+    assert pl.read_parquet(metrics).schema == GRPO_METRICS
+    assert "step 1 of 1: reward" in (tmp_path / "log").read_text()
+    command[command.index("--model") + 1] = tmp_path / "missing"
+    failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert failed.returncode == 1 and "missing cannot be loaded" in failed.stderr and "Traceback" not in failed.stderr

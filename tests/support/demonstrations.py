@@ -1,0 +1,26 @@
+"""Demonstrations for the tests of SFT."""
+
+from pathlib import Path
+
+import polars as pl
+from alignxplore import records
+
+
+def demonstration(index: int, completion: str) -> dict:
+    """A DEMONSTRATION row; the larger `index`, the longer its prompt."""
+    pair = {"prompt": "A quick joke", "chosen": "likes humor " * index, "rejected": "a passport", "direction": [1] * 90}
+    return {
+        "example_id": f"e{index}", "user_id": f"u{index}", "prompt": "travel", "chosen": "humor", "rejected": "no",
+        "direction": [1] * 90, "pairs": [pair], "ugc": [], "generation": 0, "completion": completion,
+    }  # fmt: skip
+
+
+def write_demonstrations(path: Path) -> Path:
+    """Write six demonstrations of different lengths."""
+    rows = [
+        demonstration(i, f"<think>\n{'humor ' * (1 + 3 * i)}\n</think>\n<answer>\nlikes humor\n</answer>")
+        for i in range(6)
+    ]
+    frame = pl.DataFrame(rows, schema=records.DEMONSTRATION)
+    records.write(frame, path, records.DEMONSTRATION)
+    return path
