@@ -1,11 +1,11 @@
-"""The data engine against a plain Python loop and against mere parsing: `python tests/speed/data.py DIR`.
+"""Time the data stage against a plain Python loop and against parsing alone: `python tests/speed/data.py DIR`.
 
-Writes a raw AlignX set of full-size records to DIR once (JSON lines and the same as Parquet), then times, each in
-processes of its own:
+Writes full-size raw AlignX records to DIR once, as JSON lines and as Parquet. Then it times, each in fresh processes:
 
-- the engine on all of the JSON lines, on half of them, and on the Parquet: one process a core, as Snakemake runs it;
-- a plain loop over lines with json, the same checks and refinement record by record, on a part of the file;
-- what only parses the same file: DuckDB with the types given, and polars, both with all cores.
+- reading and refining all of the JSON lines, half of them, and the Parquet, with one process per core, as Snakemake
+  runs them;
+- a plain loop over the first lines, with json and the same checks and refinement, record by record;
+- DuckDB and polars parsing the same file with all types given, on all cores.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from alignxplore.records import N_DIMENSIONS
 
 DIRECTION, PAIRS, UGC = "Preference Direction", "Pair-wise Comparative Feedback", "User-Generated Content"
 CLEAR_SHARE = 0.05
-"""Share of users whose history is consistent enough to be refined."""
+"""Share of users whose history is consistent enough to be kept."""
 
 
 def raw_records(rows: int, seed: int):
@@ -45,7 +45,7 @@ def raw_records(rows: int, seed: int):
         drop = 0.0 if rng.random() < CLEAR_SHARE else 0.4
 
         def interaction(*names: str, base: dict[int, float] = base, drop: float = drop) -> dict[str, Any]:
-            # By position, so that two texts of one record are never the same.
+            # Neighbours in the list, so that no two texts of an interaction are equal.
             start = rng.randrange(len(texts))
             return {
                 **{name: texts[(start + i) % len(texts)] for i, name in enumerate(("prompt", *names))},
@@ -66,7 +66,7 @@ RAW_FILES = ("raw.jsonl", "half.jsonl", "raw.parquet")
 
 
 def make_raw(directory: Path, rows: int) -> None:
-    """Write the JSON lines, the first half of them, and all as Parquet, where they are not there."""
+    """Write the JSON lines, the first half of them, and all of them as Parquet, unless the files exist."""
     import polars as pl
 
     paths = [directory / name for name in RAW_FILES]
@@ -84,7 +84,7 @@ def make_raw(directory: Path, rows: int) -> None:
 
 def plain_loop(path: Path, start: int, stop: int) -> None:
     """Read, check and refine lines `start` to `stop` one by one, with json and plain Python."""
-    from alignxplore.data.alignx import BadRecord, parse_example
+    from alignxplore.data.alignx import HISTORY_TEXTS, TARGET_TEXTS, BadRecord, parse_example, stable_hash
 
     kept, rejects, seen = [], [], set()
     with path.open(encoding="utf-8") as file:
@@ -98,9 +98,11 @@ def plain_loop(path: Path, start: int, stop: int) -> None:
             except (ValueError, BadRecord) as error:
                 rejects.append((number, error))
                 continue
-            if example["example_id"] in seen:
+            texts = [example[name] for name in TARGET_TEXTS]
+            texts += [item[name] for form, names in HISTORY_TEXTS.items() for item in example[form] for name in names]
+            if (example_id := stable_hash("\0".join(texts))) in seen:
                 continue
-            seen.add(example["example_id"])
+            seen.add(example_id)
             target = example["direction"]
             for form in ("pairs", "ugc"):
                 history = [item["direction"] for item in example[form]]
@@ -112,8 +114,8 @@ def plain_loop(path: Path, start: int, stop: int) -> None:
                     kept.append(example)
 
 
-def engine(path: Path, shard: int, shards: int, output: Path) -> None:
-    """One shard, as the rule runs it."""
+def data_stage(path: Path, shard: int, shards: int, output: Path) -> None:
+    """Read and refine one shard, as the rule does."""
     from alignxplore.data.refine import Rules
     from alignxplore.data.shards import FILES, refine_shard
     from alignxplore.data.sources import plan
@@ -123,7 +125,7 @@ def engine(path: Path, shard: int, shards: int, output: Path) -> None:
 
 
 def parse_duckdb(path: Path) -> None:
-    """Parse with DuckDB, all types known."""
+    """Parse with DuckDB, all types given."""
     import duckdb
 
     pair = f'struct(prompt varchar, chosen varchar, rejected varchar, "{DIRECTION}" float[])[]'
@@ -135,7 +137,7 @@ def parse_duckdb(path: Path) -> None:
 
 
 def parse_polars(path: Path) -> None:
-    """Parse with polars, all types known."""
+    """Parse with polars, all types given."""
     import polars as pl
 
     text, signs = pl.String, pl.List(pl.Float32)
@@ -149,7 +151,7 @@ def parse_polars(path: Path) -> None:
 
 
 def timed(tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> tuple[float, float]:
-    """Seconds of the slowest, and peak memory of all together in MiB, of the tasks side by side in fresh processes."""
+    """Run the tasks at once in fresh processes. Returns seconds of the slowest, and the sum of their peaks in MiB."""
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     workers = [context.Process(target=_measured, args=(results, function, arguments)) for function, arguments in tasks]
@@ -164,7 +166,7 @@ def timed(tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> tuple[floa
 
 
 def _measured(results: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    import alignxplore.data.shards  # noqa: F401 - what all of them import is not timed
+    import alignxplore.data.shards  # noqa: F401 - imported before the clock starts
 
     started = time.perf_counter()
     function(*arguments)
@@ -178,7 +180,7 @@ def main() -> None:
     parser.add_argument("--loop-rows", type=int, default=20_000)
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    # In a process of its own, whose memory the workers do not inherit.
+    # In a process of its own, so that the workers do not inherit its memory.
     timed([(make_raw, (arguments.directory, arguments.rows))])
     whole, half, parquet = (arguments.directory / name for name in RAW_FILES)
     sizes = {path: path.stat().st_size / 1e6 for path in (whole, half, parquet)}
@@ -202,15 +204,15 @@ def main() -> None:
     for path, rows in ((half, arguments.rows // 2), (whole, arguments.rows), (parquet, arguments.rows)):
         output = arguments.directory / "shards"
         shutil.rmtree(output, ignore_errors=True)
-        seconds, peaks[path] = timed([(engine, (path, shard, cores, output)) for shard in range(cores)])
-        rates[path] = report(f"engine, {path.name}", rows, sizes[path], seconds, peaks[path])
+        seconds, peaks[path] = timed([(data_stage, (path, shard, cores, output)) for shard in range(cores)])
+        rates[path] = report(f"data stage, {path.name}", rows, sizes[path], seconds, peaks[path])
     parsers = {}
     for name, function in (("DuckDB", parse_duckdb), ("polars", parse_polars)):
         seconds, peak = timed([(function, (half,))])
         parsers[name] = report(f"{name} parses, half.jsonl", arguments.rows // 2, sizes[half], seconds, peak)
-    print(f"engine / plain loop in one process: {rates[whole] / single:.1f}; in {cores}: {rates[whole] / loop:.1f}")
+    print(f"data stage / plain loop in one process: {rates[whole] / single:.1f}; in {cores}: {rates[whole] / loop:.1f}")
     for name, rate in parsers.items():
-        print(f"engine / mere parsing by {name}: {rates[whole] / rate:.2f}")
+        print(f"data stage / parsing alone by {name}: {rates[whole] / rate:.2f}")
     print(f"Parquet / JSON lines: {rates[parquet] / rates[whole]:.2f}")
     print(f"peak memory, whole / half: {peaks[whole] / peaks[half]:.2f}")
 

@@ -295,5 +295,5 @@ def test_too_few_users_end_with_one_clear_line(tree):
     result = snakemake(tree, "--cores", "1", "data/splits/rl.parquet", "--configfile", str(path))
     log = (tree / "logs/split/rl.log").read_text()
     assert result.returncode != 0
-    assert re.search(r"data\.splits\.rl\.size: 5000 examples .* only \d+ fall to this set", log)
+    assert re.search(r"data\.splits\.rl\.size: 5000 examples .* only \d+ of the \d+ .* fall to this split", log)
     assert "Traceback" not in log

@@ -1,7 +1,6 @@
 """One raw AlignX record, read exactly: every field is checked, and the first problem is named."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,38 +10,36 @@ from alignxplore.records import N_DIMENSIONS
 
 DIRECTION_KEY = "Preference Direction"
 PAIRS_KEY = "Pair-wise Comparative Feedback"
-UGC_KEY = "User-Generated Content"
-HISTORY_KEYS = {"pairs": PAIRS_KEY, "ugc": UGC_KEY}
+HISTORY_KEYS = {"pairs": PAIRS_KEY, "ugc": "User-Generated Content"}
 
 TARGET_TEXTS = ("prompt", "chosen", "rejected")
 HISTORY_TEXTS = {"pairs": TARGET_TEXTS, "ugc": ("prompt", "comment")}
 """The texts of an interaction in each form of history."""
 
 SIGNS = {0: -1, 0.5: 0, 1: 1, "0": -1, "0.0": -1, "0.5": 0, "1": 1, "1.0": 1}
-"""The sign that a raw direction's value stands for. Some files write the values as text."""
+"""The sign of each value of a raw direction. Some files write the values as text."""
 
 TEXTS_APART, FORMS_APART = "\x00", "\x01"
-"""Separators in the string that an id is a hash of: between texts, and between pairs and comments."""
+"""Separators in the string whose hash is an id: between texts, and between pairs and comments."""
 
 
 class BadRecord(Exception):
-    """A problem with a raw record: the field, as a path such as `prompt`, and the reason."""
+    """A problem with a raw record: the path of the field, such as `prompt`, and the reason."""
 
     def __init__(self, field: str, reason: str):
         super().__init__(field, reason)
-        self.field = field
-        self.reason = reason
+        self.field, self.reason = field, reason
 
 
 def parse_example(raw: Any, max_characters: int) -> dict[str, Any]:
     """Check a raw record and convert it to a row of EXAMPLE without ids. Raises BadRecord."""
     record = mapping(raw, "record")
-    row = {
-        **texts(record, TARGET_TEXTS),
-        "direction": _direction(record),
-        "pairs": _history(record, "pairs"),
-        "ugc": _history(record, "ugc"),
-    }
+    row = {**texts(record, TARGET_TEXTS), "direction": _direction(record)}
+    for form, names in HISTORY_TEXTS.items():
+        row[form] = [
+            {**texts(item, names, at), "direction": _direction(item, at)}
+            for item, at in items(record, HISTORY_KEYS[form])
+        ]
     for at, value in _texts_of(row):
         if len(value) > max_characters:
             raise BadRecord(at, f"has {len(value)} characters, more than the {max_characters} that are allowed")
@@ -52,41 +49,24 @@ def parse_example(raw: Any, max_characters: int) -> dict[str, Any]:
 def with_ids(rows: pl.DataFrame) -> pl.DataFrame:
     """Add example_id, a hash of all texts, and user_id, a hash of the history, to rows of EXAMPLE without ids.
 
-    AlignX does not name its users: examples with the same history count as one user's, and an example without history
-    has a user of its own.
+    AlignX does not name its users. Examples with the same history count as one user's; an example without history has
+    a user of its own.
     """
-    histories = [
+    pairs, ugc = (
         pl.col(form).list.eval(pl.concat_str(pl.element().struct.field(*names), separator=TEXTS_APART))
         for form, names in HISTORY_TEXTS.items()
-    ]
-    forms = pl.concat_list(histories[0], pl.lit(FORMS_APART), histories[1])
-    table = rows.with_columns(history=forms.list.join(TEXTS_APART))
+    )
+    table = rows.with_columns(history=pl.concat_list(pairs, pl.lit(FORMS_APART), ugc).list.join(TEXTS_APART))
     hashed = table.with_columns(
         example_id=_hashed(pl.concat_str(*TARGET_TEXTS, "history", separator=TEXTS_APART)),
-        user_id=pl.when(pl.col("history") != FORMS_APART).then("history"),
+        user_id=_hashed(pl.when(pl.col("history") != FORMS_APART).then("history")),
     )
-    return hashed.drop("history").with_columns(_hashed(pl.col("user_id")).fill_null(pl.col("example_id")))
-
-
-def canonical_json(value: Any) -> str:
-    """JSON that is the same for equal values."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashed.drop("history").with_columns(pl.col("user_id").fill_null(pl.col("example_id")))
 
 
 def stable_hash(text: str) -> str:
     """Sixteen hexadecimal digits that depend on the text alone."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def json_problem(error: Exception) -> str:
-    """Why a text is not JSON, in a few words."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON: {error.msg} at character {error.pos + 1}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"not valid UTF-8 at byte {error.start + 1}"
-    if isinstance(error, RecursionError):
-        return "not valid JSON: nested too deeply"
-    return f"not valid JSON: {error}"
 
 
 def mapping(value: Any, at: str) -> Mapping[str, Any]:
@@ -111,40 +91,28 @@ def text(record: Mapping[str, Any], name: str, at: str = "") -> str:
         raise BadRecord(at + name, "is missing" if value is None else f"is {_kind(value)}, expected text")
     if not value or value.isspace():
         raise BadRecord(at + name, "is empty")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise BadRecord(at + name, "holds a lone surrogate, which is not valid Unicode") from None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadRecord(at + name, "holds a lone surrogate, which is not valid Unicode") from None
     return value
 
 
 def items(record: Mapping[str, Any], key: str, at: str = "") -> Iterator[tuple[Mapping[str, Any], str]]:
     """The objects in a record's list, each with its path. A missing list is empty. Raises BadRecord."""
     values = record.get(key)
-    if values is None:
-        return
-    if not isinstance(values, list):
+    if not isinstance(values, list | None):
         raise BadRecord(at + key, f"is {_kind(values)}, expected a list")
-    for index, value in enumerate(values):
+    for index, value in enumerate(values or []):
         yield mapping(value, f"{at}{key}[{index}]"), f"{at}{key}[{index}]."
 
 
 def _texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each text of an example, after its path in the raw record."""
-    for name in TARGET_TEXTS:
-        yield name, row[name]
-    for form, key in HISTORY_KEYS.items():
+    yield from ((name, row[name]) for name in TARGET_TEXTS)
+    for form, names in HISTORY_TEXTS.items():
         for index, item in enumerate(row[form]):
-            for name in HISTORY_TEXTS[form]:
-                yield f"{key}[{index}].{name}", item[name]
-
-
-def _history(record: Mapping[str, Any], form: str) -> list[dict[str, Any]]:
-    return [
-        {**texts(item, HISTORY_TEXTS[form], at), "direction": _direction(item, at)}
-        for item, at in items(record, HISTORY_KEYS[form])
-    ]
+            yield from ((f"{HISTORY_KEYS[form]}[{index}].{name}", item[name]) for name in names)
 
 
 def _direction(record: Mapping[str, Any], at: str = "") -> list[int]:
@@ -154,25 +122,18 @@ def _direction(record: Mapping[str, Any], at: str = "") -> list[int]:
         raise BadRecord(at, "is missing" if values is None else f"is {_kind(values)}, expected a list")
     if len(values) != N_DIMENSIONS:
         raise BadRecord(at, f"has {len(values)} values, expected {N_DIMENSIONS}")
-    try:
-        # True and False equal 1 and 0, so types are checked as well as values.
-        if set(map(type, values)) <= {int, float, str}:
-            return [SIGNS[value] for value in values]
-    except KeyError:
-        pass
+    # True and False equal 1 and 0, so types are checked as well as values.
+    if set(map(type, values)) <= {int, float, str} and set(values) <= SIGNS.keys():
+        return [SIGNS[value] for value in values]
     index = next(i for i, v in enumerate(values) if type(v) not in (int, float, str) or v not in SIGNS)
     raise BadRecord(f"{at}[{index}]", f"is {_kind(values[index])}, expected 0, 0.5 or 1")
 
 
 def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, int | float):
-        return repr(value)[:20]
-    names = {str: "text", list: "a list", dict: "an object"}
-    return next((name for kind, name in names.items() if isinstance(value, kind)), type(value).__name__)
+        return repr(value).lower()[:20]  # The literals of JSON: true, not True.
+    names: dict[type, str] = {type(None): "null", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
 
 
 def _hashed(text: pl.Expr) -> pl.Expr:

@@ -12,7 +12,7 @@ from alignxplore.records import CASE
 
 
 def alignx_cases(examples: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
-    """CASE rows of an EXAMPLE split; the golden preference describes the target's direction."""
+    """CASE rows of a split (EXAMPLE). The golden preference describes the target's direction."""
     golden = [wording.describe(direction) for direction in examples["direction"].to_list()]
     return examples.with_columns(
         case_id="example_id",
@@ -23,7 +23,7 @@ def alignx_cases(examples: pl.DataFrame, name: str, wording: Wording) -> pl.Data
 
 
 def psoups_cases(path: str | Path, name: str, dimension: str, positive: str, signals: Signals) -> pl.DataFrame:
-    """CASE rows of one P-SOUPS file; `read_psoups` says what is checked."""
+    """CASE rows of one P-SOUPS file, checked as in `read_psoups`."""
     rows = [{"benchmark": name, **row} for row in read_psoups(path, dimension, positive, signals)]
     return pl.DataFrame(rows, schema=CASE)
 
@@ -31,8 +31,8 @@ def psoups_cases(path: str | Path, name: str, dimension: str, positive: str, sig
 def reverse(cases: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
     """The benchmark `name`: `cases` with all preferences reversed, in targets and signals alike.
 
-    Case ids stay, so that a case can be compared with its reversal; reversing twice gives the original. The golden
-    preference becomes the description of the opposite direction; in P-SOUPS, the other persona. Raises UserError if
+    Case ids stay, so a case can be compared with its reversal, and reversing twice gives the original. The golden
+    preference becomes the description of the opposite direction or, in P-SOUPS, the other persona. Raises UserError if
     cases have user-generated content, which cannot be reversed.
     """
     if cases["ugc"].list.len().sum():

@@ -1,4 +1,4 @@
-"""Where raw files are: local names and globs, and `hf://OWNER/DATASET@REVISION[/FILE]` on the Hugging Face hub."""
+"""Find raw files: local names and globs, and `hf://OWNER/DATASET@REVISION[/FILE]` on the Hugging Face hub."""
 
 import glob
 import re
@@ -43,7 +43,7 @@ def is_hub(source: str) -> bool:
 
 
 def local_files(sources: Sequence[str]) -> list[str]:
-    """The local files that sources stand for, in order and without repeats.
+    """The local paths of all sources, in order and without repeats.
 
     Raises UserError if a glob matches nothing.
     """

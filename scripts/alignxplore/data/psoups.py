@@ -3,15 +3,15 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignxplore.data.alignx import PAIRS_KEY, TARGET_TEXTS, BadRecord, canonical_json, items, mapping, stable_hash
-from alignxplore.data.alignx import text as checked_text
-from alignxplore.data.alignx import texts as checked_texts
+from alignxplore.data.alignx import PAIRS_KEY, TARGET_TEXTS, BadRecord, items, mapping, stable_hash, text, texts
 from alignxplore.errors import UserError
+
+Pair = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Signals:
 def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signals) -> list[dict[str, Any]]:
     """Read one file as rows of CASE without `benchmark`, in the order of its records.
 
-    In the published form each record has its signals. If no record has any, `signals` are drawn for each from the
+    In the published form, each record has its signals. If no record has any, `signals` are drawn for each from the
     other pairs of its persona, never from those with the same post.
 
     `positive` is a part of the persona that stands for direction +1; the file's other persona is -1. Prompts, and even
@@ -34,19 +34,19 @@ def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signal
     """
     array = _array(path)
     try:
-        records = {f"record {number}: ": mapping(raw, f"record {number}") for number, raw in enumerate(array, start=1)}
-        personas = [checked_text(record, "ground_truth_persona", at) for at, record in records.items()]
+        records = {f"record {number}: ": mapping(raw, f"record {number}") for number, raw in enumerate(array, 1)}
+        personas = [text(record, "ground_truth_persona", at) for at, record in records.items()]
         known = list(dict.fromkeys(personas))
         if len(known) != 2 or sum(positive in persona for persona in known) != 1:
             raise UserError(
                 f"{path}: {positive!r} (data.psoups.{dimension}.positive) must occur in exactly one"
                 f" of two personas, but the file has: {'; '.join(map(repr, known[:4]))}"
             )
-        targets = [checked_texts(record, TARGET_TEXTS, at) for at, record in records.items()]
+        targets = [texts(record, TARGET_TEXTS, at) for at, record in records.items()]
         if any(PAIRS_KEY in record for record in array):
             histories = [_published(record, at) for at, record in records.items()]
         else:
-            histories = _drawn(path, personas, targets, signals)
+            histories = _drawn(personas, targets, signals)
     except BadRecord as bad:
         raise UserError(f"{path}: {bad.field} {bad.reason}") from None
     seen: Counter[str] = Counter()
@@ -54,7 +54,7 @@ def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signal
     for persona, target, history in zip(personas, targets, histories, strict=True):
         direction = [1 if positive in persona else -1]
         pairs = [{**pair, "direction": direction} for pair in history]
-        content = canonical_json([dimension, persona, target, pairs])
+        content = _canonical([dimension, persona, target, pairs])
         case = {"case_id": stable_hash(f"{content}\n{seen[content]}"), "dimension": dimension, "direction": direction}
         rows.append({**case, "pairs": pairs, "ugc": [], **target, "golden_preference": persona})
         seen[content] += 1
@@ -73,31 +73,32 @@ def _array(path: str | Path) -> list[Any]:
     return array
 
 
-def _published(record: Any, at: str) -> list[dict[str, str]]:
-    history = [checked_texts(item, TARGET_TEXTS, place) for item, place in items(record, PAIRS_KEY, at)]
+def _published(record: Mapping[str, Any], at: str) -> list[Pair]:
+    history = [texts(item, TARGET_TEXTS, place) for item, place in items(record, PAIRS_KEY, at)]
     if not history:
         raise BadRecord(at + PAIRS_KEY, "is missing or empty")
     return history
 
 
-def _drawn(
-    path: str | Path, personas: Sequence[str], targets: Sequence[dict[str, str]], signals: Signals
-) -> list[list[dict[str, str]]]:
-    """Signals for each target among the others of its persona. Equal targets draw differently."""
+def _drawn(personas: Sequence[str], targets: Sequence[Pair], signals: Signals) -> list[list[Pair]]:
+    """Signals for each target, from the others of its persona. Equal targets draw differently."""
     repeats: Counter[str] = Counter()
+    known = list(zip(personas, targets, strict=True))
     histories = []
-    for number, (persona, target) in enumerate(zip(personas, targets, strict=True), start=1):
-        others = [
-            pair
-            for other, pair in zip(personas, targets, strict=True)
-            if other == persona and pair["prompt"] != target["prompt"]
-        ]
+    for number, (persona, target) in enumerate(known, 1):
+        others = [pair for other, pair in known if other == persona and pair["prompt"] != target["prompt"]]
         if len(others) < signals.count:
-            raise UserError(
-                f"{path}: record {number}: {signals.count} signals are needed, but only {len(others)} other pairs of"
-                " its persona have another post"
+            raise BadRecord(
+                f"record {number}:",
+                f"{signals.count} signals are needed, but only {len(others)} other pairs of its persona have another"
+                " post",
             )
-        same = canonical_json([persona, target])
+        same = _canonical([persona, target])
         histories.append(random.Random(f"{signals.seed} {repeats[same]} {same}").sample(others, signals.count))
         repeats[same] += 1
     return histories
+
+
+def _canonical(value: Any) -> str:
+    """JSON that is the same for equal values."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -1,14 +1,14 @@
-"""Raw records as examples, a block at a time: whole columns are checked at once, and odd records are read exactly.
+"""Read raw records as examples in blocks: whole columns are checked at once, and only odd records one by one.
 
                      parse by schema            check columns
-    lines of JSON  ------------------> columns ---------------> sure records ------------------> examples
-    rows of Parquet     |                 |                                                         ^
-                        | does not fit    | not surely good                                         |
+    JSON lines  ---------------------> columns ---------------> good records ------------------> examples
+    Parquet rows        |                 |                                                         ^
+                        | does not fit    | not certainly good                                      |
                         +-----------------+----------------> odd records ---> parse_example --------+
                                                                                     |
                                                                                     +----------> rejects
 
-A record counts as odd unless it is surely good, so only `parse_example` decides what is wrong with a record.
+Every record that is not certainly good is odd, so `parse_example` alone decides what is wrong with a record.
 """
 
 import json
@@ -27,7 +27,6 @@ from alignxplore.data.alignx import (
     HISTORY_TEXTS,
     TARGET_TEXTS,
     BadRecord,
-    json_problem,
     parse_example,
     with_ids,
 )
@@ -39,48 +38,48 @@ def _fields(names: Sequence[str]) -> list[tuple[str, pa.DataType]]:
     return [*((name, pa.string()) for name in names), (DIRECTION_KEY, pa.list_(pa.float64()))]
 
 
-ARROW = pa.schema(
+RAW = pa.schema(
     [
         *_fields(TARGET_TEXTS),
         *((key, pa.list_(pa.struct(_fields(HISTORY_TEXTS[form])))) for form, key in HISTORY_KEYS.items()),
     ]
 )
-RAW = pl.DataFrame(pl.from_arrow(ARROW.empty_table()))
-"""The columns of a raw record, in a table without rows."""
+"""The columns of a raw record."""
 
-EXACT = pl.Schema({"line": pl.Int64(), **{name: EXAMPLE[name] for name in EXAMPLE if not name.endswith("_id")}})
+NO_RAW = pl.DataFrame(pl.from_arrow(RAW.empty_table()))
+
+PARSED = pl.Schema({"line": pl.Int64(), **{name: EXAMPLE[name] for name in EXAMPLE if not name.endswith("_id")}})
+"""The number of a record in its piece, and EXAMPLE without ids."""
 
 NOT_BLANK = r"^[^\s\x1c-\x1f]"
-"""Matches only texts that Python does not call blank."""
+"""Matches no text that Python calls blank."""
 
 MAX_BRACKETS = 500
-"""Python's JSON parser cannot nest deeper than about 1,000 levels, and Arrow's can."""
+"""Python's JSON parser fails at about 1,000 nested levels; Arrow's does not."""
 
 ROOT_NULL = re.compile(rb"\}\s*null")
-"""Arrow crashes on a null outside of all objects."""
+"""A null outside of any object, which crashes Arrow."""
 
 FEW = 8
-"""So many lines are read exactly rather than halved again."""
-
-Reject = tuple[int, str, str]
-"""Number of the record in its piece, field, and reason."""
+"""Blocks of at most this many lines are read one by one rather than halved again."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some records of a piece, in order."""
+    """Consecutive records of a piece, numbered within it from 1."""
 
     last: int
-    """Number of the last record within the piece, from 1; in JSON lines, blank lines have numbers too."""
+    """Number of the last record. Blank lines have numbers too."""
     records: int
     """Records in the block, without blank lines."""
     examples: pl.DataFrame
-    """The good records: `line`, their number within the piece, and the columns of EXAMPLE."""
-    rejects: list[Reject]
+    """The good records: `line`, their number, and the columns of EXAMPLE."""
+    rejects: list[tuple[int, str, str]]
+    """Number, field and reason of each bad record."""
 
 
 def read_piece(piece: Piece, max_characters: int) -> Iterator[Block]:
-    """Yield the records of a piece of a raw file, a block at a time."""
+    """Yield the records of a piece of a raw file in blocks."""
     if piece.kind == "parquet":
         for first, rows in read_parquet(piece):
             yield _parquet_block(first, rows, max_characters)
@@ -99,55 +98,67 @@ def _json_block(first: int, lines: Sequence[bytes | None], max_characters: int) 
         try:
             return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
         except (ValueError, RecursionError) as error:
-            raise BadRecord("record", json_problem(error)) from None
+            raise BadRecord("record", _json_problem(error)) from None
 
     objects = [(number, line) for number, line in records.items() if line is not None and _is_object(line)]
     return _block(list(records), first + len(lines) - 1, _parsed(objects), exact, max_characters)
 
 
 def _parquet_block(first: int, rows: pl.DataFrame, max_characters: int) -> Block:
-    lines = pl.Series("line", range(first, first + rows.height), dtype=pl.Int64)
+    numbers = range(first, first + rows.height)
     try:
         columns = rows.match_to_schema(
-            RAW.schema,
+            NO_RAW.schema,
             missing_columns="insert",
             missing_struct_fields="insert",
             extra_columns="ignore",
             extra_struct_fields="ignore",
             float_cast="upcast",
-        ).select(lines, pl.all())
+        ).select(pl.Series("line", numbers, pl.Int64), pl.all())
     except pl.exceptions.SchemaError:
         columns = _parsed([])
 
     def exact(number: int) -> Any:
         return rows.row(number - first, named=True)
 
-    return _block(list(lines), first + rows.height - 1, columns, exact, max_characters)
+    return _block(numbers, numbers.stop - 1, columns, exact, max_characters)
 
 
 def _block(
     numbers: Sequence[int], last: int, columns: pl.DataFrame, exact: Callable[[int], Any], max_characters: int
 ) -> Block:
-    """The block of the records `numbers`. `columns` are those that fit RAW; `exact` gives any record as it is."""
-    sure = _examples(columns.filter(_is_good(max_characters)))
-    rows, rejects = [], []
-    for number in sorted(set(numbers).difference(sure["line"])):
+    """The block of the records `numbers`. `columns` holds those that fit RAW; `exact` returns any record as it is."""
+    examples = _examples(columns.filter(_is_good(max_characters)))
+    odd, rejects = [], []
+    for number in sorted(set(numbers).difference(examples["line"])):
         try:
-            rows.append({"line": number, **parse_example(exact(number), max_characters)})
+            odd.append({"line": number, **parse_example(exact(number), max_characters)})
         except BadRecord as bad:
             rejects.append((number, bad.field, bad.reason))
-    examples = with_ids(pl.concat([sure, pl.DataFrame(rows, EXACT)]).sort("line"))
-    return Block(last, len(numbers), examples.select("line", *EXAMPLE), rejects)
+    if odd:  # Sorting copies all texts.
+        examples = pl.concat([examples, pl.DataFrame(odd, PARSED)]).sort("line")
+    return Block(last, len(numbers), with_ids(examples).select("line", *EXAMPLE), rejects)
+
+
+def _json_problem(error: ValueError | RecursionError) -> str:
+    match error:
+        case UnicodeDecodeError():
+            return f"not valid UTF-8 at byte {error.start + 1}"
+        case json.JSONDecodeError():
+            return f"not valid JSON: {error.msg} at character {error.pos + 1}"
+        case RecursionError():
+            return "not valid JSON: nested too deeply"
+    return f"not valid JSON: {error}"
 
 
 def _is_object(line: bytes) -> bool:
-    """Whether a line begins and ends as an object, and Arrow reads it as Python does, or refuses it."""
+    """Whether a line begins and ends as an object, and Arrow either refuses it or reads it as Python does."""
     line = line.strip()
     return (
         line.startswith(b"{")
         and line.endswith(b"}")
         and line.count(b"{") + line.count(b"[") < MAX_BRACKETS
-        and b"\0" not in line  # For Arrow, this ends the text.
+        and b"\0" not in line  # Arrow stops reading there.
         and not (b"null" in line and ROOT_NULL.search(line))
     )
 
@@ -155,31 +166,31 @@ def _is_object(line: bytes) -> bool:
 def _parsed(lines: Sequence[tuple[int, bytes]]) -> pl.DataFrame:
     """`line` and RAW of the numbered lines. Lines that Arrow refuses, and a few beside them, are left out.
 
-    Arrow does not say which line it refuses, so a block that fails is halved until few lines are left. It accepts two
-    objects on a line, but none on two lines (both would have to end with a brace and begin with one): as many rows as
-    lines means one object per line.
+    Arrow does not say which line it refuses, so a block that fails is halved until few lines are left. Arrow accepts
+    two objects on one line, but not one object on two lines, since each line begins and ends with a brace. So if there
+    are as many rows as lines, every line holds one object.
     """
+    numbers = pl.Series("line", [number for number, _ in lines], pl.Int64)
     text = b"\n".join(line for _, line in lines)
     try:
-        text.decode()  # Arrow does not check fields that it ignores.
+        text.decode()  # Arrow does not check the fields that it ignores.
         table = pyarrow.json.read_json(
             pa.BufferReader(text),
             pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
-            pyarrow.json.ParseOptions(ARROW, newlines_in_values=True, unexpected_field_behavior="ignore"),
+            pyarrow.json.ParseOptions(RAW, newlines_in_values=True, unexpected_field_behavior="ignore"),
         )
-        if table.num_rows != len(lines):
-            raise pa.ArrowInvalid("another number of objects than lines")
+        if table.num_rows == len(lines):
+            return pl.DataFrame(pl.from_arrow(table)).select(numbers, pl.all())
     except (pa.ArrowException, UnicodeDecodeError):
-        if len(lines) <= FEW:
-            return RAW.select(pl.lit(0, pl.Int64).alias("line"), pl.all())
-        middle = len(lines) // 2
-        return pl.concat([_parsed(lines[:middle]), _parsed(lines[middle:])])
-    numbers = pl.Series("line", [number for number, _ in lines], dtype=pl.Int64)
-    return pl.DataFrame(pl.from_arrow(table)).select(numbers, pl.all())
+        pass
+    if len(lines) <= FEW:
+        return NO_RAW.select(numbers.clear(), pl.all())
+    middle = len(lines) // 2
+    return pl.concat([_parsed(lines[:middle]), _parsed(lines[middle:])])
 
 
 def _is_good(max_characters: int) -> pl.Expr:
-    """Whether a record of RAW is surely good."""
+    """Whether a record of RAW is certainly good."""
 
     def item(field: Callable[[str], pl.Expr], texts: Sequence[str]) -> pl.Expr:
         checks = [field(text).str.contains(NOT_BLANK) for text in texts]
@@ -198,7 +209,7 @@ def _is_good(max_characters: int) -> pl.Expr:
 
 
 def _examples(columns: pl.DataFrame) -> pl.DataFrame:
-    """EXACT rows of good records of RAW."""
+    """PARSED rows of good records of RAW."""
 
     def item(field: Callable[[str], pl.Expr], texts: Sequence[str]) -> list[pl.Expr]:
         signs = field(DIRECTION_KEY).list.eval((pl.element() * 2 - 1).cast(pl.Int8))
@@ -208,4 +219,4 @@ def _examples(columns: pl.DataFrame) -> pl.DataFrame:
         pl.col(key).list.eval(pl.struct(item(pl.element().struct.field, HISTORY_TEXTS[form]))).fill_null([]).alias(form)
         for form, key in HISTORY_KEYS.items()
     ]
-    return columns.select("line", *item(pl.col, TARGET_TEXTS), *histories).cast(dict(EXACT))
+    return columns.select("line", *item(pl.col, TARGET_TEXTS), *histories).cast(PARSED)

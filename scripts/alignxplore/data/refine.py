@@ -12,12 +12,12 @@ from alignxplore.records import DIRECTION, FUNNEL, N_DIMENSIONS
 
 SQL = Path(__file__).parents[2] / "sql/refine.sql"
 FORMS = {"pairs": ("chosen", "rejected"), "ugc": ("comment",)}
-"""The two forms of history, and the texts without which an interaction does not count."""
+"""The two forms of history, and the texts that an interaction needs to count."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When an example's history is clear; `data.refine` in the config."""
+    """The entry `data.refine` of the config: when an example's history is clear."""
 
     min_dimensions: int
     """Dimensions on which the whole history must agree with the target."""
@@ -28,19 +28,17 @@ class Rules:
 
 
 def refine(examples: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Select the examples with a clear and consistent history. Returns (refined, funnel).
+    """Select the EXAMPLE rows with a clear and consistent history. Returns (refined, funnel).
 
     Interactions without text are dropped. An example qualifies in a form ("pairs" or "ugc") if
     - it has at least `history` interactions of that form;
-    - interactions conflict (hold opposite non-zero signs) with the target or with one another on at most
-      `max_conflicts` dimensions;
-    - the first `history` interactions that agree with the target on at least `min_dimensions` dimensions all agree
-      with it on the same `min_dimensions` dimensions or more.
-    These interactions become its history, and the list of the other form is emptied. `consistent` holds the signs that
+    - these contradict each other or the target (by opposite non-zero signs) on at most `max_conflicts` dimensions;
+    - the first `history` of them that agree with the target on at least `min_dimensions` dimensions agree with it on
+      at least `min_dimensions` common dimensions.
+    These first ones become its history, and the list of the other form is emptied. `consistent` holds the signs that
     target and history share, and 0 elsewhere. An example that qualifies in both forms gives two rows, pairs first.
 
-    `examples` are EXAMPLE rows. The result is REFINED, and any further column of `examples` stays. The funnel
-    (step, rows) counts what each rule leaves.
+    The result is REFINED; further columns of `examples` stay. The funnel (step, rows) counts what each rule leaves.
     """
     numbered = examples.with_row_index("number")
     interactions, signs = _interactions(numbered)
@@ -59,8 +57,8 @@ def refine(examples: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, pl.DataF
         "no conflicting direction": clear,
         f"at least {rules.min_dimensions} shared dimensions": kept,
     }
-    counts = [("examples", examples.height)]
-    counts.append(("target with both responses", interactions.filter(pl.col("form") == "target").height))
+    targets = (interactions["form"] == "target").sum()
+    counts = [("examples", examples.height), ("target with both responses", targets)]
     for form in FORMS:
         counts += [(f"{form}: {step}", (table["form"] == form).sum()) for step, table in steps.items()]
     refined = _with_history(numbered, kept).select(*examples.columns, "form", "consistent")
@@ -68,10 +66,10 @@ def refine(examples: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, pl.DataF
 
 
 def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """DIMENSIONS rows: the key preference dimensions phi (paper 3.2) of each example.
+    """The key preference dimensions phi (paper 3.2) of each example, as DIMENSIONS rows.
 
-    These are the dimensions on which the whole history of the example has the same non-neutral sign, by name and
-    without the sign. `names` are the names of the 90 dimensions in order.
+    These are the dimensions on which the whole history has the same non-neutral sign; the sign itself is left out.
+    `names` are the names of the 90 dimensions in order.
     """
     numbered = examples.with_row_index("number")
     interactions, signs = (table.filter(pl.col("form") != "target") for table in _interactions(numbered))
@@ -89,9 +87,10 @@ def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame
 
 
 def _interactions(examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All targets and interactions that have text, and their signs that are not 0; `scripts/sql/refine.sql` has both.
+    """The two relations of `scripts/sql/refine.sql`, with the targets in both as form "target".
 
-    Returns (number, form, position) and (number, form, position, dimension, sign).
+    Returns (number, form, position) of all that has text, and (number, form, position, dimension, sign) of its signs
+    that are not 0.
     """
     targets = examples.filter(_has_text("chosen"), _has_text("rejected"))
     tables = [targets.select("number", form=pl.lit("target"), position=pl.lit(0, pl.Int64), direction="direction")]
@@ -112,17 +111,15 @@ def _interactions(examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _with_history(examples: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    """The examples that were kept, each with its history and consistent signs."""
+    """The kept examples, each with its history and consistent signs."""
     consistent = np.zeros((kept.height, N_DIMENSIONS), np.int8)
     found = kept.with_row_index("row").explode("dimensions", "signs")
     consistent[found["row"], found["dimensions"]] = found["signs"]
     rows = kept.select("number", "form", "used", consistent=pl.Series(consistent, dtype=DIRECTION)).join(
         examples, on="number", maintain_order="left"
     )
-    return rows.with_columns(
-        pl.when(pl.col("form") == form).then(pl.col(form).list.gather("used")).otherwise(pl.col(form).list.head(0))
-        for form in FORMS
-    )
+    used = [pl.when(pl.col("form") == form).then("used").otherwise([]) for form in FORMS]
+    return rows.with_columns(pl.col(form).list.gather(at) for form, at in zip(FORMS, used, strict=True))
 
 
 def _has_text(column: str) -> pl.Expr:

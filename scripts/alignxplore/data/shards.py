@@ -1,4 +1,4 @@
-"""Refinement of one shard of the raw files, and the gathering of all shards into one refined set."""
+"""Refine the raw files shard by shard, and gather the shards into one refined set."""
 
 import logging
 import re
@@ -22,11 +22,11 @@ FILES = {
     "lines": records.LINES,
     "funnel": records.FUNNEL,
 }
-"""The files that a shard writes. They count lines from the beginning of the shard's piece of a source."""
+"""The files that a shard writes. Their line numbers start at 1 in each piece."""
 
 
 def refine_shard(pieces: Sequence[Piece], rules: Rules, max_characters: int, outputs: dict[str, str]) -> None:
-    """Read and refine the pieces of a shard a block at a time, and write FILES to `outputs`, by name."""
+    """Read and refine the pieces of a shard in blocks, and write FILES to `outputs`, by name."""
     rejects: list[tuple[str, int, str, str]] = []
     seen, lines, funnel = [records.SEEN.to_frame()], [], [records.FUNNEL.to_frame()]
     with records.Writer(outputs["candidates"], records.CANDIDATE) as candidates:
@@ -62,9 +62,9 @@ def gather(
 ) -> None:
     """Join the shards, given in order as paths of FILES by name, into REFINED, REJECT and the funnel (CSV).
 
-    A record with the texts of an earlier one becomes a reject. Of candidates of one form whose targets differ at most
-    in case, punctuation and blanks, the first is kept. Raises UserError if there are no records, or if more than
-    `max_reject_share` of them are rejects, which are then written to `kept_rejects`.
+    A record with the same texts as an earlier one becomes a reject. Of candidates of one form whose targets differ at
+    most in case, punctuation and blanks, only the first is kept. Raises UserError if there are no records, or if more
+    than `max_reject_share` of them are rejects, which are then written to `kept_rejects`.
     """
 
     def table(name: str, columns: list[str] | None = None) -> pl.DataFrame:
@@ -77,23 +77,19 @@ def gather(
         return joined.with_columns(number=pl.col("line") + pl.col("begin"))
 
     pieces = table("lines").with_columns(begin=pl.col("lines").cum_sum().over("source") - pl.col("lines"))
-    copies = numbered(table("seen")).with_columns(
-        first=pl.format("{}:{}", "source", "number").first().over("fingerprint", order_by=pl.int_range(pl.len()))
-    )
-    copies = copies.filter(pl.col("first") != pl.format("{}:{}", "source", "number"))
+    seen = numbered(table("seen"))
+    is_first = pl.col("fingerprint").is_first_distinct()
+    firsts = seen.filter(is_first).select("fingerprint", first=pl.format("{}:{}", "source", "number"))
+    copies = seen.filter(~is_first).join(firsts, on="fingerprint")
+    duplicates = copies.with_columns(field=pl.lit("record"), reason=pl.format("duplicate of {}", "first"))
+    columns = ["source", pl.col("number").alias("line"), "field", "reason"]
+    bad = pl.concat([numbered(table("rejects")).select(columns), duplicates.select(columns)])
+    bad = bad.sort(pl.col("source").cast(pl.Enum(pieces["source"].unique(maintain_order=True))), "line")
     counts = _summed([table("funnel").drop("shard")])
-    bad = pl.concat(
-        [
-            numbered(table("rejects")).select("source", "number", "field", "reason"),
-            copies.select("source", "number", field=pl.lit("record"), reason=pl.format("duplicate of {}", "first")),
-        ]
-    ).rename({"number": "line"})
-    places = pieces.select("source").unique(maintain_order=True).with_row_index("place")
-    bad = bad.join(places, on="source").sort("place", "line").drop("place")
     _check_reject_share(dict(counts.rows()).get("raw records", 0), bad, max_reject_share, kept_rejects)
 
     found = table("candidates", ["source", "line", "form", "target"])
-    unique = found.join(copies, on=["shard", "source", "line"], how="anti")
+    unique = found.join(copies, on=["shard", "source", "line"], how="anti", maintain_order="left")
     unique = unique.filter(pl.struct("form", "target").is_first_distinct())
     with records.Writer(refined, records.REFINED) as writer:
         for index, shard in enumerate(shards):
@@ -116,7 +112,7 @@ def _candidates(refined: pl.DataFrame, source: str) -> pl.DataFrame:
 
 
 def _plain(*texts: str) -> str:
-    """Texts without case, punctuation and blanks, equal for targets that a reader would call the same."""
+    """Texts without case, punctuation and blanks: equal if a reader would call the targets the same."""
     return "\n".join(re.sub(r"[\W_]+", "", text.casefold()) or text for text in texts)
 
 
@@ -125,7 +121,7 @@ def _summed(funnels: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 
 def _with_losses(funnel: pl.DataFrame) -> pl.DataFrame:
-    """Add `lost`: what each rule removed from what the rule before it, of the same form, had left."""
+    """Add `lost`: how many rows each rule removed of those that the previous rule of the same form left."""
     form = pl.col("step").str.extract("^(pairs|ugc): ")
     ordered = funnel.with_columns(form=form).sort("form", nulls_last=False, maintain_order=True)
     whole = ordered.filter(pl.col("form").is_null())["rows"].last()

@@ -1,4 +1,4 @@
-"""Raw files of every form: cut into pieces for shards, and read a block at a time, never whole in memory."""
+"""Cut raw files into pieces for shards, and read a piece in blocks, so that no file is held in memory."""
 
 import io
 import json
@@ -24,15 +24,16 @@ BLOCK_ROWS = 4096
 """Size of a block of Parquet."""
 
 LONGEST_RECORD = 64 << 20
-"""Bytes; a longer line is rejected without being held in memory."""
+"""In bytes. A longer line is skipped without holding it in memory."""
 
 CHUNK = 1 << 20
 COMPRESSED = (".gz", ".zst")
+BLANKS = re.compile(r"\s*")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of one file: bytes `start` to `stop` of JSON lines, row groups of Parquet, or otherwise the whole file."""
+    """A part of one file: bytes `start` to `stop` of JSON lines, row groups of Parquet, or else the whole file."""
 
     path: str
     kind: Kind
@@ -41,9 +42,9 @@ class Piece:
 
 
 def plan(paths: Sequence[str], shards: int) -> list[list[Piece]]:
-    """Divide the files into `shards` lists of pieces of about equal size, in the order of the files.
+    """Divide the files into `shards` lists of pieces of about equal size, in file order.
 
-    JSON lines are cut at any byte, and a line belongs to the piece in which it begins. Parquet is cut between row
+    JSON lines may be cut at any byte; a line belongs to the piece in which it begins. Parquet is cut between row
     groups. Arrays and compressed files stay whole. Raises UserError if a file cannot be read.
 
         files    |      a.jsonl      |  b.json (array)  |  c.parquet  |
@@ -75,11 +76,10 @@ def plan(paths: Sequence[str], shards: int) -> list[list[Piece]]:
 def read_json(piece: Piece) -> Iterator[tuple[int, list[bytes | None]]]:
     """Yield blocks of a piece of JSON: the number of the block's first record, from 1, and the bytes of each record.
 
-    Blank lines are included, so that numbers are line numbers. None replaces a line that is too long.
+    Blank lines count as records, so numbers are line numbers. None replaces a line that is too long.
     """
-    records = _array_items(piece) if piece.kind == "array" else _lines(piece)
     first, block, held = 1, list[bytes | None](), 0
-    for record in records:
+    for record in _array_items(piece.path) if piece.kind == "array" else _lines(piece):
         block.append(record)
         held += len(record or b"")
         if held >= BLOCK_BYTES:
@@ -92,8 +92,7 @@ def read_json(piece: Piece) -> Iterator[tuple[int, list[bytes | None]]]:
 def read_parquet(piece: Piece) -> Iterator[tuple[int, pl.DataFrame]]:
     """Yield blocks of a piece of Parquet: the number of the block's first row, from 1, and the rows."""
     first = 1
-    groups = f"its row groups {piece.start + 1} to {piece.stop} cannot be read as Parquet"
-    with _reading(piece.path, groups):
+    with _reading(piece.path, f"its row groups {piece.start + 1} to {piece.stop} cannot be read as Parquet"):
         for batch in _parquet(piece.path).iter_batches(BLOCK_ROWS, row_groups=range(piece.start, piece.stop)):
             yield first, pl.DataFrame(pl.from_arrow(batch))
             first += batch.num_rows
@@ -107,25 +106,22 @@ def _lines(piece: Piece) -> Iterator[bytes | None]:
             position += len(file.readline()) - 1
         # The size of a compressed file says nothing about its lines.
         stop = float("inf") if piece.path.endswith(COMPRESSED) else piece.stop
-        while position < stop and (line := file.readline(LONGEST_RECORD)):
-            position += len(line)
-            if len(line) < LONGEST_RECORD or line.endswith(b"\n"):
-                yield line
-                continue
-            while (rest := file.readline(LONGEST_RECORD)) and not rest.endswith(b"\n"):
-                position += len(rest)
-            position += len(rest)
-            yield None
+        while position < stop and (part := file.readline(LONGEST_RECORD)):
+            line: bytes | None = part
+            position += len(part)
+            while len(part) == LONGEST_RECORD and not part.endswith(b"\n"):
+                line, part = None, file.readline(LONGEST_RECORD)
+                position += len(part)
+            yield line
 
 
-def _array_items(piece: Piece) -> Iterator[bytes]:
-    """Yield the elements of a JSON array as bytes. The buffer `text` holds little more than one element."""
+def _array_items(path: str) -> Iterator[bytes]:
+    """Yield the elements of a JSON array. The buffer `text` holds little more than one of them."""
     decode = json.JSONDecoder().raw_decode
     number, text, at, expects_comma = 0, "", 0, False
 
     def broken(problem: str) -> UserError:
-        where = f" after record {number}" if number else ""
-        return UserError(f"{piece.path}: not valid JSON{where}: {problem}")
+        return UserError(f"{path}: not valid JSON{f' after record {number}' if number else ''}: {problem}")
 
     def more(size: int = CHUNK) -> bool:
         """Drop what was decoded and read on. Returns False at the end of the file."""
@@ -137,13 +133,12 @@ def _array_items(piece: Piece) -> Iterator[bytes]:
     def next_character() -> str:
         """Skip blanks. Returns "" at the end of the file."""
         nonlocal at
-        while True:
-            at = re.compile(r"\s*").match(text, at).end()  # type: ignore[union-attr]
-            if at < len(text) or not more():
-                return text[at : at + 1]
+        while (at := BLANKS.match(text, at).end()) == len(text) and more():  # type: ignore[union-attr]
+            pass
+        return text[at : at + 1]
 
     try:
-        with _reading(piece.path), io.TextIOWrapper(_open(piece.path), encoding="utf-8-sig") as file:
+        with _reading(path), io.TextIOWrapper(_open(path), encoding="utf-8-sig") as file:
             next_character()
             at += 1  # the opening bracket
             while (character := next_character()) != "]":

@@ -1,8 +1,9 @@
-"""Disjoint, balanced sets of refined examples, whatever the order of the rows."""
+"""Disjoint, balanced splits of refined examples, whatever the order of the rows."""
 
 import hashlib
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
@@ -37,41 +38,45 @@ def split_keys(refined: pl.LazyFrame) -> pl.DataFrame:
 def split(
     keys: pl.DataFrame, name: str, size: int, shares: Mapping[str, float], seed: int, balance: float
 ) -> pl.DataFrame:
-    """Choose the `size` rows of `split_keys` that form the set `name`. Returns (example_id, form) in order.
+    """Choose the `size` rows of `split_keys` that form the split `name`. Returns (example_id, form) in order.
 
-    A hash of seed and target post decides to which set a post belongs, in proportion to the shares, so new raw rows
-    never move old ones. Sets whose names end in "_ugc" take rows of form "ugc", others rows of form "pairs". A user or
-    signal that occurs in several sets belongs to the last of them in `shares`, and the other sets drop their rows with
-    it. So no set depends on the size of another. Within a set, rows follow each other in hash order, but so that
-    positive and negative directions stay about 1:1.
+    A hash of the seed and the target post assigns each post to a split, in proportion to the shares, so new raw rows
+    never move old ones. Splits whose names end in "_ugc" take rows of form "ugc", the others rows of form "pairs". If
+    a user or signal occurs in several splits, it belongs to the last of them in `shares`, and the others drop their
+    rows with it. So no split depends on the size of another. Rows are taken in hash order, except that positive and
+    negative directions stay about 1:1.
 
     Raises UserError if there are too few rows, or if the share of positive directions is further than `balance` from
     one half.
     """
-    rows = keys.with_columns(lean=pl.col("up").cast(pl.Int64) - pl.col("down").cast(pl.Int64)).to_dicts()
     names = list(shares)
     owner: dict[tuple[str, str | int], int] = {}
     own = []
-    for row in rows:
-        home = _bucket(_order(seed, row["post"]), shares)
+    for row in keys.iter_rows(named=True):
+        home = _home(_order(seed, row["post"]), shares)
         if row["form"] != _form(home):
             continue
-        row["marks"] = [("user", row["user_id"]), *(("signal", signal) for signal in row["signals"])]
-        for mark in row["marks"]:
+        marks = [("user", row["user_id"]), *(("signal", signal) for signal in row["signals"])]
+        for mark in marks:
             owner[mark] = max(owner.get(mark, 0), names.index(home))
         if home == name:
-            row["order"] = _order(seed, row["example_id"])
-            own.append(row)
+            own.append({**row, "marks": marks, "order": _order(seed, row["example_id"])})
     free = [row for row in own if all(owner[mark] == names.index(name) for mark in row["marks"])]
     chosen = _balanced(free, size)
     if len(chosen) < size:
         form = _form(name)
         raise UserError(
-            f"data.splits.{name}.size: {size} examples with a history of {form} are wanted, but of"
-            f" {sum(row['form'] == form for row in rows)} in all only {len(free)} fall to this set and share no"
-            " user or signal with another; add raw examples, reduce the size, or raise the share"
+            f"data.splits.{name}.size: {size} examples are wanted, but only {len(free)} of the"
+            f" {(keys['form'] == form).sum()} with a history of {form} fall to this split and share no user or signal"
+            " with another; add raw examples, reduce the size, or raise the share"
         )
-    _check_balance(name, chosen, balance)
+    up, down = (sum(row[side] for row in chosen) for side in ("up", "down"))
+    log.info("%s: %d examples; %d directions preferred, %d not", name, len(chosen), up, down)
+    if up + down and abs(up / (up + down) - 0.5) > balance:
+        raise UserError(
+            f"data.splits.{name}: {up} of {up + down} directions are preferred ones, further from one half than"
+            f" data.balance = {balance} allows; add raw examples or reduce the size of the split"
+        )
     schema = {"example_id": pl.String, "form": pl.String}
     return pl.DataFrame([(row["example_id"], row["form"]) for row in chosen], schema, orient="row")
 
@@ -82,40 +87,39 @@ def take(refined: pl.LazyFrame, chosen: pl.DataFrame) -> pl.DataFrame:
     return chosen.join(found, on=["example_id", "form"], how="left", maintain_order="left").select(EXAMPLE.names())
 
 
-def summary(sets: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """One row per set of EXAMPLE rows: set, examples, users, preferred and non_preferred directions of its targets.
+def summary(splits: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """One row per split of EXAMPLE rows: set, examples, users, preferred and non_preferred directions of its targets.
 
-    Raises UserError if two sets share a user, a target post, or an interaction of a history.
+    Raises UserError if two splits share a user, a target post, or an interaction of a history.
     """
-    check_disjoint(sets)
+    check_disjoint(splits)
     rows = []
-    for name, examples in sets.items():
+    for name, examples in splits.items():
         signs = examples["direction"].explode()
         counts = {"preferred": (signs > 0).sum(), "non_preferred": (signs < 0).sum()}
         rows.append({"set": name, "examples": examples.height, "users": examples["user_id"].n_unique(), **counts})
     return pl.DataFrame(rows)
 
 
-def check_disjoint(sets: Mapping[str, pl.DataFrame]) -> None:
-    """Raise UserError if two sets of EXAMPLE rows share a user, a target post, or an interaction of a history."""
+def check_disjoint(splits: Mapping[str, pl.DataFrame]) -> None:
+    """Raise UserError if two splits of EXAMPLE rows share a user, a target post, or an interaction of a history."""
     seen: dict[tuple[str, str], str] = {}
-    for name, examples in sets.items():
+    for name, examples in splits.items():
         for row in examples.iter_rows(named=True):
             marks = [("user", row["user_id"]), ("target post", row["prompt"])]
-            for item in row["pairs"] + row["ugc"]:
-                texts = {key: value for key, value in item.items() if key != "direction"}
-                marks.append(("history pair", repr(sorted(texts.items()))))
+            for form, texts in HISTORY_TEXTS.items():
+                marks += [("history pair", repr([item[text] for text in texts])) for item in row[form]]
             for kind, value in marks:
                 if (other := seen.setdefault((kind, value), name)) != name:
-                    raise UserError(f"the sets {other!r} and {name!r} share a {kind}: {value[:200]!r}")
+                    raise UserError(f"the splits {other!r} and {name!r} share a {kind}: {value[:200]!r}")
 
 
-def _balanced(candidates: list[dict], size: int) -> list[dict]:
-    """Up to `size` rows in hash order, each from the side that draws the sum of signs towards 0 while it has any."""
+def _balanced(candidates: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+    """Up to `size` rows in hash order, each from the side that brings the sum of signs closer to 0, if it has any."""
     queue = sorted(candidates, key=lambda row: row["order"], reverse=True)
-    up = [row for row in queue if row["lean"] > 0]
-    down = [row for row in queue if row["lean"] <= 0]
-    result: list[dict] = []
+    up = [row for row in queue if row["up"] > row["down"]]
+    down = [row for row in queue if row["up"] <= row["down"]]
+    result: list[dict[str, Any]] = []
     total = 0
     while len(result) < size and (up or down):
         if total == 0 and up and down:
@@ -123,7 +127,7 @@ def _balanced(candidates: list[dict], size: int) -> list[dict]:
         else:
             side = (up or down) if total < 0 else (down or up)
         result.append(side.pop())
-        total += result[-1]["lean"]
+        total += result[-1]["up"] - result[-1]["down"]
     return sorted(result, key=lambda row: row["order"])
 
 
@@ -135,21 +139,11 @@ def _form(name: str) -> str:
     return "ugc" if name.endswith("_ugc") else "pairs"
 
 
-def _bucket(number: int, shares: Mapping[str, float]) -> str:
-    """The name that a 64-bit hash falls to, if the range of hashes is divided by the shares."""
+def _home(number: int, shares: Mapping[str, float]) -> str:
+    """The split that a 64-bit hash falls to, if the range of hashes is divided by the shares."""
     point = number / 2**64 * sum(shares.values())
     for name, share in shares.items():
         if point < share:
             return name
         point -= share
     return list(shares)[-1]
-
-
-def _check_balance(name: str, rows: list[dict], balance: float) -> None:
-    up, down = (sum(row[side] for row in rows) for side in ("up", "down"))
-    log.info("%s: %d examples; %d directions preferred, %d not", name, len(rows), up, down)
-    if up + down and abs(up / (up + down) - 0.5) > balance:
-        raise UserError(
-            f"data.splits.{name}: {up} of {up + down} directions are preferred ones, further from one half than"
-            f" data.balance = {balance} allows; add raw examples or reduce the size of the set"
-        )

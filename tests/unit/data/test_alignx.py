@@ -140,7 +140,7 @@ def test_a_bad_line_is_a_named_reject(tmp_path, bad, field, reason):
     assert found_reason.startswith(reason)
 
 
-def test_bytes_that_are_not_text_spoil_their_line_alone(tmp_path):
+def test_invalid_utf8_rejects_only_its_line(tmp_path):
     path = tmp_path / "a.jsonl"
     good = json.dumps(raw_record()).encode()
     path.write_bytes(b"\xef\xbb\xbf" + good + b'\n{"prompt": "\xff"}\n\n')
@@ -198,8 +198,8 @@ def test_directions_may_be_integers_floats_or_text(tmp_path):
     assert examples["direction"].to_list() == [direction(d0=1, d1=-1, d2=1, d3=-1, d4=1)] * 5
 
 
-def test_ten_is_never_read_as_one_point_nought(tmp_path):
-    """`10` has the digits of `1.0`, and a neighbour with a point too many would hide that one is missing."""
+def test_ten_is_never_read_as_1_0(tmp_path):
+    """A parser that drops the points would read `10` as `1.0`, and a neighbour `..` would hide the missing point."""
     ten = raw_record("ten", **{DIRECTION: [*map(float, raw_record()[DIRECTION][:89]), 10]})
     points = raw_record("points", **{DIRECTION: [*map(float, raw_record()[DIRECTION][:89]), ".."]})
     good = raw_record("good", **{DIRECTION: [*map(float, raw_record()[DIRECTION])]})

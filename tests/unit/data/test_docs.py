@@ -1,4 +1,4 @@
-"""What docs/data.md says a user sees is what a user sees."""
+"""The rejects, errors and notebook code that docs/data.md shows are real."""
 
 import json
 import re
@@ -23,14 +23,14 @@ def other(**changes):
 
 
 BAD_LINES = {
-    "a line that is cut short": other()[:40],
-    "brackets without end": "[" * 1_000_000,
+    "a line cut short": other()[:40],
+    "a million open brackets": "[" * 1_000_000,
     "a direction of 89 values": other(**{DIRECTION: [0.5] * 89}),
     "a direction with another value": other(**{DIRECTION: raw_direction(direction())[:7] + [0.7] + [0.5] * 82}),
-    "an answer that is null": other(chosen=None),
-    "an answer of blanks": other(**{PAIRS: [{**GOOD[PAIRS][0], "chosen": " \n"}]}),
-    "equal answers": other(rejected="good 2"),
-    "a record with the texts of an earlier one": json.dumps(GOOD),
+    "a null response": other(chosen=None),
+    "a blank response": other(**{PAIRS: [{**GOOD[PAIRS][0], "chosen": " \n"}]}),
+    "equal responses": other(rejected="good 2"),
+    "the same texts as an earlier record": json.dumps(GOOD),
     "half of a surrogate pair": other(prompt="\ud800"),
     "a post of 10 MB": other(prompt="x" * (10 << 20)),
 }
@@ -52,11 +52,11 @@ def test_unreadable_files_stop_with_the_line_of_the_page(tmp_path, monkeypatch):
     Path("raw.json").write_text("[" * 1_000_000)
     Path("cut.json").write_text(json.dumps([GOOD, GOOD])[:-20])
     files = {
-        "Parquet that is cut short": "raw.parquet",
-        "an array that is cut short": "cut.json",
-        "an array of brackets alone": "raw.json",
+        "Parquet cut short": "raw.parquet",
+        "an array cut short": "cut.json",
+        "an array of a million open brackets": "raw.json",
         "no such file": "none.jsonl",
-        "a glob that matches nothing": "*.txt",
+        "a glob without matches": "*.txt",
     }
     for name, path in files.items():
         with pytest.raises(UserError) as error:

@@ -1,4 +1,4 @@
-"""Shards of raw files, gathered: the same result however many there are."""
+"""Gathered shards give the same result, however many there are."""
 
 import json
 from pathlib import Path

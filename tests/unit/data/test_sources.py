@@ -1,4 +1,4 @@
-"""Raw files of every form, whole and in shards."""
+"""Raw files of every format, whole and in shards."""
 
 import gzip
 import json

@@ -73,7 +73,7 @@ def test_what_crosses_between_sets_is_named(column):
     cold = parts["cold"]
     parts["cold"] = pl.concat([cold.head(-1), cold.tail(1).with_columns(value.alias(column))])
     kind = {"user_id": "user", "prompt": "target post", "pairs": "history pair"}[column]
-    with pytest.raises(UserError, match=f"the sets 'cold' and 'rl' share a {kind}: "):
+    with pytest.raises(UserError, match=f"the splits 'cold' and 'rl' share a {kind}: "):
         check_disjoint(parts)
 
 
@@ -126,7 +126,9 @@ def test_sets_are_counted_where_they_are_disjoint():
 
 def test_too_few_examples_name_the_set_and_the_counts():
     rows = pl.concat([refined_rows(500, forms=("pairs",)), refined_rows(30, seed=1, forms=("ugc",))])
-    with pytest.raises(UserError, match=r"splits.test_ugc.size: 40 .* of 30 in all only \d+ fall"):
+    with pytest.raises(
+        UserError, match=r"splits.test_ugc.size: 40 examples .* only \d+ of the 30 with a history of ugc fall"
+    ):
         sets(rows)
 
 
