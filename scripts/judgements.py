@@ -3,7 +3,7 @@
 import polars as pl
 from alignxplore import records
 from alignxplore.judging.judge import judge_entry, load_judge
-from alignxplore.judging.rows import judge_preferences
+from alignxplore.judging.offline import judge_preferences
 from alignxplore.prompts import Templates
 from alignxplore.workflow.job import script_main
 

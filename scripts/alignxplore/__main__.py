@@ -17,7 +17,7 @@ from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
 from alignxplore.prompts import Templates
-from alignxplore.workflow import job, plan, provenance, verify
+from alignxplore.workflow import integrity, job, plan, provenance
 from alignxplore.workflow.schema import check_document
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def plan_run(arguments: argparse.Namespace) -> None:
 
 def verify_tree(arguments: argparse.Namespace) -> None:
     """Check the files of a finished run against its job records, and print every difference."""
-    faults = verify.faults(arguments.tree)
+    faults = integrity.faults(arguments.tree)
     for fault in faults:
         print(fault)
     if faults:

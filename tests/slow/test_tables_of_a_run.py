@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from alignxplore.workflow.config import rows
+from alignxplore.workflow.config import table_methods
 from configs import merged
 from scipy import stats
 
@@ -19,7 +19,7 @@ def run(tree):
 
 def tables_of(config, kind):
     return {
-        name: {**entry, "methods": rows(config, name)}
+        name: {**entry, "methods": table_methods(config, name)}
         for name, entry in config["tables"].items()
         if entry["kind"] == kind
     }

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from alignxplore.workflow.config import rows
+from alignxplore.workflow.config import table_methods
 from configs import merged, write_config
 from trees import copy_workflow, snakemake
 
@@ -44,7 +44,7 @@ def test_default_plan(tree):
         (column["judge"], method)
         for table, entry in config["tables"].items()
         for column in entry.get("columns", {}).values()
-        for method in rows(config, table)
+        for method in table_methods(config, table)
     }
     own = {(judge, method) for judge, method in wanted if config["methods"][method]["kind"] == "vpl"}
     assert own == {("judge", "vpl")}

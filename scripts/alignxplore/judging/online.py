@@ -8,7 +8,7 @@ import polars as pl
 
 from alignxplore.engines import Engine, Sampling
 from alignxplore.judging.judge import Judge, is_correct, position_flip
-from alignxplore.judging.rows import target_ids
+from alignxplore.judging.offline import target_ids
 from alignxplore.prompts import Templates
 
 _KEY = ["benchmark", "case_id"]

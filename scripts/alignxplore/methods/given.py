@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore.methods.rows import unwritten_rows
+from alignxplore.methods.descriptions import unwritten_rows
 
 
 def _signals(case: Mapping[str, Any]) -> str:

@@ -15,8 +15,8 @@ from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
 from alignxplore.judging.judge import Judge, is_correct
+from alignxplore.methods.descriptions import Description, preference_rows
 from alignxplore.methods.model import describe
-from alignxplore.methods.rows import Description, preference_rows
 from alignxplore.prompts import Prompt, Templates
 
 

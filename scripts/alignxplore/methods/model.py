@@ -8,7 +8,7 @@ import polars as pl
 
 from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.formats import ANSWER_END, Parsed, parse_completion
-from alignxplore.methods.rows import Description, preference_rows
+from alignxplore.methods.descriptions import Description, preference_rows
 from alignxplore.prompts import Prompt, Templates
 
 

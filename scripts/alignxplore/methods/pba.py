@@ -14,7 +14,7 @@ import polars as pl
 
 from alignxplore.data.wording import Wording
 from alignxplore.engines import Engine
-from alignxplore.methods.rows import unwritten_rows
+from alignxplore.methods.descriptions import unwritten_rows
 from alignxplore.prompts import SCORE_CHOICES, Templates
 from alignxplore.records import N_DIMENSIONS
 

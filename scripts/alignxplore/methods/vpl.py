@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from alignxplore import engines, records
 from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.errors import UserError
-from alignxplore.judging.rows import judgement_rows
+from alignxplore.judging.offline import judgement_rows
 from alignxplore.prompts import Prompt, mark_user_text
 
 log = logging.getLogger(__name__)

@@ -15,14 +15,13 @@ ORDERED = (
 """Keys of mappings whose order is shown, or means something: a user in several splits belongs to the last."""
 
 VERBATIM = ("chat_template", "grpo", "request", "settings", "sft")
-"""Keys of mappings that we pass on, in which null is a value."""
+"""Keys of mappings that other programs read, in which null is a value."""
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """The merged configuration without the entries that are null, and with equal settings in equal order.
+    """The merged configuration without its null entries, and with keys sorted except in ORDERED mappings.
 
-    Null removes what a file below says. Keys are sorted, so that the order in which settings are written reruns
-    nothing, except those of ORDERED mappings.
+    Null removes an entry of a lower layer. Sorting keeps a new order of settings from rerunning anything.
     """
 
     def clean(value: Any, key: str = "") -> Any:
@@ -48,8 +47,8 @@ def origin_name(config: Config, name: str) -> str:
     return next((entry[key] for key in DERIVED if key in entry), name)
 
 
-def rows(config: Config, table: str) -> list[str]:
-    """The methods that name a table, in the order of the config's methods."""
+def table_methods(config: Config, table: str) -> list[str]:
+    """The methods that name a table, in the config's order: its rows."""
     return [name for name, entry in config["methods"].items() if table in entry.get("tables", ())]
 
 

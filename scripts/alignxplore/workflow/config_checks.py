@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import DERIVED, Config, benchmark_origin, origin_name, rows
+from alignxplore.workflow.config import DERIVED, Config, benchmark_origin, origin_name, table_methods
 from alignxplore.workflow.config_paths import check_cycles, check_launch, check_paths
 from alignxplore.workflow.schema import check_document, known
 
@@ -167,7 +167,7 @@ def _check_online(config: Config) -> None:
 
 def _check_tables(config: Config) -> None:
     for name, entry in config["tables"].items():
-        key, methods, kind = f"tables.{name}", rows(config, name), entry["kind"]
+        key, methods, kind = f"tables.{name}", table_methods(config, name), entry["kind"]
         if name == "case_study" or name in config["figures"]:
             raise UserError(f"config: {key}: another result has this name; rename it")
         _distinct(key, methods, config)

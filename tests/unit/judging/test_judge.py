@@ -7,8 +7,8 @@ from alignxplore import records
 from alignxplore.engines import Completion, Sampling
 from alignxplore.formats import Parsed
 from alignxplore.judging.judge import Judge, is_correct, parse_selection, position_flip
+from alignxplore.judging.offline import judge_preferences
 from alignxplore.judging.reward import Reward
-from alignxplore.judging.rows import judge_preferences
 from alignxplore.methods.given import given_preferences
 from alignxplore.prompts import strip_markers
 

@@ -9,7 +9,7 @@ import pytest
 from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.judging.judge import Judge
-from alignxplore.judging.rows import judge_preferences
+from alignxplore.judging.offline import judge_preferences
 from alignxplore.methods.given import given_preferences
 from alignxplore.prompts import Templates
 from alignxplore.results import queries, tables

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 from alignxplore.training.settings import check_settings
-from alignxplore.workflow.config import rows
+from alignxplore.workflow.config import table_methods
 from configs import merged
 from trl import GRPOConfig, SFTConfig
 
@@ -38,7 +38,7 @@ def test_every_published_figure_is_named_as_in_the_resource():
     with open(CONFIG["published"], encoding="utf-8", newline="") as file:
         published = {(row["table"], row["method"], row["column"]) for row in csv.DictReader(file)}
     for name in ("table2", "table4", "table5"):
-        methods = [CONFIG["methods"][method] for method in rows(CONFIG, name)]
+        methods = [CONFIG["methods"][method] for method in table_methods(CONFIG, name)]
         labels = [method.get("paper", method["label"]) for method in methods]
         columns = [column["paper"] for column in CONFIG["tables"][name]["columns"].values() if "paper" in column]
         missing = {(name, label, column) for label in labels for column in columns} - published

@@ -14,7 +14,7 @@ from alignxplore.engines import Sampling
 from alignxplore.engines.journal import JOB_VARIABLE
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
-from alignxplore.workflow import provenance, verify
+from alignxplore.workflow import integrity, provenance
 
 ROOT = Path(__file__).parents[3]
 
@@ -111,7 +111,7 @@ def test_a_failed_job_writes_no_record(tree, error):
     job = Job("last", {"a": "data/a.parquet"}, {"b": "results/b.csv", "c": "results/c.csv"})
     with pytest.raises(error):
         provenance.recorded(fail, job, temporary=False)
-    assert verify.faults(tree) == ["results/b.csv: changed since rule last made it"]
+    assert integrity.faults(tree) == ["results/b.csv: changed since rule last made it"]
     provenance.sidecar("results/b.csv").unlink()
     with pytest.raises(error):
         provenance.recorded(fail, job, temporary=False)
@@ -131,10 +131,10 @@ def test_a_killed_job_writes_no_record(tree):
 
 
 def test_an_unchanged_tree_has_no_faults(tree):
-    assert verify.faults(tree) == []
+    assert integrity.faults(tree) == []
     Path("data/a.parquet").unlink()  # temporary
     Path("models/m/README.md").write_text("another card")
-    assert verify.faults(tree) == []
+    assert integrity.faults(tree) == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_an_unchanged_tree_has_no_faults(tree):
 )
 def test_every_difference_is_named(tree, harm, faults):
     harm()
-    found = verify.faults(tree)
+    found = integrity.faults(tree)
     assert len(found) == len(faults)
     assert all(fault in line for line, fault in zip(found, faults, strict=True))
 
@@ -162,7 +162,7 @@ def test_results_made_from_an_earlier_input_are_named(tree):
     """One job ran again, but the jobs that read its output did not."""
     Path("raw.csv").write_text("x\n9\n")
     provenance.recorded(first, Job("first", {"raw": "raw.csv"}, {"a": "data/a.parquet"}), temporary=True)
-    assert verify.faults(tree) == [
+    assert integrity.faults(tree) == [
         f"{reader}: made from another data/a.parquet than the one that rule first last made"
         for reader in ("models/m", "results/b.csv")
     ]
