@@ -1,7 +1,7 @@
-# Cold start (paper 3.2): the teacher's generations, and those that a judge verifies, D_cold.
+# Cold start (paper 3.2): the teacher's generations, and D_cold, those that a judge verifies.
 
 COLD = config["cold_start"]
-TEACHER, COLD_JUDGE = model_entry(COLD["teacher"]), judge_entry(COLD["judge"])
+TEACHER, COLD_JUDGE = tracked_model(COLD["teacher"]), tracked_judge(COLD["judge"])
 
 
 rule teacher:

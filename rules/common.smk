@@ -1,14 +1,16 @@
-# The verbs that rules share. Whatever one rule alone needs stands above that rule.
+# Helpers that several rules share. A helper of a single rule stands above that rule.
 
 import re
+from itertools import combinations
 
+from alignxplore.workflow.config import table_methods
 from alignxplore.workflow.dependencies import library_modules
 
 MEM_MB_PER_GPU = 64000
 
 
 def setting(path, default=None):
-    """The config's value at a path such as methods/{method}/label, for the job's wildcards."""
+    """An input function: the config's value at a path such as methods/{method}/label."""
 
     def of_job(wildcards):
         value = config
@@ -33,43 +35,43 @@ def one_of(names):
 
 
 def library(*scripts, engines=frozenset()):
-    """Scripts and the library modules that they import: an edited file reruns what depends on it.
+    """The scripts and the library modules that they import, so that an edit reruns what depends on it.
 
-    Of the engines' backends, those of `engines` alone.
+    Of the engines' backends, only those of `engines` count.
     """
     paths = [SCRIPTS / script for script in scripts]
     found = set(paths).union(*(library_modules(path, engines) for path in paths))
-    # Local, because they come with the workflow wherever its data are kept.
+    # Code comes with the workflow, even if its data are kept in remote storage.
     return [local(f"scripts/{path.relative_to(SCRIPTS)}") for path in sorted(found)]
 
 
-def model_entry(name):
-    """What a job's params say of a model: all of its entry that can change an answer, and its name."""
+def tracked_model(name):
+    """A model in a job's params: its name, and all of its entry that can change an answer."""
     return {"name": name} | {
         key: value for key, value in config["models"][name].items() if key != "run"
     }
 
 
-def judge_entry(name):
-    """What a job's params say of a judge and its model; the seed only if it samples."""
+def tracked_judge(name):
+    """A judge in a job's params, with its model; the seed only if it samples."""
     entry = {
         key: value
         for key, value in config["judges"][name].items()
         if key != "benchmarks"
     }
     seed = {"seed": config["seed"]} if "sampling" in entry else {}
-    return entry | seed | {"model": model_entry(entry["model"])}
+    return entry | seed | {"model": tracked_model(entry["model"])}
 
 
-# The template by which a judge of each kind asks its model.
+# The prompt template of each kind of judge.
 JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
 
 
 def asks(scripts, asked, prompts=()):
-    """What a job that asks these models and judges reads beside its data.
+    """The inputs, other than data, of a job that asks these models and judges.
 
-    Prompt templates (each judge brings its own), the library with the engines of these models, and
-    the directories of models that a rule makes.
+    They are the prompt templates (each judge adds its own), the library with the models' engines,
+    and the directories of models that a rule makes.
     """
     models = [entry.get("model", entry) for entry in asked]
     templates = [
@@ -96,7 +98,7 @@ def gpus_of(asked):
 
 
 def environment(asked):
-    """The conda environment of a job that asks these models and judges, or those of its wildcards."""
+    """The conda environment of a job that asks these models and judges; `asked` may be an input function."""
     if callable(asked):
         return lambda wildcards: environment(asked(wildcards))
     if any(entry.get("model", entry)["engine"] == "vllm" for entry in asked):
@@ -105,9 +107,9 @@ def environment(asked):
 
 
 def needs(mem_mb, runtime, asked=(), gpu=0):
-    """Resources: MB of memory, minutes, and GPUs, which the models and judges asked may add.
+    """Resources: MB of memory, minutes, and GPUs: `gpu`, or more if a model or judge in `asked` needs more.
 
-    Memory has room for what passes to GPUs, and each attempt has half as much again.
+    Each GPU adds MEM_MB_PER_GPU, and each retry half of the first request.
     """
 
     def gpus(wildcards):
@@ -120,21 +122,17 @@ def needs(mem_mb, runtime, asked=(), gpu=0):
 
 
 def cases_of(benchmarks):
-    """Files of these benchmarks' cases, in an order that does not depend on the config's."""
+    """The case files of these benchmarks, sorted: the config's order reruns nothing."""
     return [f"data/cases/{name}.parquet" for name in sorted(benchmarks)]
 
 
 def methods_in(table):
-    """The methods that name this table, in the config's order: its rows."""
-    return [
-        name
-        for name, entry in config["methods"].items()
-        if table in entry.get("tables", ())
-    ]
+    """The rows of a table: the methods that name it, in the config's order."""
+    return table_methods(config, table)
 
 
 def describing(methods):
-    """Those of the methods that describe preferences; VPL judges by a latent variable instead."""
+    """Those of the methods that write descriptions. VPL judges with a latent variable instead."""
     return [name for name in methods if config["methods"][name]["kind"] != "vpl"]
 
 
@@ -142,3 +140,53 @@ def judgement_files(judges, methods):
     return expand(
         "results/judgements/{judge}/{method}.parquet", judge=judges, method=methods
     )
+
+
+def wins_between(methods):
+    """Comparisons of every pair of these methods."""
+    return [
+        f"results/wins/{first}/{second}.parquet"
+        for first, second in combinations(methods, 2)
+    ]
+
+
+def judgements_shown(name, entry):
+    """Judgements of a table or figure: every judge on every method."""
+    judges = entry.get("judges") or [
+        c["judge"] for c in entry.get("columns", {}).values()
+    ]
+    methods = entry.get("methods") or methods_in(name)
+    return judgement_files(dict.fromkeys(judges), methods)
+
+
+def methods_shown(methods):
+    """What a table or figure needs of its methods; `paper` is a method's name in the published tables."""
+    entries = {name: config["methods"][name] for name in methods}
+    return [
+        {
+            "name": name,
+            "label": entry["label"],
+            "paper": entry.get("paper", entry["label"]),
+            "reference": entry.get("reference", False),
+        }
+        for name, entry in entries.items()
+    ]
+
+
+def judge_columns(entry):
+    """One column per judge that a table or figure compares."""
+    benchmarks = entry["benchmarks"]
+    return [{"name": j, "judge": j, "benchmarks": benchmarks} for j in entry["judges"]]
+
+
+def result_labels(wildcards):
+    """Labels of a table or figure in Snakemake's own report."""
+    name = wildcards.get("table") or wildcards.get("figure")
+    entry = config["tables"].get(name) or config["figures"][name]
+    return {"result": entry["title"], "file": name}
+
+
+def reported(path, caption, category):
+    """A table or figure that Snakemake's own report also shows."""
+    caption = f"../resources/report/{caption}.rst"
+    return report(path, caption=caption, category=category, labels=result_labels)

@@ -5,7 +5,7 @@ from alignxplore.data.locations import HubFile, is_hub, local_files
 DATA = config["data"]
 DATA_SEED = DATA.get("seed", config["seed"])
 
-# The sources on the hub, by their path below data/raw/hub.
+# Sources on the hub, by the path of their copy in data/raw/hub.
 HUB_FILES = {
     HubFile.parse(source).path: source
     for source in [
@@ -17,7 +17,7 @@ HUB_FILES = {
 
 
 def raw_files(sources):
-    """The files that sources stand for; rule download fetches those of the hub."""
+    """The local files of sources; rule download fetches those on the hub."""
     try:
         return local_files(sources)
     except UserError as error:
@@ -103,7 +103,7 @@ rule gather_refined:
     params:
         max_reject_share=DATA["alignx"]["max_reject_share"],
     message:
-        "Joining the shards without duplicates; {output.rejects} lists bad records"
+        "Joining the shards and dropping duplicates; {output.rejects} lists bad records"
     script:
         "../scripts/gather_refined.py"
 
@@ -138,7 +138,7 @@ rule split:
 
 rule check_splits:
     input:
-        sets=expand("data/splits/{split}.parquet", split=DATA["splits"]),
+        splits=expand("data/splits/{split}.parquet", split=DATA["splits"]),
         library=library("check_splits.py"),
     output:
         counts="results/data/splits.csv",
@@ -175,7 +175,7 @@ rule dimensions:
     resources:
         **needs(1000, 30),
     message:
-        "Naming the key dimensions, which the teacher is told (paper 3.2)"
+        "Naming the key dimensions that the teacher is told (paper 3.2)"
     script:
         "../scripts/dimensions.py"
 
@@ -207,7 +207,7 @@ rule benchmark_alignx:
 
 
 def psoups(key):
-    """A value of the P-SOUPS file behind a benchmark."""
+    """An input function: a setting of the P-SOUPS file that a benchmark is made from."""
     return lambda wildcards: setting(
         f"data/psoups/{config['benchmarks'][wildcards.benchmark]['dimension']}/{key}"
     )(wildcards)
@@ -229,7 +229,7 @@ use rule benchmark_alignx as benchmark_psoups with:
 
 
 def origin(key):
-    """The cases of the benchmark that this one is made from, which its entry names under `key`."""
+    """An input function: the cases of the benchmark that this one names under `key`."""
     return (
         lambda wildcards: f"data/cases/{config['benchmarks'][wildcards.benchmark][key]}.parquet"
     )

@@ -1,4 +1,4 @@
-# The embedded default makes its own raw data and models: rules of configs with a section `demo`.
+# Raw data and models of the embedded default; included if the config has a section `demo`.
 
 DEMO = config["demo"]
 DEMO_SEED = DEMO.get("seed", config["seed"])
@@ -35,7 +35,7 @@ rule demo_world:
         psoups_cases=DEMO["psoups_cases"],
         seed=DEMO_SEED,
     message:
-        "Populating the demo world: raw AlignX and P-SOUPS files"
+        "Making the demo world: raw AlignX and P-SOUPS files"
     script:
         "../scripts/demo_world.py"
 
@@ -73,7 +73,7 @@ def demo_base(wildcards):
 
 
 def demo_priority(wildcards):
-    """Models that training waits for come first, and before those the models that they start from."""
+    """Base models run first, then the models that training waits for."""
     if wildcards.model in {entry.get("base") for entry in DEMO["models"].values()}:
         return 2
     wanted = [TEACHER["path"], COLD_JUDGE["model"]["path"]]

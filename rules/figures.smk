@@ -1,4 +1,4 @@
-# Figures: training curves, word clouds, and accuracy against what it may depend on.
+# Figures: training curves, word clouds, and accuracy against a possible influence.
 
 
 def figure_entry(wildcards):
@@ -68,7 +68,7 @@ rule figure_words:
 
 
 def accuracy_inputs(wildcards):
-    """The query of a figure of accuracy, and what it reads beside judgements."""
+    """The query of an accuracy figure, and the inputs that it needs besides judgements."""
     entry = figure_entry(wildcards)
     inputs = {"sql": f"scripts/sql/accuracy_by_{entry['by']}.sql"}
     if entry["by"] in ("dimension", "signals"):

@@ -1,4 +1,4 @@
-# Models that come as GGUF files become directories that every engine and trainer reads.
+# Models from GGUF files, converted to directories that every engine and trainer reads.
 
 from importlib.metadata import packages_distributions, version
 
@@ -6,7 +6,7 @@ GGUF = config["gguf"]
 
 
 def gguf_package(wildcards):
-    """The package that carries a model's file, with its version where it is installed, and the file's name there."""
+    """The package that contains a model's file: its name, the file, and its version if installed; None for a path."""
     entry = GGUF[wildcards.model]
     if "package" not in entry:
         return None
@@ -16,7 +16,7 @@ def gguf_package(wildcards):
 
 
 def gguf_file(wildcards):
-    """A model's file, unless a package carries it."""
+    """A model's file, unless a package contains it."""
     entry = GGUF[wildcards.model]
     return [] if "package" in entry else entry["file"]
 
@@ -43,6 +43,6 @@ rule gguf_model:
         package=gguf_package,
         dtype=setting("gguf/{model}/dtype"),
     message:
-        "Reading {wildcards.model} from its GGUF file"
+        "Converting {wildcards.model} from its GGUF file"
     script:
         "../scripts/gguf_model.py"

@@ -2,14 +2,14 @@
 
 
 def judge_cases(wildcards):
-    """Cases of the benchmarks that a judge is asked about: all, unless its entry names some."""
+    """Cases of the benchmarks in a judge's entry, or of all benchmarks if it names none."""
     return cases_of(
         config["judges"][wildcards.judge].get("benchmarks", config["benchmarks"])
     )
 
 
 def judge_asked(wildcards):
-    return [judge_entry(wildcards.judge)]
+    return [tracked_judge(wildcards.judge)]
 
 
 rule judgements:
@@ -32,8 +32,8 @@ rule judgements:
         **needs(2000, 240, judge_asked),
     params:
         name="{judge}",
-        judge=lambda wildcards: judge_entry(wildcards.judge),
+        judge=lambda wildcards: tracked_judge(wildcards.judge),
     message:
-        "Judging the descriptions of {wildcards.method} by {wildcards.judge}"
+        "Judging the descriptions of {wildcards.method} with {wildcards.judge}"
     script:
         "../scripts/judgements.py"

@@ -1,18 +1,18 @@
 # Methods: preference descriptions, one job per method for the cases of all its benchmarks. VPL
-# describes nothing: it is trained on D_rl and judges for itself.
+# writes no descriptions: it is trained on D_rl and judges cases itself.
 
 from alignxplore.methods.given import GIVEN
 
 
 def method_cases(wildcards):
-    """Cases of a method's benchmarks: all, unless its entry names some."""
+    """Cases of the benchmarks in a method's entry, or of all benchmarks if it names none."""
     return cases_of(
         config["methods"][wildcards.method].get("benchmarks", config["benchmarks"])
     )
 
 
 def method_settings(wildcards):
-    """What a method's entry says about its descriptions; the rest has a place of its own."""
+    """The part of a method's entry that is not used elsewhere or passed as a parameter of its own."""
     elsewhere = {
         "label",
         "paper",
@@ -30,12 +30,12 @@ def method_settings(wildcards):
 def method_asks(wildcards):
     """The model that a method asks, and the judge if it has one."""
     entry = config["methods"][wildcards.method]
-    judges = [judge_entry(entry["judge"])] if "judge" in entry else []
-    return [model_entry(entry["model"]), *judges]
+    judges = [tracked_judge(entry["judge"])] if "judge" in entry else []
+    return [tracked_model(entry["model"]), *judges]
 
 
 def method_inputs(script, prompts=lambda entry: ()):
-    """What a method's script reads beside cases; `prompts` are the templates of a method's entry."""
+    """An input function: what a method's script reads besides cases; `prompts` maps its entry to templates."""
 
     def of_job(wildcards):
         entry = config["methods"][wildcards.method]
@@ -93,7 +93,7 @@ rule preferences_pba:
         entry=method_settings,
         model=lambda wildcards: method_asks(wildcards)[0],
     message:
-        "Describing preferences by {wildcards.method}"
+        "Describing preferences with {wildcards.method}"
     script:
         "../scripts/preferences_{params.entry[kind]}.py"
 
@@ -179,6 +179,6 @@ rule vpl_judgements:
         method="{method}",
         model=lambda wildcards: method_asks(wildcards)[0],
     message:
-        "Judging by {wildcards.method} itself, in place of {wildcards.judge}"
+        "Judging with {wildcards.method} itself instead of {wildcards.judge}"
     script:
         "../scripts/vpl_judgements.py"

@@ -2,7 +2,7 @@
 
 if "online" in config:
     ONLINE = config["online"]
-    GENERATOR, ONLINE_JUDGE = model_entry(ONLINE["generator"]), judge_entry(
+    GENERATOR, ONLINE_JUDGE = tracked_model(ONLINE["generator"]), tracked_judge(
         ONLINE["judge"]
     )
     ONLINE_CASES = cases_of(set().union(*ONLINE["groups"].values()))

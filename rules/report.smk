@@ -1,4 +1,4 @@
-# What every result was made of, a case study, and a site that shows it all.
+# The case study, the provenance of every result, and a site that shows them all.
 
 TABLES = expand("results/{table}.csv", table=config["tables"])
 FIGURES = expand("results/{figure}.svg", figure=config["figures"])
@@ -38,7 +38,7 @@ if STUDY:
                 for method in STUDY["methods"]
             },
         message:
-            "Case study: methods side by side"
+            "Writing the case study: methods side by side"
         script:
             "../scripts/case_study.py"
 
@@ -63,12 +63,12 @@ rule provenance:
     resources:
         **needs(1000, 30),
     message:
-        "Gathering what every result was made of"
+        "Gathering the provenance of every result"
     script:
         "../scripts/provenance.py"
 
 
-# Results that the report shows, by name; the case study is laid out like a figure.
+# Results that the report shows, by name. The case study has the same keys as a figure.
 SHOWN = {**config["tables"], **config["figures"]}
 if STUDY:
     SHOWN["case_study"] = {
@@ -105,7 +105,7 @@ def benchmarks_shown():
 
 
 def trained_shown():
-    """Variants that a figure draws or a method of the report uses, and baselines that are trained."""
+    """Variants that a figure draws or a method in the report uses, and methods that are trained (VPL)."""
     entries = [config["methods"][name] for name in METHODS_SHOWN]
     paths = {
         config["models"][entry["model"]]["path"]
@@ -123,7 +123,7 @@ def trained_shown():
 
 
 def captions():
-    """The caption of each table and figure, where its kind has one."""
+    """The caption file of each table and figure whose kind has one."""
     kinds = {name: entry["kind"] for name, entry in config["tables"].items()}
     for name, entry in config["figures"].items():
         kinds[name] = "accuracy_by" if "by" in entry else entry["kind"]
@@ -136,7 +136,7 @@ def captions():
 
 
 def online_files(files):
-    """`files` of the methods of each online table, each once."""
+    """What `files` returns for the methods of each online table, without repeats."""
     return list(
         dict.fromkeys(
             file for name in ONLINE_TABLES for file in files(methods_in(name))

@@ -1,4 +1,4 @@
-# The one place that touches Snakemake's insides, and what happens when a run starts.
+# What happens when a run starts. Only this file reaches into Snakemake's internals.
 
 import sys
 from pathlib import Path
@@ -22,17 +22,17 @@ prefer_own_programs()
 prefer_own_library(SCRIPTS)
 
 if workflow.is_main_process:
-    # Snakemake 9.27: its lock on the directory survives a kill -9. We hold a lock that the kernel
+    # Snakemake 9.27: its lock on the directory survives a kill -9. So we hold a lock that the kernel
     # releases, and remove Snakemake's if its owner is gone. Test: tests/faults/test_data_stage.py,
     # test_a_killed_snakemake_leaves_no_lock.
     RUNNING = hold_workflow(Path(".snakemake"))
 
 
 async def check_incomplete(dag, original=DAG.check_incomplete):
-    """Rerun jobs whose outputs are gone though their sidecar record is there.
+    """Rerun jobs whose outputs are gone although their sidecar record is there.
 
-    Snakemake 9.27 removes a job's outputs before the job, forgets the job if it fails, and then
-    takes whatever was made from the old outputs as up to date (its issue 1978). Test:
+    Snakemake 9.27 removes a job's outputs before it runs, forgets the job if it fails, and then
+    considers whatever was made from the old outputs up to date (its issue 1978). Test:
     tests/workflow/test_dag.py, test_what_a_failed_job_took_away_is_made_again.
     """
     await original(dag)
@@ -45,7 +45,7 @@ async def check_incomplete(dag, original=DAG.check_incomplete):
 if workflow.is_main_process:
     DAG.check_incomplete = check_incomplete
 
-# Snakemake has merged the configuration's files. In place: scripts get the same dictionary.
+# Snakemake has merged the configuration's files. Scripts get this dictionary, so change it in place.
 try:
     settings = resolved(config)
     check_config(settings, Path(workflow.basedir) / "config/schema.yaml")
@@ -72,7 +72,7 @@ def models_asked(job):
 onstart:
     try:
         check_writable("data", "results", "models", "logs", config["journal"])
-        # Nothing runs where files are only touched.
+        # With --touch, no job runs.
         planned = [] if workflow.touch else list(workflow.dag.needrun_jobs())
         asked = sorted(set().union(*map(models_asked, planned)))
         models = {name: config["models"][name] for name in asked}

@@ -1,7 +1,5 @@
 # Tables: DuckDB queries over the records, with intervals, significance, and the paper's figures.
 
-from itertools import combinations
-
 from alignxplore.workflow.config import benchmark_origin, origin_name
 
 
@@ -9,21 +7,8 @@ def table_entry(wildcards):
     return config["tables"][wildcards.table]
 
 
-def result_labels(wildcards):
-    """How Snakemake's own report lists a table or figure."""
-    name = wildcards.get("table") or wildcards.get("figure")
-    entry = config["tables"].get(name) or config["figures"][name]
-    return {"result": entry["title"], "file": name}
-
-
-def reported(path, caption, category):
-    """A table or figure that Snakemake's own report shows too."""
-    caption = f"../resources/report/{caption}.rst"
-    return report(path, caption=caption, category=category, labels=result_labels)
-
-
 def benchmark_rows(wildcards):
-    """A table's benchmarks, and whether each is of AlignX, whose dimensions training sees."""
+    """A table's benchmarks. Those of AlignX are in domain: training sees their dimensions."""
     return [
         {
             "benchmark": name,
@@ -59,28 +44,6 @@ rule table_benchmarks:
         "Writing {wildcards.table}: {params.title}"
     script:
         "../scripts/table_{params.kind}.py"
-
-
-def methods_shown(methods):
-    """What a table or figure prints of its methods; `paper` is a method's name in published tables."""
-    entries = {name: config["methods"][name] for name in methods}
-    return [
-        {
-            "name": name,
-            "label": entry["label"],
-            "paper": entry.get("paper", entry["label"]),
-            "reference": entry.get("reference", False),
-        }
-        for name, entry in entries.items()
-    ]
-
-
-def wins_between(methods):
-    """Comparisons of every two of these methods."""
-    return [
-        f"results/wins/{first}/{second}.parquet"
-        for first, second in combinations(methods, 2)
-    ]
 
 
 use rule table_benchmarks as table_win_rates with:
@@ -129,20 +92,11 @@ def accuracy_columns(wildcards):
 
 
 def origins(wildcards):
-    """What each benchmark of a table is made from: changes are counted between cases of one origin."""
+    """What each benchmark of a table is made from. `change_from` pairs cases of the same origin."""
     benchmarks = {
         name for column in accuracy_columns(wildcards) for name in column["benchmarks"]
     }
     return {name: origin_name(config, name) for name in sorted(benchmarks)}
-
-
-def judgements_shown(name, entry):
-    """Judgements that a table or figure shows: its methods, each by every judge of it."""
-    judges = entry.get("judges") or [
-        c["judge"] for c in entry.get("columns", {}).values()
-    ]
-    methods = entry.get("methods") or methods_in(name)
-    return judgement_files(dict.fromkeys(judges), methods)
 
 
 use rule table_win_rates as table_accuracy with:
@@ -163,12 +117,6 @@ use rule table_win_rates as table_accuracy with:
         columns=accuracy_columns,
         origins=origins,
         compare_with=setting("tables/{table}/compare_with"),
-
-
-def judge_columns(entry):
-    """One column for each of the judges that a table or figure compares."""
-    benchmarks = entry["benchmarks"]
-    return [{"name": j, "judge": j, "benchmarks": benchmarks} for j in entry["judges"]]
 
 
 use rule table_win_rates as table_judges with:

@@ -9,7 +9,7 @@ VARIANTS = TRAINING["variants"]
 
 
 def launch_files(command):
-    """The configuration files that a launch command names, and those that they name in turn."""
+    """The configuration files in a launch command, and the DeepSpeed files that those name."""
     words = [part for word in shlex.split(command) for part in word.split("=")]
     files = [
         word
@@ -36,13 +36,13 @@ def variant_model(wildcards):
 
 
 def variant_settings(wildcards):
-    """A variant's settings over those of its stage; training.run has those that change no result."""
+    """A variant's settings over those of its stage, without training.run, which changes no result."""
     variant = VARIANTS[wildcards.variant]
     return TRAINING[variant["stage"]] | variant.get("settings", {})
 
 
 def variant_judge(wildcards):
-    return judge_entry(VARIANTS[wildcards.variant]["judge"])
+    return tracked_judge(VARIANTS[wildcards.variant]["judge"])
 
 
 rule sft:
@@ -115,6 +115,6 @@ rule grpo:
         seed=setting("training/variants/{variant}/seed", config["seed"]),
         judge=variant_judge,
     message:
-        "Reinforcement learning: {wildcards.variant} by GRPO (Eq. 9-11)"
+        "Reinforcement learning: training {wildcards.variant} by GRPO (Eq. 9-11)"
     script:
         "../scripts/grpo.py"

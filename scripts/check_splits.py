@@ -1,4 +1,4 @@
-"""See that the sets share no user, post or interaction, and count what they hold."""
+"""Check that the splits share no user, post or interaction, and count their examples."""
 
 from alignxplore import records
 from alignxplore.data.split import summary
@@ -6,7 +6,7 @@ from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):
-    files = zip(snakemake.params.names, snakemake.input.sets, strict=True)
+    files = zip(snakemake.params.names, snakemake.input.splits, strict=True)
     counts = summary({name: records.read(path, records.EXAMPLE) for name, path in files})
     with records.replacing(snakemake.output.counts) as path:
         counts.write_csv(path)

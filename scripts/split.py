@@ -1,4 +1,4 @@
-"""Choose one of the sets: cold start, RL, test, or test with user-generated content."""
+"""Draw one split: cold start, RL, test, or test with user-generated content."""
 
 import polars as pl
 from alignxplore import records
