@@ -1,4 +1,4 @@
-"""Refine the raw files shard by shard, and gather the shards into one refined set."""
+"""Refine the raw files shard by shard, and gather the shards into one file."""
 
 import logging
 import re
