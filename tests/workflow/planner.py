@@ -1,8 +1,7 @@
-"""Answers what a tree would run after each of many changes: `python planner.py` in the tree.
+"""Plans a tree after each of many changes: run `python planner.py` in the tree.
 
-A request is a line of JSON on standard input: `config` (the configuration) or `file` (one that is changed for the time
-of the answer), and `touched`, files that are only touched. Each is answered by a fork of a process that has made its
-imports.
+A request is a line of JSON on standard input: `config` (the configuration) or `file` (changed while the plan is made),
+and `touched` (files that are only touched). A fork of this process answers each, so imports are made only once.
 """
 
 import json
@@ -23,7 +22,7 @@ from configs import write_config
 
 
 def answer(request):
-    """Planned jobs' reasons by name; all jobs' inputs, and the names of the jobs that use their outputs."""
+    """The reasons of planned jobs, and for all jobs their inputs and the jobs that use their outputs, by name."""
     if "config" in request:
         write_config(Path("changed.yaml"), request["config"])
     jobs = plan_jobs.plan(["changed.yaml" if "config" in request else "base.yaml"])["jobs"]

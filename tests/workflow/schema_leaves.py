@@ -1,4 +1,4 @@
-"""The leaves of a JSON schema, as paths in which * stands for any name or place."""
+"""The leaves of a JSON schema, as paths in which * is any name or index."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

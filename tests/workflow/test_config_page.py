@@ -1,4 +1,4 @@
-"""docs/config.md: its examples plan over the default, and config/ links to pages and headings that are there."""
+"""docs/config.md: its examples plan over the default, and links from it and config/ lead to headings that exist."""
 
 import re
 import shlex
@@ -16,13 +16,13 @@ DRY_RUNS = [line for line in COMMANDS if " -n " in line]
 
 
 def first_key(example: str) -> str:
-    """Where an example begins, by which the tests name it."""
+    """An example's first line, as its test id."""
     return re.sub(r"\W+", "_", example.split("\n", 1)[0]).strip("_")
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """A clone with the files that the page names by a comment in their first line."""
+    """A copy of the workflow with the example files that a comment in their first line names."""
     tree = copy_workflow(tmp_path_factory.mktemp("config_page"))
     for example in EXAMPLES:
         if name := re.match(r"# (\w+\.yaml)\n", example):
@@ -57,7 +57,7 @@ def test_the_page_has_every_section_of_the_base():
 
 
 def links() -> list[tuple[str, str, str]]:
-    """Files of config/, and the pages and headings that their comments and this page's text name."""
+    """Links from comments in config/ and from the page itself: file, page and heading."""
     commented = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "config").glob("*.yaml"))}
     link = r"\b(docs/\w+\.md)(?:#([\w-]+))?"
     found = [(name, *place) for name, text in commented.items() for place in re.findall(link, text)]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """A copy of the workflow without anything that a run has written."""
+    """A copy of the workflow without the output of any run."""
     return copy_workflow(tmp_path_factory.mktemp("tree"))
 
 
@@ -73,7 +73,7 @@ def test_a_real_language_model_is_a_configuration_like_any_other(tree):
 
 
 def test_a_baselines_prompts_are_its_own(tree):
-    """Nothing else asks for them, so that nothing else is rerun when they are edited."""
+    """No other job reads them, so editing them reruns nothing else."""
     names = ("propose_rule", "refine_rule", "score_dimension")
     path = configured(tree, "promptless", lambda c: c["prompts"].update({n: f"{n}_nowhere.jinja" for n in names}))
     others = ["models/trained/alignxplore", "results/judgements/gen/instruct.parquet"]
@@ -259,7 +259,7 @@ def test_data_stage_runs_and_then_has_nothing_to_do(tree):
 
 
 def test_what_a_failed_job_took_away_is_made_again(tree):
-    """A job that is to be made again loses its outputs first; what was made of them is stale even if it fails."""
+    """Snakemake removes a job's outputs before a rerun. If it fails, what was made from them is stale."""
     targets = ["data/cases/alignx_test_reverse.parquet"]
     assert snakemake(tree, "--cores", "2", *targets).returncode == 0
     path = configured(tree, "unbalanced", lambda c: c["data"].update(balance=0.0))

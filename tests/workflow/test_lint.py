@@ -1,4 +1,4 @@
-"""Snakemake's own linter, but for one lint."""
+"""Snakemake's own linter finds nothing but one accepted lint."""
 
 import re
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# We keep a helper that one rule needs above that rule, where a reader looks for it. The linter wants all functions in
-# a file without rules.
+# A helper of a single rule stands above that rule, where a reader looks for it. The linter wants all functions in a
+# file without rules.
 ACCEPTED = {"Mixed rules and functions in same snakefile."}
 
 

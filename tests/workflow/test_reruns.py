@@ -1,4 +1,4 @@
-"""What reruns when a key or a file changes, on a finished tree: what reruns.yaml says, neither more nor less."""
+"""A change of a key or a file reruns exactly the jobs that reruns.yaml lists, on a finished tree."""
 
 import copy
 import json
@@ -23,12 +23,12 @@ KEYS = {key: (group, value) for group in TABLE["keys"] for key, value in group["
 FILES = {file: group for group in TABLE["files"] for file in group["files"]}
 WORKERS = 2
 SITE = ("report/assets/", "report/pages/")
-LAST = {"all", "provenance", "report"}  # every result ends in them
+LAST = {"all", "provenance", "report"}  # depend on every result
 STARTER = "alignxplore.workflow.job"
 
 
 def found_files() -> set[str]:
-    """Queries, and resources other than the report's own pages and assets."""
+    """SQL queries, and resources other than the report's pages and assets."""
     queries = [path.relative_to(ROOT / "scripts") for path in (ROOT / "scripts").rglob("*.sql")]
     resources = [path.relative_to(ROOT / "resources") for path in (ROOT / "resources").rglob("*") if path.is_file()]
     return {str(path) for path in [*queries, *resources] if not str(path).startswith(SITE)}
@@ -39,7 +39,7 @@ def place(file: str) -> str:
 
 
 def changed(config: dict, changes: dict) -> dict:
-    """The configuration with other values at these keys; None takes a key away."""
+    """The configuration with other values at these keys; None removes a key."""
     config = copy.deepcopy(config)
     for path, value in changes.items():
         *parents, last = path.split(".")
@@ -57,8 +57,8 @@ def test_every_key_and_every_file_has_a_line():
     schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text(encoding="utf-8"))
     assert set(leaves(schema)) == set(KEYS)
     assert found_files() == set(FILES)
-    assert sum(len(group["changes"]) for group in TABLE["keys"]) == len(KEYS), "a key is there twice"
-    assert sum(len(group["files"]) for group in TABLE["files"]) == len(FILES), "a file is there twice"
+    assert sum(len(group["changes"]) for group in TABLE["keys"]) == len(KEYS), "duplicate key"
+    assert sum(len(group["files"]) for group in TABLE["files"]) == len(FILES), "duplicate file"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def config() -> dict:
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory, config) -> list[Path]:
-    """Copies of a finished tree: outputs that say their names, and what Snakemake records of jobs that made them."""
+    """Copies of a finished tree: outputs that contain their names, and Snakemake's records of the jobs that made them."""
     tree = tmp_path_factory.mktemp("reruns") / "0"
     tree.mkdir()
     for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources", "profiles"):
@@ -123,12 +123,12 @@ def ask(trees: list[Path], requests: list[dict]) -> list[dict]:
 
 
 def named(jobs: Iterable[str], patterns: Iterable[str]) -> set[str]:
-    """The jobs that these patterns name: `judgements judge2` is the beginning of a job's name."""
+    """The jobs whose names begin with one of these patterns, such as `judgements judge2`."""
     return {job for job in jobs for pattern in patterns if f"{job} ".startswith(f"{pattern} ")}
 
 
 def rerun(group: dict, users: dict[str, list[str]]) -> set[str]:
-    """The jobs that a group says rerun, and all that use their outputs."""
+    """The jobs that a group lists, and all that use their outputs."""
     found, queue = set(), sorted(named(users, group["reruns"]) - named(users, group.get("except", ())))
     while queue:
         if (job := queue.pop()) not in found:
@@ -138,7 +138,7 @@ def rerun(group: dict, users: dict[str, list[str]]) -> set[str]:
 
 
 def difference(reply: dict, group: dict) -> str:
-    """What is planned and should not be, and the other way round; empty if all is well."""
+    """Jobs that are planned unexpectedly, and expected jobs that are not planned; empty if the plan is right."""
     if "error" in reply:
         return reply["error"]
     if idle := [pattern for pattern in group["reruns"] if not named(reply["users"], [pattern])]:
@@ -153,7 +153,7 @@ def difference(reply: dict, group: dict) -> str:
 
 @pytest.fixture(scope="module")
 def unchanged(trees, config) -> dict:
-    """The planner's answer about the finished tree."""
+    """The planner's answer for the finished tree without a change."""
     (reply,) = ask(trees[:1], [{"config": config}])
     return reply
 
@@ -163,14 +163,14 @@ def listed(wrong: dict[str, str]) -> str:
 
 
 def changes(key: str) -> dict:
-    """The changes of the configuration that a key's line makes."""
+    """The changes of the configuration that the table has for a key."""
     _, value = KEYS[key]
     several = isinstance(value, dict) and all("." in path for path in value)
     return value if several else {key: value}
 
 
 def batches(keys: list[str], users: dict[str, list[str]]) -> list[list[str]]:
-    """Keys that one plan can check: apart from LAST, no job reruns for two of them.
+    """Batches of keys that one plan can check: apart from LAST, no job reruns for two keys of a batch.
 
     A key is alone if its group has exceptions, reruns nothing, or names jobs that only its change makes.
     """
@@ -190,7 +190,7 @@ def batches(keys: list[str], users: dict[str, list[str]]) -> list[list[str]]:
 
 
 def plans(trees, config, keys: list[list[str]], files: list[str]) -> dict[str, str]:
-    """What is wrong with the plans after the changes of each batch of keys and after a change of each file."""
+    """The wrong plans, after the changes of each batch of keys and after a change of each file."""
     requests = []
     for batch in keys:
         requests.append({"config": changed(config, {path: v for key in batch for path, v in changes(key).items()})})
@@ -222,8 +222,8 @@ def test_each_key_reruns_what_the_table_says(trees, config):
 
 
 def test_files_are_inputs_of_what_the_table_says(unchanged):
-    """A changed input is a reason to run: what is planned after a change of each file, from the plan of none."""
-    assert unchanged["reasons"] == {}, "the finished tree is not finished"
+    """Derives each file's plan from the inputs in the unchanged plan, since a changed input is a reason to run."""
+    assert unchanged["reasons"] == {}, "the finished tree has jobs to run"
     wrong = {}
     for file, group in FILES.items():
         users = [job for job, inputs in unchanged["inputs"].items() if place(file) in inputs]
@@ -232,7 +232,7 @@ def test_files_are_inputs_of_what_the_table_says(unchanged):
             if (job := queue.pop()) not in planned:
                 planned[job] = "input"
                 queue += unchanged["users"][job]
-                # What was temporary is made again for it.
+                # Its temporary inputs are made again.
                 queue += [maker for maker in unchanged["temporary"] if job in unchanged["users"][maker]]
         if found := difference({**unchanged, "reasons": planned}, group):
             wrong[file] = found
@@ -240,7 +240,7 @@ def test_files_are_inputs_of_what_the_table_says(unchanged):
 
 
 def imported(scripts: tuple[str, ...], backends: tuple[str, ...]) -> set[str]:
-    """Files of the library that scripts and backends import, by Python's own analysis of their code."""
+    """Library files that scripts and backends import, as modulefinder finds them."""
     finder = ModuleFinder(path=[str(ROOT / "scripts")], excludes=[STARTER])
     for script in scripts:
         finder.run_script(str(ROOT / "scripts" / script))

@@ -1,4 +1,4 @@
-"""The example in docs/training.md: its my.yaml is valid, and plans the jobs that the page shows."""
+"""The my.yaml of docs/training.md plans the jobs that the page shows."""
 
 import re
 from pathlib import Path

@@ -30,7 +30,7 @@ def refined_rows(count, seed=0, up=0.5, users=None, posts=None, forms=("pairs", 
     return pl.DataFrame(rows, schema=REFINED, orient="row")
 
 
-def sets(rows, sizes=SIZES, seed=1, balance=0.5):
+def splits(rows, sizes=SIZES, seed=1, balance=0.5):
     keys = split_keys(rows.lazy())
     return {n: take(rows.lazy(), split(keys, n, size, SHARES, seed, balance)) for n, size in sizes.items()}
 
@@ -42,8 +42,8 @@ def ids(parts, column="example_id"):
 @pytest.mark.parametrize(
     "shared", [{}, {"users": 400}, {"posts": 150}, {"users": 500, "posts": 300}, {"shared_signals": 900}]
 )
-def test_sets_are_full_disjoint_and_of_their_form(shared):
-    parts = sets(refined_rows(1000, **shared))
+def test_splits_are_full_disjoint_and_of_their_form(shared):
+    parts = splits(refined_rows(1000, **shared))
     assert {name: part.height for name, part in parts.items()} == SIZES
     assert all(part.schema == EXAMPLE for part in parts.values())
     members = {
@@ -67,7 +67,7 @@ def test_sets_are_full_disjoint_and_of_their_form(shared):
 
 @pytest.mark.parametrize("column", ["user_id", "prompt", "pairs"])
 def test_what_crosses_between_sets_is_named(column):
-    parts = sets(refined_rows(800))
+    parts = splits(refined_rows(800))
     stolen = parts["rl"][column][0]
     value = pl.lit(stolen) if isinstance(stolen, str) else pl.Series([stolen.to_list()], dtype=EXAMPLE[column])
     cold = parts["cold"]
@@ -79,7 +79,7 @@ def test_what_crosses_between_sets_is_named(column):
 
 @pytest.mark.parametrize(("count", "up"), [(800, 0.5), (2_000, 0.6), (2_000, 0.35)])
 def test_directions_are_about_one_to_one(count, up):
-    for name, part in sets(refined_rows(count, up=up), seed=3, balance=0.05).items():
+    for name, part in splits(refined_rows(count, up=up), seed=3, balance=0.05).items():
         signs = part["direction"].explode()
         ups, downs = (signs > 0).sum(), (signs < 0).sum()
         assert abs(ups - downs) <= 0.02 * (ups + downs) + N / 9, name
@@ -87,23 +87,23 @@ def test_directions_are_about_one_to_one(count, up):
 
 def test_directions_that_cannot_be_balanced_stop_the_run():
     with pytest.raises(UserError, match=r"data.splits.\w+: \d+ of \d+ directions .* data.balance = 0.05"):
-        sets(refined_rows(800, up=0.95), balance=0.05)
+        splits(refined_rows(800, up=0.95), balance=0.05)
 
 
 def test_order_of_rows_does_not_matter_and_the_seed_does():
     rows = refined_rows(800)
-    parts = sets(rows)
-    shuffled = sets(rows.sample(fraction=1, shuffle=True, seed=7))
+    parts = splits(rows)
+    shuffled = splits(rows.sample(fraction=1, shuffle=True, seed=7))
     assert all(parts[name].equals(shuffled[name]) for name in SIZES)
-    assert ids(sets(rows, seed=2)) != ids(parts)
+    assert ids(splits(rows, seed=2)) != ids(parts)
 
 
 @pytest.mark.parametrize("posts", [None, 300])
 def test_new_rows_move_no_example_to_another_set(posts):
     old = refined_rows(1_500, posts=posts)
-    before = ids(sets(old))
+    before = ids(splits(old))
     more = pl.concat([old, refined_rows(1_000, seed=5, posts=posts)])
-    after = ids(sets(more.sample(fraction=1, shuffle=True, seed=1)))
+    after = ids(splits(more.sample(fraction=1, shuffle=True, seed=1)))
     moved = [(a, b) for a in SIZES for b in SIZES if a != b and before[a] & after[b]]
     assert moved == []
     assert all(len(before[name] & after[name]) > SIZES[name] * 0.3 for name in SIZES)
@@ -111,14 +111,14 @@ def test_new_rows_move_no_example_to_another_set(posts):
 
 def test_the_size_of_a_set_touches_no_other_and_a_larger_set_holds_the_smaller():
     rows = refined_rows(1_500, users=700)
-    before = sets(rows)
-    after = sets(rows, {**SIZES, "test": 60})
+    before = splits(rows)
+    after = splits(rows, {**SIZES, "test": 60})
     assert all(before[name].equals(after[name]) for name in SIZES if name != "test")
     assert len(ids(before)["test"] & ids(after)["test"]) >= 38  # the last of the smaller may give way for balance
 
 
-def test_sets_are_counted_where_they_are_disjoint():
-    counts = summary(sets(refined_rows(1_000)))
+def test_splits_are_counted_where_they_are_disjoint():
+    counts = summary(splits(refined_rows(1_000)))
     assert dict(counts.select("set", "examples").iter_rows()) == SIZES
     assert (counts["users"] == counts["examples"]).all()
     assert (counts["preferred"] + counts["non_preferred"] >= 5 * counts["examples"]).all()
@@ -129,7 +129,7 @@ def test_too_few_examples_name_the_set_and_the_counts():
     with pytest.raises(
         UserError, match=r"splits.test_ugc.size: 40 examples .* only \d+ of the 30 with a history of ugc fall"
     ):
-        sets(rows)
+        splits(rows)
 
 
 def test_texts_are_not_among_the_keys():

@@ -1,4 +1,4 @@
-"""Configurations that would give a wrong or empty result are refused, by the key that is wrong."""
+"""Configurations that would give a wrong or empty result are refused with the name of the wrong key."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def column(config: dict, name: str) -> dict:
 
 
 def shown(config: dict, table: str, methods: list[str]) -> None:
-    """Let these methods be the rows of a table."""
+    """Make these methods the rows of a table."""
     for name, entry in config["methods"].items():
         entry["tables"] = [t for t in entry["tables"] if t != table] + ([table] if name in methods else [])
 

@@ -1,4 +1,4 @@
-"""How programs are found."""
+"""How jobs find programs and the library."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is checked when a run starts."""
+"""Checks at the start of a run: API keys and training settings."""
 
 import io
 import multiprocessing
@@ -65,7 +65,7 @@ def run_program(work: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def forked(monkeypatch) -> None:
-    """Runs check_training.py in forks of this process: a new process would spend ten seconds on importing TRL."""
+    """Runs check_training.py in forks of this process, because a new process takes ten seconds to import TRL."""
     import check_training  # noqa: F401
 
     def run(command, *, input, **options):

@@ -1,4 +1,4 @@
-"""config/paper.yaml cannot run here; its training settings and paper labels can still be checked."""
+"""config/paper.yaml cannot run in tests, but its training settings and paper labels can be checked."""
 
 import csv
 
@@ -23,7 +23,7 @@ def test_a_step_has_128_prompts_of_4_rollouts():
 
 
 def test_models_that_think_first_are_judges_that_write():
-    """The chat templates of QwQ and R1 open a thought, in which no selection can be read."""
+    """The chat templates of QwQ and R1 open the reasoning, so no selection can be read after the prompt."""
     thinking = {"teacher", "judge2", "judge3", "r1_671b", "backbone"}
     judges = CONFIG["judges"]
     reading = {name for name, entry in judges.items() if "sampling" not in entry}

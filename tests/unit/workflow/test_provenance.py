@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Names(dict):
-    """A list whose items also have names, as Snakemake's `input` and `output`."""
+    """A list whose items also have names, like Snakemake's `input` and `output`."""
 
     def __getattr__(self, name):
         return self[name]
@@ -70,7 +70,7 @@ def last(job):
 
 
 def test_importing_the_job_start_is_light():
-    """The Snakefile imports it in every Snakemake process, one per job included."""
+    """The Snakefile imports it in every Snakemake process, including one per job."""
     slow = {"polars", "numpy", "duckdb", "pyarrow"}
     code = f"import sys, alignxplore.workflow.job; print(sorted({slow} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
