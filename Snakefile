@@ -3,7 +3,7 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-# An experiment is a file over base.yaml; the embedded default is one of them.
+# The lowest layer; --configfile adds others. Without one, the embedded default goes over it.
 configfile: "config/base.yaml"
 
 

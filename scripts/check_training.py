@@ -1,6 +1,6 @@
-"""Check the training settings on standard input (JSON) as they are checked when a training starts.
+"""Check training settings, JSON on standard input, in the same way as a training job does.
 
-A program of its own, because importing TRL takes seconds. It may run on a machine without the GPUs that will train.
+This is a separate program because importing TRL takes seconds. It may run on a machine without the GPUs for training.
 """
 
 import json
@@ -40,7 +40,7 @@ def main():
     faults = {name: fault(variant, work["processes"]) for name, variant in variants.items()}
     for name, found in faults.items():
         if found:
-            # Where every variant of a stage has the same fault, it is in the stage's own settings.
+            # If all variants of a stage have the same fault, it is in the stage's own settings.
             stage = variants[name]["stage"]
             same_stage = [other for other in variants if variants[other]["stage"] == stage]
             if all(faults[other] == found for other in same_stage):

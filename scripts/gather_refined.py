@@ -1,4 +1,4 @@
-"""Join the shards' refined examples, without copies, and count what each rule leaves."""
+"""Join the shards' refined examples, drop duplicates, and count what each refinement rule leaves."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from alignxplore.workflow.job import script_main
 def main(snakemake):
     inputs, output = snakemake.input, snakemake.output
     shards = [dict(zip(FILES, paths, strict=True)) for paths in zip(*(inputs[name] for name in FILES), strict=True)]
-    # Snakemake removes the outputs of a failed job, so the rejects of one are kept beside its log.
+    # Snakemake removes the outputs of a failed job, so `gather` then keeps the rejects beside the log.
     kept = Path(snakemake.log[0]).with_suffix(".rejects.parquet")
     kept.unlink(missing_ok=True)
     gather(shards, snakemake.params.max_reject_share, output.refined, output.rejects, output.funnel, str(kept))

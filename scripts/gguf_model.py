@@ -1,4 +1,4 @@
-"""Make a model directory of a GGUF file."""
+"""Convert a GGUF file to a model directory."""
 
 from pathlib import Path
 

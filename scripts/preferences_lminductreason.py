@@ -1,4 +1,4 @@
-"""Induce a rule of preference for each case of the benchmarks of the baseline LMInductReason."""
+"""Induce a rule of preference for each case: the baseline LMInductReason."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Let one method's model describe preferences, for the cases of all its benchmarks."""
+"""Describe preferences with one method's model, for the cases of all its benchmarks."""
 
 import polars as pl
 from alignxplore import records

@@ -1,4 +1,4 @@
-"""Place the signals of each case on predefined dimensions, and word what they agree on: the baseline PBA."""
+"""Score the signals of each case on predefined dimensions and put the result into words: the baseline PBA."""
 
 import polars as pl
 from alignxplore import records

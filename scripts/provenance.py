@@ -1,4 +1,4 @@
-"""Gather the records of all jobs that the results came from into one table."""
+"""Write one table of the records of all jobs that the results came from."""
 
 from alignxplore.records import replacing
 from alignxplore.workflow import provenance

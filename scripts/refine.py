@@ -1,4 +1,4 @@
-"""Read one shard of the raw AlignX files, and keep what has a clear, consistent history (paper A.1)."""
+"""Read one shard of the raw AlignX files, and keep examples with a clear, consistent history (paper A.1)."""
 
 from alignxplore.data.refine import Rules
 from alignxplore.data.shards import FILES, refine_shard

@@ -1,4 +1,4 @@
-"""Compare judges: their failures, and how far the ranking of the methods depends on them."""
+"""Compare judges: how often each fails, and how far the ranking of the methods depends on them."""
 
 from alignxplore.results.markdown import write_rows
 from alignxplore.results.queries import query_table

@@ -1,4 +1,4 @@
-"""Train VPL on D_rl."""
+"""Train the baseline VPL on D_rl."""
 
 from alignxplore import records
 from alignxplore.engines import model_entry

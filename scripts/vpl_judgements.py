@@ -1,4 +1,4 @@
-"""Judge the cases of VPL's benchmarks by its own reward."""
+"""Judge the cases of VPL's benchmarks with its own reward."""
 
 import polars as pl
 from alignxplore import records

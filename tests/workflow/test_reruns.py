@@ -68,7 +68,7 @@ def config() -> dict:
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory, config) -> list[Path]:
-    """Copies of a finished tree: outputs that contain their names, and Snakemake's records of the jobs that made them."""
+    """Copies of a finished tree: outputs that contain their names, and Snakemake's records of their jobs."""
     tree = tmp_path_factory.mktemp("reruns") / "0"
     tree.mkdir()
     for name in ("Snakefile", "rules", "scripts", "config", "envs", "resources", "profiles"):

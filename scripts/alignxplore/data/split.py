@@ -1,4 +1,4 @@
-"""Disjoint, balanced splits of refined examples, whatever the order of the rows."""
+"""Disjoint, balanced splits of refined examples, independent of the order of the rows."""
 
 import hashlib
 import logging

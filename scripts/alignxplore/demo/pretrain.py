@@ -140,7 +140,7 @@ class Encoder:
         self._ids: dict[str, int] = {}
 
     def word(self, word: str) -> int:
-        """Id of the last token of ` word`. That one tells words apart."""
+        """Id of the last token of ` word`, which differs between words."""
         if word not in self._ids:
             self._ids[word] = self.backend.encode(" " + word, add_special_tokens=False).ids[-1]
         return self._ids[word]

@@ -32,7 +32,7 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
 
 
 def model_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's entry, from what a rule tracks of it (its `name` too) and the `run` options the config has now.
+    """A model's entry, from what a rule tracks of it in its params (with its `name`) and the config's `run` options.
 
     How a model is run changes no answer, so rules leave `run` out of their params and jobs look it up.
     """
@@ -40,7 +40,7 @@ def model_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
 
 
 def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells a model's answers from another's: a local model's content, how it is prompted, its precision."""
+    """What a model's answers depend on, for journal keys: its content or address, its prompt format, its precision."""
     result = {key: value for key, value in entry.items() if key not in ("name", "run")}
     if entry["engine"] == "openai" and "revision" in entry:
         result.pop("base_url", None)

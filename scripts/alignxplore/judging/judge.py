@@ -95,7 +95,7 @@ KINDS: dict[str, Callable[[Judge, Cases, Sequence[str]], np.ndarray]] = {
 
 
 def judge_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A judge's entry: what a rule tracks of it, with the `run` options that the config has for its model now."""
+    """A judge's entry, from what a rule tracks of it in its params and the config's `run` options of its model."""
     return {**tracked, "model": engines.model_entry(tracked["model"], config)}
 
 

@@ -1,4 +1,4 @@
-"""JUDGEMENT rows: how a judge decides the target pair of each case, given a preference description."""
+"""Offline evaluation: a judge decides the target pair of each case, given a preference description."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Online evaluation: write a response under each method's description, compare methods in pairs (paper 4.1)."""
+"""Online evaluation (paper 4.1): write a response under each method's description, and compare methods in pairs."""
 
 import hashlib
 from collections.abc import Sequence

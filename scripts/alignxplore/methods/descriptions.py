@@ -1,4 +1,4 @@
-"""PREFERENCE rows: what a method says about each case."""
+"""What a method says about each case, as PREFERENCE rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Checks of the configuration: its schema, its foreign keys, and what an entry needs of others."""
+"""Checks of the configuration: its schema, its foreign keys, and what one entry needs of another."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ REFERENCES = {
     "case_study.judge": "judges",
     "case_study.benchmark": "benchmarks",
 }
-"""Foreign keys: where a name (or a list of names) stands, and the section that must have it. "judges (jud)" are the
+"""Foreign keys: the path of a name (or a list of names), and the section that must have it. "judges (jud)" are the
 judges that select a response (R_jud)."""
 
 
@@ -92,12 +92,12 @@ def _names(config: Config, section: str) -> Iterable[str]:
 
 
 def _has_comments(config: Config, benchmark: str) -> bool:
-    """Whether a benchmark's signals are comments and not pairs."""
+    """Whether a benchmark's signals are comments instead of pairs."""
     return benchmark_origin(config, benchmark).get("split", "").endswith("_ugc")
 
 
 def _check_benchmarks(config: Config) -> None:
-    """Check that benchmarks can be reversed and truncated, as far as the configuration tells."""
+    """Check that benchmarks can be reversed and truncated, as far as the configuration shows."""
     history = config["data"]["refine"]["history"]
     for name, entry in config["benchmarks"].items():
         key, origin = f"config: benchmarks.{name}", benchmark_origin(config, name)
@@ -192,7 +192,7 @@ def _check_tables(config: Config) -> None:
         else:
             for judge in entry["judges"]:
                 _check_judged(key, judge, entry["benchmarks"], config)
-            # A method that describes nothing brings its own verdicts, whoever judges.
+            # A method without descriptions judges cases itself, so no judge could be compared on it.
             _check_methods(key, methods, entry["benchmarks"], config, describing=True)
 
 
@@ -256,7 +256,7 @@ def _check_methods(
 
 
 def _check_published(config: Config) -> None:
-    """Check that what the config says of published figures (`paper`) is in their table."""
+    """Check that each `paper` in the config names a row or column of the published figures."""
     path = config["published"]
     try:
         with open(path, encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Locks that the kernel releases when the process that holds them ends, in whatever way."""
+"""Locks that the kernel releases when the process that holds them ends, even by kill -9."""
 
 import fcntl
 import logging

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 DIRECTORIES = ("data", "models", "results")
-"""Where jobs write their outputs."""
+"""Directories of the jobs' outputs."""
 
 SUFFIX = ".provenance.json"
 

@@ -1,4 +1,4 @@
-"""Documents against a JSON schema, with one line that names the key that is wrong."""
+"""Checks of documents against a JSON schema, with one-line errors that name the wrong key."""
 
 import difflib
 import json
@@ -18,13 +18,13 @@ MAY_BE_SECRET = {
     "key_env": "must be the name of an environment variable, of letters, digits and '_': the key itself belongs in"
     " that variable",
 }
-"""The message on a wrong value of these keys, which does not repeat the value."""
+"""The message about a wrong value of these keys; it does not repeat the value."""
 
 
 def check_document(document: Any, schema_file: Path, name: str, part: Sequence[str] = ()) -> None:
     """Raise a UserError that names the first key of `document` that breaks the schema, if there is one.
 
-    `part` is the way to the schema of a part, for a document that is no more than that.
+    If the document is only a part of what the schema describes, `part` is the path to that part's schema.
     """
     _check_plain(document, name, [])
     schema = yaml.safe_load(schema_file.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def known(key: str, value: str, names: Iterable[str]) -> None:
 
 
 def _check_plain(value: Any, name: str, path: list[str]) -> None:
-    """Check that keys are text and numbers finite, which a schema cannot ask."""
+    """Check that keys are text and numbers are finite, which a schema cannot express."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             if not isinstance(key, str):
@@ -61,7 +61,7 @@ def _check_plain(value: Any, name: str, path: list[str]) -> None:
 
 
 def _no_text(path: str, value: Any) -> str:
-    """The message on a plain value where text is expected, as YAML reads it."""
+    """The message about a value that YAML does not read as text."""
     written = json.dumps(value) if value is None or isinstance(value, bool | int | float) else str(value)
     return f"{path or 'top level'}: {written} is not of type 'string': write it in quotes"
 
