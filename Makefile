@@ -1,6 +1,6 @@
 # make tables             run the whole default experiment
 # make plan               show what a run would do and why, and its expected time, tokens and money;
-#                         CONFIG=FILE names another configuration
+#                         CONFIG="config/demo.yaml my.yaml" names other configurations
 # make smollm2            run the same experiment, cut short, with a real language model of 135 million parameters
 # make journal-stats      show what the journal holds and has saved
 #
@@ -35,7 +35,7 @@ tables: $(VENV)/run.done
 	$(BIN)/snakemake --cores $(CORES)
 
 plan: $(VENV)/run.done
-	@$(BIN)/python -m alignxplore plan $(if $(CONFIG),--configfile "$(CONFIG)")
+	@$(BIN)/python -m alignxplore plan $(if $(CONFIG),--configfile $(CONFIG))
 
 test: $(VENV)/test.done
 	@echo "Running the unit tests and the tests of the workflow."

@@ -24,7 +24,7 @@ prefer_own_library(SCRIPTS)
 if workflow.is_main_process:
     # Snakemake 9.27: its lock on the directory survives a kill -9. So we hold a lock that the kernel
     # releases, and remove Snakemake's if its owner is gone. Test: tests/faults/test_data_stage.py,
-    # test_a_killed_snakemake_leaves_no_lock.
+    # test_snakemake_killed_alone.
     RUNNING = hold_workflow(Path(".snakemake"))
 
 
