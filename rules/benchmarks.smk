@@ -1,0 +1,84 @@
+# Benchmark cases, from splits, P-SOUPS files, and other benchmarks.
+
+
+rule benchmark_alignx:
+    input:
+        split=lambda wildcards: f"data/splits/{config['benchmarks'][wildcards.benchmark]['split']}.parquet",
+        wording=DATA["wording"],
+        library=library("benchmark_alignx.py"),
+    output:
+        cases="data/cases/{benchmark}.parquet",
+    log:
+        "logs/cases/{benchmark}.log",
+    benchmark:
+        "logs/timings/cases/{benchmark}.tsv"
+    wildcard_constraints:
+        benchmark=one_of(names_in("benchmarks", source="alignx")),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        **needs(1000, 30),
+    params:
+        benchmark="{benchmark}",
+        script="benchmark_alignx",
+    message:
+        "Writing the cases of {wildcards.benchmark}"
+    script:
+        "../scripts/{params.script}.py"
+
+
+def psoups(key):
+    """An input function: a setting of the P-SOUPS file that a benchmark is made from."""
+    return lambda wildcards: setting(
+        f"data/psoups/{config['benchmarks'][wildcards.benchmark]['dimension']}/{key}"
+    )(wildcards)
+
+
+use rule benchmark_alignx as benchmark_psoups with:
+    input:
+        raw=lambda wildcards: raw_files([psoups("path")(wildcards)])[0],
+        library=library("benchmark_psoups.py"),
+    wildcard_constraints:
+        benchmark=one_of(names_in("benchmarks", source="psoups")),
+    params:
+        script="benchmark_psoups",
+        benchmark="{benchmark}",
+        dimension=setting("benchmarks/{benchmark}/dimension"),
+        positive=psoups("positive"),
+        signals=DATA["refine"]["history"],
+        seed=DATA_SEED,
+
+
+def origin(key):
+    """An input function: the cases of the benchmark that this one names under `key`."""
+    return (
+        lambda wildcards: f"data/cases/{config['benchmarks'][wildcards.benchmark][key]}.parquet"
+    )
+
+
+use rule benchmark_alignx as benchmark_reverse with:
+    input:
+        cases=origin("reverse_of"),
+        wording=DATA["wording"],
+        library=library("benchmark_reverse.py"),
+    wildcard_constraints:
+        benchmark=one_of(
+            n for n, entry in config["benchmarks"].items() if "reverse_of" in entry
+        ),
+    params:
+        script="benchmark_reverse",
+        benchmark="{benchmark}",
+
+
+use rule benchmark_alignx as benchmark_truncate with:
+    input:
+        cases=origin("truncation_of"),
+        library=library("benchmark_truncate.py"),
+    wildcard_constraints:
+        benchmark=one_of(
+            n for n, entry in config["benchmarks"].items() if "truncation_of" in entry
+        ),
+    params:
+        script="benchmark_truncate",
+        benchmark="{benchmark}",
+        signals=setting("benchmarks/{benchmark}/signals"),
