@@ -39,11 +39,11 @@ plan: $(VENV)/run.done
 
 test: $(VENV)/test.done
 	@echo "Running the unit tests and the tests of the workflow."
-	$(BIN)/python -m pytest tests/unit tests/workflow -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/unit tests/workflow -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-integration: $(VENV)/test.done
 	@echo "Running the integration tests."
-	$(BIN)/python -m pytest tests/integration -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/test.done
 	@echo "Running the slow tests, among them the default experiment with three seeds."
