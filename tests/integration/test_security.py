@@ -194,16 +194,16 @@ def test_keys_are_in_nothing_that_a_run_writes(tmp_path):
         config["methods"]["refused"]["benchmarks"] = ["psoups_style"]
         path = write_config(tree / "config/served.yaml", config)
         targets = [f"results/judgements/judge/{method}.parquet" for method in METHODS]
-        command = [sys.executable, "-m", "snakemake", *targets, "--configfile", str(path)]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", str(path)]
         options = {"cwd": tree, "env": {**os.environ, **environment}, "capture_output": True, "text": True}
-        loudly = ["results/preferences/refused.parquet", "--cores", "2", "--keep-going", "--verbose"]
-        loudly += ["--printshellcmds", "--show-failed-logs"]
+        loudly = ["--keep-going", "--verbose", "--printshellcmds", "--show-failed-logs"]
+        all_targets = [*targets, "results/preferences/refused.parquet"]
         watch = Watch([key, other])
         watch.start()
-        result = subprocess.run([*command, *loudly], **options)
+        result = subprocess.run([*command, *loudly, "--", *all_targets], **options)
         watch.over.set()
         watch.join()
-    report = subprocess.run([*command, "--cores", "2", "--report", "report.html"], **options)
+    report = subprocess.run([*command, "--report", "report.html", "--", *targets], **options)
     assert all((tree / target).exists() for target in targets), result.stderr
     assert result.returncode != 0 and "refused" in (tree / "logs/preferences/refused.log").read_text()
     assert len(server.requests) > 20
