@@ -82,7 +82,7 @@ def journal_stats(arguments: argparse.Namespace) -> None:
 def journal_prune(arguments: argparse.Namespace) -> None:
     """Merge the journal's files into one, and drop answers that are no longer wanted."""
     newest_dropped = time.time() - 86400 * arguments.days if arguments.days is not None else 0.0
-    kept, dropped = prune(arguments.directory, arguments.keep, newest_dropped)
+    kept, dropped = prune(arguments.directory, arguments.keep, newest_dropped, arguments.refused)
     print(f"{kept} records kept, {dropped} dropped")
 
 
@@ -197,6 +197,7 @@ def parser() -> argparse.ArgumentParser:
         "--keep", nargs="+", metavar="PATH", help="drop answers of all models but these (their `path`)"
     )
     of_prune.add_argument("--days", type=float, help="drop files last written to more than this many days ago")
+    of_prune.add_argument("--refused", action="store_true", help="drop refused prompts, so that they are asked again")
 
     command = add("plan", plan_run)
     command.add_argument(

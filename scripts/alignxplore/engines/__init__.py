@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore.digests import directory_digest
-from alignxplore.engines.base import Backend, Completion, Sampling
+from alignxplore.engines.base import Backend, Completion, Refused, Sampling
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
 
-__all__ = ["Backend", "Completion", "Engine", "Journal", "Sampling", "identity", "load", "model_entry", "start"]
+__all__ = [
+    "Backend",
+    "Completion",
+    "Engine",
+    "Journal",
+    "Refused",
+    "Sampling",
+    "identity",
+    "load",
+    "model_entry",
+    "start",
+]
 
 
 def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
@@ -21,13 +32,15 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
     The model itself is started when first asked for something that is not in the journal. Raises UserError for a
     directory that does not exist.
     """
-    price = entry.get("run", {}).get("price", {})
+    run = entry.get("run", {})
+    price = run.get("price", {})
     return Engine(
         entry["path"],
         identity(entry),
         lambda: start(entry),
         Journal(journal),
         (price.get("prompt", 0.0), price.get("completion", 0.0)),
+        run.get("max_refused", 0.1),
     )
 
 
@@ -57,7 +70,7 @@ def start(entry: Mapping[str, Any]) -> Backend:
     """
     name = entry["engine"]
     options = {key: value for key, value in entry.items() if key not in ("engine", "name", "run")}
-    options |= {key: value for key, value in entry.get("run", {}).items() if key != "price"}
+    options |= {key: value for key, value in entry.get("run", {}).items() if key not in ("price", "max_refused")}
     if find_spec(f"{__name__}.{name}") is None:
         raise UserError(f"models: no such engine {name!r}")
     try:

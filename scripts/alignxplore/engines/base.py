@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 
 
@@ -26,26 +25,24 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion without its end-of-turn token; `finish_reason` is "length" if it was cut off.
+    """A completion without its end-of-turn token; `finish_reason` is "length" if it was cut off, or "refused".
 
     Reasoning is in think tags, however the model marks it. `logprobs` are the token log-probabilities in nats, before
     temperature and truncation; empty if an endpoint does not return them.
     """
 
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "refused"]
     prompt_tokens: int
     completion_tokens: int
     logprobs: tuple[float, ...] = ()
 
 
-class PromptRefused(UserError):
-    """The prompt at `index` of a call cannot be put to the model."""
+@dataclass(frozen=True)
+class Refused:
+    """Why a prompt has no answer: it is too long, or the server filters or declines it. It costs that prompt alone."""
 
-    def __init__(self, index: int, reason: str):
-        super().__init__(f"prompt {index + 1} {reason}")
-        self.index = index
-        self.reason = reason
+    reason: str
 
 
 class Backend(Protocol):
@@ -54,23 +51,23 @@ class Backend(Protocol):
     Each method yields answers as they are found, in batches of (index of the request, answer). `done` holds indices
     that need no answer: a batch is skipped if all of it is done. Batches must depend on the requests alone, not on
     `done`, because an answer can depend on the other prompts in its batch. So a killed job that runs again gives the
-    answers of an undisturbed one. A prompt that the model cannot be asked raises PromptRefused before any computation.
+    answers of an undisturbed one. The answer to a prompt that the model cannot be asked is Refused.
     """
 
     def generate(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, Completion]]]:
+    ) -> Iterator[list[tuple[int, Completion | Refused]]]:
         """One completion per prompt, drawn with the prompt's own seed; `sampling.seed` is not used."""
         ...
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, list[float]]]]:
+    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
         """Log-probability, in nats, of the first token of each choice after each prompt."""
         ...
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
+    ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
         """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
         ...

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alignxplore.engines.base import Backend, Completion, PromptRefused, Sampling
+from alignxplore.engines.base import Backend, Completion, Refused, Sampling
 from alignxplore.engines.journal import CALL, KEY_LENGTH, Journal, Record
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
@@ -30,6 +31,10 @@ class Engine:
 
     `identity` distinguishes this model's answers from any other model's. `load` starts the backend when it is first
     needed. `price` is in dollars per million tokens of prompt and of completion.
+
+    A prompt that the model refuses has no answer: its completion has the finish reason "refused", and its
+    log-probabilities are NaN. A call in which more than the share `max_refused` of the prompts is refused raises
+    UserError, and so does a model that computes NaN or infinity; the former keeps its answers, the latter does not.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Engine:
         load: Callable[[], Backend],
         journal: Journal,
         price: tuple[float, float] = (0.0, 0.0),
+        max_refused: float = 0.1,
     ):
         self.name = name
         self._identity = identity
@@ -46,6 +52,7 @@ class Engine:
         self._backend: Backend | None = None
         self._journal = journal
         self._price = price
+        self._max_refused = max_refused
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """One sampled completion per prompt.
@@ -63,7 +70,7 @@ class Engine:
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.generate([prompts[i] for i in indices], [seeds[i] for i in indices], sampling, done)
-            return ([(place, asdict(completion)) for place, completion in batch] for batch in batches)
+            return ([(place, _record(answer, asdict)) for place, answer in batch] for batch in batches)
 
         return [_completion(record) for record in self._answers("generate", keys, ask)]
 
@@ -73,10 +80,11 @@ class Engine:
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.choice_logprobs([prompts[i] for i in indices], choices, done)
-            return ([(place, {"logprobs": values}) for place, values in batch] for batch in batches)
+            return ([(place, _record(answer, _logprobs_record)) for place, answer in batch] for batch in batches)
 
         records = self._answers("choice_logprobs", keys, ask)
-        return np.array([record["logprobs"] for record in records]).reshape(-1, len(choices))
+        unknown = [np.nan] * len(choices)
+        return np.array([record.get("logprobs", unknown) for record in records]).reshape(-1, len(choices))
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, int]]:
         """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
@@ -85,10 +93,10 @@ class Engine:
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.loglikelihood([prompts[i] for i in indices], [continuations[i] for i in indices], done)
-            return ([(place, {"logprob": total, "tokens": n}) for place, (total, n) in batch] for batch in batches)
+            return ([(place, _record(answer, _likelihood_record)) for place, answer in batch] for batch in batches)
 
         records = self._answers("loglikelihood", keys, ask)
-        return [(record["logprob"], record["tokens"]) for record in records]
+        return [(record.get("logprob", np.nan), record.get("tokens", 0)) for record in records]
 
     def _keys(self, kind: str, settings: Any, requests: Sequence[list[Any]]) -> list[str]:
         """The journal key of each request: a hash of the model, the kind of question, its settings and the request."""
@@ -113,19 +121,42 @@ class Engine:
             if self._backend is None:
                 self._backend = self._load()
                 loading = time.monotonic() - started
-            try:
-                for batch in ask(self._backend, asked, done):
-                    answers = [(keys[asked[place]], {"model": self.name, **record}) for place, record in batch]
-                    # A batch that was half done is computed whole again; what the journal has stays as it is.
-                    new = [(key, record) for key, record in answers if key not in found]
-                    found.update(new)
-                    self._journal.add(new)
-            except PromptRefused as error:
-                raise PromptRefused(asked[error.index], error.reason) from None
+            for batch in ask(self._backend, asked, done):
+                self._check_finite([record for _, record in batch])
+                answers = [(keys[asked[place]], {"model": self.name, **record}) for place, record in batch]
+                # A batch that was half done is computed whole again; what the journal has stays as it is.
+                new = [(key, record) for key, record in answers if key not in found]
+                found.update(new)
+                self._journal.add(new)
         if unanswered := [key for key in first if key not in found]:
             raise UserError(f"model {self.name} left {len(unanswered)} of {len(first)} prompts without an answer")
         self._account(kind, hits, list(found.values())[len(hits) :], time.monotonic() - started - loading, loading)
+        self._check_refused([record["refused"] for record in found.values() if "refused" in record], len(found))
         return [found[key] for key in keys]
+
+    def _check_finite(self, records: Sequence[Record]) -> None:
+        """Raise UserError for a log-probability that is NaN or infinite."""
+        for record in records:
+            values = [*record.get("logprobs", ()), record.get("logprob", 0.0)]
+            if not all(map(math.isfinite, values)):
+                precision = f" in {self._identity['dtype']}" if "dtype" in self._identity else ""
+                raise UserError(
+                    f"model {self.name}{precision} computes NaN or infinite log-probabilities; nothing of that batch is"
+                    " kept. Try dtype: float32, or check the model's files"
+                )
+
+    def _check_refused(self, reasons: Sequence[str], asked: int) -> None:
+        """Log why prompts were refused. Raise UserError if it is more than one and more than the share allowed."""
+        if not reasons:
+            return
+        counts = "; ".join(f"{count} x {reason}" for reason, count in Counter(reasons).most_common(10))
+        summary = f"model {self.name} refused {len(reasons)} of {asked} prompts: {counts}"
+        if len(reasons) > max(1, self._max_refused * asked):
+            raise UserError(
+                f"{summary}. That is more than run.max_refused of this model allows ({self._max_refused:.0%}). All"
+                " answers are kept; to ask the refused prompts again, run alignxplore journal prune --refused"
+            )
+        log.warning("%s", summary)
 
     def _plan(self, keys: list[str], missing: list[int]) -> list[int]:
         """The indices to ask the backend for: those that were missing when this same call was first made.
@@ -174,6 +205,21 @@ class Engine:
         self._journal.add([(CALL, {"call": call})])
 
 
+def _record(answer: Any, keep: Callable[[Any], Record]) -> Record:
+    """What the journal keeps of a backend's answer."""
+    return {"refused": answer.reason} if isinstance(answer, Refused) else keep(answer)
+
+
+def _logprobs_record(values: list[float]) -> Record:
+    return {"logprobs": values}
+
+
+def _likelihood_record(answer: tuple[float, int]) -> Record:
+    return {"logprob": answer[0], "tokens": answer[1]}
+
+
 def _completion(record: Record) -> Completion:
+    if "refused" in record:
+        return Completion("", "refused", 0, 0)
     values = {field.name: record[field.name] for field in fields(Completion)}
     return Completion(**{**values, "logprobs": tuple(values["logprobs"])})

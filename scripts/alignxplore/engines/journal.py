@@ -101,11 +101,14 @@ def account(directory: str | Path) -> pl.DataFrame:
         return connection.sql(query, params={"files": f"{directory}/*.jsonl", "call": CALL}).pl().fill_null(0)
 
 
-def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: float = 0.0) -> tuple[int, int]:
+def prune(
+    directory: str | Path, keep: Sequence[str] | None = None, newer_than: float = 0.0, refused: bool = False
+) -> tuple[int, int]:
     """Merge the files that no process is writing to into one, without repeated and broken lines.
 
     `keep` drops all models but these; `newer_than` drops files last written before that time (seconds since the
-    epoch). Returns the number of records kept and dropped. Raises UserError if there is no journal.
+    epoch); `refused` drops prompts that a model refused, so that they are asked again. Returns the number of records
+    kept and dropped. Raises UserError if there is no journal.
     """
     merged: list[BinaryIO] = []
     kept = dropped = 0
@@ -125,6 +128,7 @@ def prune(directory: str | Path, keep: Sequence[str] | None = None, newer_than: 
             for line in file:
                 key, record = _parsed(line) or (None, {})
                 wanted = recent and (keep is None or record.get("model", record.get("call", {}).get("model")) in keep)
+                wanted = wanted and not (refused and "refused" in record)
                 if key is None or key in seen or not wanted:
                     dropped += 1
                     continue

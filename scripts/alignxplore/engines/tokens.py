@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from alignxplore.engines.base import PromptRefused
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, split_marked
 
@@ -64,26 +63,24 @@ def context_limit(config: Any) -> int | None:
 
 
 def check_lengths(model: str, rows: Sequence[Sequence[int]], limit: int | None, new: int = 0) -> None:
-    """Raise PromptRefused for the first row over `limit` tokens, or with no room for a token if `new` are wanted."""
+    """Raise UserError for the first row over `limit` tokens, or with no room for a token if `new` are wanted."""
     for index, row in enumerate(rows):
         if limit is not None and len(row) + min(new, 1) > limit:
             wanted = f", and up to {new} are to follow" if new else ""
-            raise PromptRefused(
-                index,
-                f"comes to {len(row)} tokens{wanted}, but model {model} takes {limit} in all: shorten it or choose a"
+            raise UserError(
+                f"prompt {index + 1} comes to {len(row)} tokens{wanted}, but model {model} takes {limit} in all: shorten it or choose a"
                 " model with a longer context; in a run, lower data.alignx.max_characters to leave long texts out",
             )
 
 
 def check_scored(tokenizer: Any, prompts: Sequence[Prompt], options: Mapping[str, Any] | None = None) -> None:
-    """Raise PromptRefused for the first prompt that leaves reasoning open, since scores there mean nothing."""
+    """Raise UserError for the first prompt that leaves reasoning open, since scores there mean nothing."""
     if not opens_thinking(tokenizer, options):
         return
     for index, prompt in enumerate(prompts):
         if "</think>" not in prompt.prefill:
-            raise PromptRefused(
-                index,
-                f"cannot be scored by {tokenizer.name_or_path}: its chat template opens <think>, so the scored text"
+            raise UserError(
+                f"prompt {index + 1} cannot be scored by {tokenizer.name_or_path}: its chat template opens <think>, so the scored text"
                 " would be part of the reasoning. Give the judge `sampling`, so that it reasons and writes its answer,"
                 " or choose another model",
             )

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from alignxplore import engines
 from alignxplore.digests import directory_digest
-from alignxplore.engines import Completion, Sampling
-from alignxplore.engines.base import PromptRefused
+from alignxplore.engines import Completion, Refused, Sampling
 from alignxplore.engines.engine import Engine
-from alignxplore.engines.journal import Journal, account
+from alignxplore.engines.journal import Journal, account, prune
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 
@@ -132,18 +131,72 @@ def test_a_missing_answer_is_an_error(make):
         make(Forgetful()).generate(PROMPTS, SAMPLING)
 
 
-def test_a_refused_prompt_is_named_by_its_index_in_the_call(make):
-    class Choosy(Backend):
-        def choice_logprobs(self, prompts, choices, done=()):
-            for index, prompt in enumerate(prompts):
-                if prompt == PROMPTS[4]:
-                    raise PromptRefused(index, "is too long")
-            return super().choice_logprobs(prompts, choices, done)
+class Choosy(Backend):
+    """Refuses the last prompts of PROMPTS."""
 
-    engine = make(Choosy())
-    engine.choice_logprobs(PROMPTS[:3], (" A", " B"))
-    with pytest.raises(UserError, match="^prompt 6 is too long$"):
-        engine.choice_logprobs([PROMPTS[0], PROMPTS[1], PROMPTS[1], PROMPTS[2], PROMPTS[3], PROMPTS[4]], (" A", " B"))
+    def __init__(self, refuses=1):
+        super().__init__()
+        self.refuses = [prompt.user for prompt in PROMPTS[len(PROMPTS) - refuses :]]
+
+    def answer(self, texts, done, make):
+        for batch in super().answer(texts, done, make):
+            yield [(i, Refused("is too long") if texts[i] in self.refuses else answer) for i, answer in batch]
+
+
+def ask_all(engine):
+    return (
+        engine.generate(PROMPTS, SAMPLING),
+        engine.choice_logprobs(PROMPTS, ("A", "B")),
+        engine.loglikelihood(PROMPTS, ["x"] * len(PROMPTS)),
+    )
+
+
+def test_a_refused_prompt_costs_that_prompt_and_is_not_asked_again(make, caplog):
+    for answered in (ask_all(make(Choosy())), ask_all(make(NoModel()))):
+        completions, logprobs, scores = answered
+        assert [c.finish_reason for c in completions] == ["stop"] * 5 + ["refused"] and completions[5].text == ""
+        assert np.isfinite(logprobs[:5]).all() and np.isnan(logprobs[5]).all()
+        assert scores[:5] == [(-1.0, 3)] * 5 and np.isnan(scores[5][0])
+    assert caplog.text.count("model m refused 1 of 6 prompts: 1 x is too long") == 6
+
+
+def test_too_many_refusals_stop_the_call_and_keep_its_answers(make, tmp_path):
+    with pytest.raises(UserError, match=r"refused 2 of 6 prompts: 2 x is too long.*run\.max_refused.*10%.*--refused"):
+        make(Choosy(2)).generate(PROMPTS, SAMPLING)
+    with pytest.raises(UserError, match="refused 2 of 6"):
+        make(NoModel()).generate(PROMPTS, SAMPLING)
+    assert len(make(NoModel()).generate(PROMPTS[:4], SAMPLING)) == 4
+    tolerant = Engine("m", {"path": "m"}, NoModel, Journal(tmp_path / "journal"), max_refused=0.5)
+    assert [c.finish_reason for c in tolerant.generate(PROMPTS, SAMPLING)].count("refused") == 2
+
+
+def test_pruned_refusals_are_asked_again(make, tmp_path):
+    make(Choosy()).generate(PROMPTS, SAMPLING)
+    kept, dropped = prune(tmp_path / "journal", refused=True)
+    assert dropped == 1 and kept > 5
+    backend = Backend()
+    assert make(backend).generate(PROMPTS, SAMPLING)[5].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["generate", "choice_logprobs", "loglikelihood"])
+def test_numbers_that_are_not_finite_stop_the_call_and_are_not_kept(tmp_path, kind, value):
+    class Broken(Backend):
+        def answer(self, texts, done, make):
+            answers = {
+                "generate": Completion("text", "stop", 1, 2, (-0.5, value)),
+                "choice_logprobs": [value, -1.0],
+                "loglikelihood": (value, 3),
+            }
+            yield [(index, answers[kind]) for index in range(len(texts))]
+
+    arguments = {"generate": (SAMPLING,), "choice_logprobs": (("A", "B"),), "loglikelihood": (["x"] * 6,)}[kind]
+    identity = {"path": "m", "dtype": "float16"}
+    with pytest.raises(UserError, match="model m in float16 computes NaN or infinite"):
+        getattr(Engine("m", identity, Broken, Journal(tmp_path / "journal")), kind)(PROMPTS, *arguments)
+    backend = Backend()
+    getattr(Engine("m", identity, lambda: backend, Journal(tmp_path / "journal")), kind)(PROMPTS, *arguments)
+    assert len(backend.asked) == 6
 
 
 def test_a_local_model_is_identified_by_its_content_not_by_path_or_run_options(tiny_model, tmp_path):
