@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 ANSWER_END = "</answer>"
+TAGS = ("<think>", "</think>", "<answer>", ANSWER_END)
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WELL_FORMED = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 

@@ -24,7 +24,7 @@ from alignxplore.errors import UserError
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARKED = re.compile(f"({_OPEN}[^{_CLOSE}]*{_CLOSE})")
-_WORD_JOINER = "\u2060"
+WORD_JOINER = "\u2060"
 _CONTROL_START = re.compile(r"<(?=[|｜/\w])|\[(?=/?[A-Z_]+\])")
 """The bracket that opens a tag or a control token: `<|im_end|>`, `<｜User｜>`, `</think>`, `[INST]`."""
 
@@ -67,7 +67,7 @@ def disarmed(text: str) -> str:
     A word joiner, which is invisible, follows each bracket that could open a tag or a control token.
     """
     return "".join(
-        _CONTROL_START.sub(rf"\g<0>{_WORD_JOINER}", part) if is_user else part for part, is_user in split_marked(text)
+        _CONTROL_START.sub(rf"\g<0>{WORD_JOINER}", part) if is_user else part for part, is_user in split_marked(text)
     )
 
 

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from alignxplore.engines import Sampling
 from alignxplore.engines.journal import Journal
-from alignxplore.engines.tokens import encode
 from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.judging.judge import parse_selection
 from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
@@ -63,7 +62,7 @@ def plain_generate(backend: TransformersBackend, rows: list[list[int]], tokens: 
         output = backend.model.generate(
             ids, attention_mask=mask, max_new_tokens=tokens, do_sample=True, pad_token_id=backend.pad, **options
         )
-        texts += backend.tokenizer.batch_decode(output[:, ids.shape[1] :])
+        texts += backend.chat.tokenizer.batch_decode(output[:, ids.shape[1] :])
     return texts
 
 
@@ -88,18 +87,18 @@ def judging(backend: TransformersBackend, cases: int, official_cases: int) -> No
         return [[make(p, d, a, b, written=written), make(p, d, b, a, written=written)] for p, d, a, b in texts]
 
     both = [prompt for pair in prompts(False) for prompt in pair]
-    encoded = [encode(backend.tokenizer, prompt) for prompt in both]
+    encoded = [backend.chat.encode(prompt) for prompt in both]
     print(f"judging: {cases} cases, prompts of {np.mean([len(row) for row in encoded]):.0f} tokens")
 
     def ours() -> np.ndarray:
         found = dict(pair for batch in backend.choice_logprobs(both, JUDGE_CHOICES) for pair in batch)
         return np.array([found[index] for index in range(len(both))])
 
-    choices = [backend.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in JUDGE_CHOICES]
+    choices = [backend.chat.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in JUDGE_CHOICES]
     ours()
     seconds, found = timed(ours)
     plain, expected = timed(lambda: plain_logprobs(backend, encoded, choices))
-    one_order = [encode(backend.tokenizer, pair[0]) for pair in prompts(True)[:official_cases]]
+    one_order = [backend.chat.encode(pair[0]) for pair in prompts(True)[:official_cases]]
 
     def official() -> list[str | None]:
         # Apart from log-probabilities, this is what the official evaluation does.
@@ -124,7 +123,7 @@ def judging(backend: TransformersBackend, cases: int, official_cases: int) -> No
 def generation(backend: TransformersBackend, prompts: int, tokens: int) -> None:
     rng = random.Random(2)
     asked = [Prompt(words(rng, 300 * rng.choice((0.3, 0.6, 1.0, 1.8)))) for _ in range(prompts)]
-    rows = [encode(backend.tokenizer, prompt) for prompt in asked]
+    rows = [backend.chat.encode(prompt) for prompt in asked]
     sampling = Sampling(temperature=0.9, top_p=0.95, top_k=10, max_new_tokens=tokens, seed=1)
 
     def ours() -> int:

@@ -49,6 +49,7 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
     """Train `steps` steps in one way; seconds a step, and figures that show that both do the same work."""
     import torch
     from alignxplore.engines import load
+    from alignxplore.engines.tokens import ChatTokenizer
     from alignxplore.judging.judge import Judge
     from alignxplore.judging.reward import Reward
     from alignxplore.prompts import Templates, strip_markers
@@ -74,13 +75,14 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
             from trl import GRPOConfig, GRPOTrainer
 
             tokenizer = AutoTokenizer.from_pretrained(model)
+            chat = ChatTokenizer(tokenizer)
             arguments = make_arguments(
                 GRPOConfig, check_settings(settings, GRPOConfig), grpo.DEFAULTS, Path("/tmp/none")
             )
             rows = [[{"role": "user", "content": strip_markers(prompt.user)}] for prompt in prompts]
             trainer = GRPOTrainer(
                 model=AutoModelForCausalLM.from_pretrained(model),
-                reward_funcs=grpo.reward_function(reward, cases, tokenizer, {tokenizer.eos_token_id}, False, ()),
+                reward_funcs=grpo.reward_function(reward, cases, chat, {tokenizer.eos_token_id}, ()),
                 args=arguments,
                 train_dataset=Dataset.from_dict({"prompt": rows, "row": list(range(len(rows)))}),
                 processing_class=tokenizer,
@@ -90,7 +92,7 @@ def run(tree: Path, kind: str, steps: int) -> dict[str, float]:
         examples = pl.read_parquet(tree / "data/cold/d_cold.parquet")
         prompts = [templates.preference(case) for case in examples.iter_rows(named=True)]
         tokenizer = AutoTokenizer.from_pretrained(model)
-        rows = sft.tokenise(tokenizer, prompts, examples["completion"].to_list())
+        rows = sft.tokenise(ChatTokenizer(tokenizer), prompts, examples["completion"].to_list())
         if who == "ours":
             trainer = sft.make_trainer(settings, model, rows, Path("/tmp/none"))
         else:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from alignxplore.engines.tokens import encode
+from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.formats import parse_completion
 from alignxplore.judging.judge import parse_selection
-from alignxplore.prompts import Prompt, Templates, disarmed, split_marked, strip_markers
+from alignxplore.prompts import WORD_JOINER, Prompt, Templates, disarmed, split_marked, strip_markers
 from transformers import AutoTokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -56,14 +56,15 @@ def test_user_text_becomes_no_control_token_in_any_template(templates, tokenizer
     """This covers all that tokenise: transformers, vLLM and both trainers."""
     added = set(tokenizer.get_added_vocab().values())
     assert added
+    chat = ChatTokenizer(tokenizer)
     both = zip(prompts(templates, hostile).items(), prompts(templates, "text").values(), strict=True)
     for (name, attacked), benign in both:
         control, expected = (
-            [token for token in encode(tokenizer, prompt) if token in added] for prompt in (attacked, benign)
+            [token for token in chat.encode(prompt) if token in added] for prompt in (attacked, benign)
         )
         assert control == expected, name
         shown = strip_markers(hostile)
-        text = tokenizer.decode(encode(tokenizer, attacked))
+        text = tokenizer.decode(chat.encode(attacked)).replace(WORD_JOINER, "")
         assert text.count(shown) >= strip_markers(benign.user).count("text") - 1, name
 
 

@@ -35,12 +35,12 @@ from transformers.masking_utils import sdpa_mask
 
 from alignxplore.demo.tasks import Sample
 from alignxplore.demo.world import World
+from alignxplore.formats import TAGS
 from alignxplore.prompts import split_marked
 
 log = logging.getLogger(__name__)
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

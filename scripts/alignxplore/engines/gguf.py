@@ -4,11 +4,13 @@ import copy
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignxplore.errors import UserError
+from alignxplore.engines.weights import check_complete, check_vocabulary
+from alignxplore.errors import UserError, unloadable
 
 
 def locate(file: str, package: str) -> Path:
@@ -25,8 +27,16 @@ def locate(file: str, package: str) -> Path:
 def convert(file: Path, output: Path, dtype: str, chat_template: str | None = None) -> None:
     """Write the model of a GGUF file to the directory `output`; `chat_template` replaces the file's own."""
     source = {"gguf_file": file.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
-    quantised = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent, dtype=torch.float32, output_loading_info=True, **source
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(unloadable(file, error)) from error
+    quantised, report = loaded
+    check_complete(file, report)
+    check_vocabulary(file, quantised.config, tokenizer)
     # transformers dequantises on loading but keeps the quantisation config, and then refuses to save the model.
     config = copy.deepcopy(quantised.config)
     del config.quantization_config

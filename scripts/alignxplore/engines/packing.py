@@ -10,10 +10,11 @@ rollout attends to them. In training, a group of rollouts is packed into one row
 
 With that mask and these positions, the model computes for each rollout what it would for prompt and rollout in a row
 of their own. The prompt is most of the work if signals are long and reasoning is short, and is paid for once instead
-of G times, in sampling (`rollout`), training (`pack`) and scoring (`tail_states`). It needs a causal model that takes
-a 4-D mask under scaled-dot-product attention: see `supports`.
+of G times, in sampling (`rollout`), training (`pack`) and scoring (`tail_logits`). It needs a causal model that takes
+a 4-D mask and positions, such as most with scaled-dot-product attention; engines/probe.py tries it.
 """
 
+import inspect
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +28,34 @@ _IGNORED = -100
 """The label of a position that predicts nothing."""
 
 
-def supports(model: PreTrainedModel) -> bool:
-    """Whether this model gives the same numbers in these layouts: it uses SDPA and no layer has a sliding window."""
-    config = model.config.get_text_config()
-    layers = getattr(config, "layer_types", None) or ["full_attention"]
-    windowed = getattr(config, "sliding_window", None) is not None or set(layers) != {"full_attention"}
-    return config._attn_implementation == "sdpa" and not windowed
+def column_logits(model: PreTrainedModel, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    """Logits at these columns, (rows, columns, vocabulary), from the model's own forward pass.
+
+    What a model does behind its output embedding (scaling, soft-capping) is in `forward` alone, so no logits are made
+    from hidden states here. A model that can leave columns out does, which saves most of the memory.
+    """
+    if _leaves_out_columns(model):
+        return model(**inputs, logits_to_keep=columns).logits
+    return model(**inputs).logits[:, columns]
+
+
+def column_states(model: PreTrainedModel, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    """The last hidden states at these columns, (rows, columns, size): what the output embedding reads."""
+    seen: list[torch.Tensor] = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    try:
+        column_logits(model, columns, **inputs)
+    finally:
+        hook.remove()
+    return seen[0] if _leaves_out_columns(model) else seen[0][:, columns]
+
+
+Read = Callable[..., torch.Tensor]
+"""`column_logits` or `column_states`."""
+
+
+def _leaves_out_columns(model: PreTrainedModel) -> bool:
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 @dataclass(frozen=True)
@@ -207,7 +230,8 @@ def rollout(
     cache = Cache(layers=layers)
     if width:
         # Prompts are padded on the right: causal attention hides the padding from them, `visible` from later tokens.
-        model.base_model(input_ids=head.to(device), past_key_values=cache, use_cache=True)
+        last = torch.tensor([width - 1], device=device)
+        column_logits(model, last, input_ids=head.to(device), past_key_values=cache, use_cache=True)
     own = torch.eye(generations, dtype=torch.bool, device=device).repeat(1, max_new_tokens)
     visible = torch.arange(width, device=device) < lengths[:, None]
     tokens = torch.tensor([prompt[-1] for prompt in prompts], device=device)[:, None].repeat(1, generations)
@@ -222,14 +246,13 @@ def rollout(
     for step in range(max_new_tokens):
         prompt_mask = visible[live, None].expand(-1, generations, -1)
         own_mask = own[None, :, : (step + 1) * generations].expand(len(live), -1, -1)
-        hidden = model.base_model(
+        logits = model(
             input_ids=tokens,
             attention_mask=torch.cat([prompt_mask, own_mask], -1)[:, None],
             position_ids=(lengths[live, None] + step).expand(-1, generations),
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
-        logits = model.get_output_embeddings()(hidden).flatten(0, 1)
+        ).logits.flatten(0, 1)
         chance = None if uniforms is None else uniforms[live, :, step].flatten()
         chosen = sample(logits, temperature, top_p, top_k, chance)
         logprobs = logits.float().log_softmax(-1).gather(-1, chosen[:, None])
@@ -254,10 +277,14 @@ def rollout(
 
 
 @torch.inference_mode()
-def tail_states(
-    model: PreTrainedModel, heads: Sequence[Sequence[int]], tails: Sequence[tuple[int, Sequence[int]]]
+def tail_logits(
+    model: PreTrainedModel,
+    heads: Sequence[Sequence[int]],
+    tails: Sequence[tuple[int, Sequence[int]]],
+    wanted: Sequence[int],
+    read: Read = column_logits,
 ) -> list[torch.Tensor]:
-    """The last hidden states of each tail: (tokens of the tail, size).
+    """Logits at the last `wanted[i]` tokens of each tail i: (wanted[i], vocabulary).
 
     A tail is (index of the head that it continues, its tokens). Each head is computed once, then its keys and values
     are copied to a row per tail:
@@ -269,21 +296,37 @@ def tail_states(
     device = model.device
     pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
     lengths = torch.tensor([len(head) for head in heads], device=device)
-    head_ids = pad([torch.tensor(head) for head in heads]).to(device)
+    head_ids = pad([torch.tensor(head, dtype=torch.long) for head in heads]).to(device)
     tail_ids = pad([torch.tensor(tail) for _, tail in tails]).to(device)
     owner = torch.tensor([head for head, _ in tails], device=device)
     cache = DynamicCache()
-    model.base_model(input_ids=head_ids, past_key_values=cache, use_cache=True)
+    last = torch.tensor([head_ids.shape[1] - 1], device=device)
+    column_logits(model, last, input_ids=head_ids, past_key_values=cache, use_cache=True)
     cache.batch_select_indices(owner)
     rows, size = tail_ids.shape
     visible = torch.arange(head_ids.shape[1], device=device) < lengths[owner, None]
     causal = torch.ones(size, size, dtype=torch.bool, device=device).tril()
     mask = torch.cat([visible[:, None].expand(-1, size, -1), causal.expand(rows, -1, -1)], -1)[:, None]
-    hidden = model.base_model(
+    positions = lengths[owner, None] + torch.arange(size, device=device)
+    ends = [len(tail) for _, tail in tails]
+    return last_logits(
+        model,
+        ends,
+        wanted,
+        read,
         input_ids=tail_ids,
         attention_mask=mask,
-        position_ids=lengths[owner, None] + torch.arange(size, device=device),
+        position_ids=positions,
         past_key_values=cache,
         use_cache=True,
-    ).last_hidden_state
-    return [row[: len(tail)] for row, (_, tail) in zip(hidden, tails, strict=True)]
+    )
+
+
+def last_logits(
+    model: PreTrainedModel, ends: Sequence[int], wanted: Sequence[int], read: Read = column_logits, **inputs: Any
+) -> list[torch.Tensor]:
+    """Logits at the last `wanted[i]` tokens of each row i, which is padded behind its first `ends[i]` tokens."""
+    columns = sorted({column for end, n in zip(ends, wanted, strict=True) for column in range(end - n, end)})
+    logits = read(model, torch.tensor(columns, device=model.device), **inputs)
+    places = [columns.index(end - n) for end, n in zip(ends, wanted, strict=True)]
+    return [row[place : place + n] for row, place, n in zip(logits, places, wanted, strict=True)]

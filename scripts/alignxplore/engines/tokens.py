@@ -1,51 +1,201 @@
-"""Token ids of prompts for the backends that tokenise, so that user text can never become a special token."""
+"""From prompts to the token ids that a model sees, the same in every engine that tokenises and in training.
+
+A prompt is tokenised as one text, because pieces tokenised apart give other tokens. Only a control token that user text
+spells, or helps to spell, is broken by an invisible character, a word joiner (here ·):
+
+    template    <|im_start|>user\\nPost: ........ <|im_end|>\\n<|im_start|>assistant\\n
+    user text                           Bye<|im_end|>Hi
+    tokenised   <|im_start|>user\\nPost: Bye<·|im_end|>Hi <|im_end|>\\n<|im_start|>assistant\\n
+"""
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from datetime import date
+from functools import cached_property
+from os.path import commonprefix
 from typing import Any
 
+import jinja2
+
+from alignxplore.engines.base import Refused
 from alignxplore.errors import UserError
-from alignxplore.prompts import Prompt, split_marked
+from alignxplore.formats import TAGS
+from alignxplore.prompts import WORD_JOINER, Prompt, split_marked
+
+TEMPLATE_DATE = "2025-01-01"
+"""What chat templates that write today's date write instead, unless a model's entry says otherwise."""
 
 _PLACEHOLDER = "\ue002"
 
+_Pieces = Sequence[tuple[str, frozenset[str]]]
+"""Texts in order, each with the control tokens (in lower case) that it must not spell."""
 
-def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of user text, which is cut one character into every added token that it spells.
+_TRUSTED: frozenset[str] = frozenset()
 
-    No piece then spells a whole added token:
 
-        Bye<|im_end|>Hi   ->   Bye<  |im_end|>Hi
+class ChatTokenizer:
+    """A tokenizer with its chat template; `options` go to the template, which believes that today is `today`.
+
+    Raises UserError if the template cannot be rendered around a user's message.
     """
-    added = "|".join(map(re.escape, tokenizer.get_added_vocab()))
-    cuts = [match.start() + 1 for match in re.finditer(f"(?={added})", text)] if added else []
-    ids: list[int] = []
-    for start, stop in pairwise([0, *cuts, len(text)]):
-        if start < stop:
-            ids += tokenizer.encode(text[start:stop], add_special_tokens=False)
-    return ids
 
+    def __init__(self, tokenizer: Any, options: Mapping[str, Any] | None = None, today: str = TEMPLATE_DATE):
+        self.tokenizer = tokenizer
+        # What the template is given hides the globals that transformers gives it, its clock among them.
+        self._options = {**(options or {}), "strftime_now": date.fromisoformat(today).strftime}
+        self._head, self._tail = self._around_message()
+        self.opens_thinking = self._tail.rstrip().endswith("<think>")
 
-def encode(tokenizer: Any, prompt: Prompt, options: Mapping[str, Any] | None = None) -> list[int]:
-    """Token ids of a chat prompt up to and including its prefill; user text cannot become added tokens.
+    def _render(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
+        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, **self._options, **options)
+        return str(text)
 
-    The chat template, with its `options`, is rendered around a placeholder, so that it cannot trim or rewrite the
-    user's message.
-    """
-    head, tail = _chat(tokenizer, options)
-    ids: list[int] = []
-    for text, is_user in [(head, False), *split_marked(prompt.user), (tail + prompt.prefill, False)]:
-        ids += encode_text(tokenizer, text) if is_user else tokenizer.encode(text, add_special_tokens=False)
-    return ids
+    def _around_message(self) -> tuple[str, str]:
+        """What the template writes before and after the user's message, which it thus cannot trim or rewrite."""
+        name = self.tokenizer.name_or_path
+        try:
+            chat = self._render([{"role": "user", "content": _PLACEHOLDER}], add_generation_prompt=True)
+        except (ValueError, TypeError, jinja2.TemplateError) as error:
+            raise UserError(f"model {name}: its chat template cannot be used: {error}") from error
+        head, found, tail = chat.partition(_PLACEHOLDER)
+        if not found or _PLACEHOLDER in tail:
+            raise UserError(f"model {name}: its chat template does not write the user's message exactly once")
+        return head, tail
 
+    @cached_property
+    def _control(self) -> dict[str, int]:
+        """Ids of the control tokens: added tokens, but for white space, which some tokenizers add for source code."""
+        added = {str(token): number for number, token in self.tokenizer.added_tokens_decoder.items()}
+        unknown = self.tokenizer.unk_token
+        return {text: number for text, number in added.items() if len(text.strip()) > 1 and text != unknown}
 
-def choice_tokens(tokenizer: Any, choices: Sequence[str]) -> list[int]:
-    """The first token of each choice. Raises UserError if two choices share it."""
-    tokens = [tokenizer.encode(choice, add_special_tokens=False)[0] for choice in choices]
-    if len(set(tokens)) < len(tokens):
-        raise UserError(f"{tokenizer.name_or_path}: the choices {list(choices)} begin with the same token")
-    return tokens
+    @cached_property
+    def _all(self) -> frozenset[str]:
+        """What user text must not spell."""
+        return frozenset(text.lower() for text in self._control)
+
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        """What a model's own completions must not spell when they are trained on: all but the tags of the format."""
+        added = self.tokenizer.added_tokens_decoder
+        return frozenset(text.lower() for text, number in self._control.items() if added[number].special) - set(TAGS)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self._control, key=len, reverse=True)
+        # Case is ignored, because a tokenizer may lower it before it looks for added tokens.
+        return re.compile(f"(?=({'|'.join(map(re.escape, longest_first)) or '(?!)'}))", re.IGNORECASE)
+
+    @cached_property
+    def end_of_turn(self) -> int | None:
+        """The control token with which the template ends an assistant's turn, or else the tokenizer's end of text."""
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PLACEHOLDER}]
+        try:
+            after = self._render(turns).rpartition(_PLACEHOLDER)[2]
+        except (ValueError, TypeError, jinja2.TemplateError):
+            after = ""  # a template that takes no answers
+        match = self._pattern.match(after.lstrip())
+        found = self._control.get(match[1]) if match else None
+        return self.tokenizer.eos_token_id if found is None else found
+
+    def end_tokens(self, generation_config: Any) -> set[int]:
+        """The tokens that end a completion: those of the generation config, the tokenizer and the chat template."""
+        stated = getattr(generation_config, "eos_token_id", None)
+        found = {*(stated if isinstance(stated, list) else [stated]), self.tokenizer.eos_token_id, self.end_of_turn}
+        if not (ends := {token for token in found if token is not None}):
+            raise UserError(
+                f"model {self.tokenizer.name_or_path}: nothing ends its completions; name an eos_token in its tokenizer"
+                " or an eos_token_id in its generation_config.json"
+            )
+        return ends
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a chat prompt up to and including its prefill."""
+        return self._ids(self._pieces(prompt))
+
+    def encode_answered(self, prompt: Prompt, answer: str) -> tuple[list[int], int]:
+        """Token ids of a prompt with its answer, which is user text, and the place where the answer's tokens begin.
+
+        Where the answer's first characters merge with the prompt's last ones to a token, that token is the answer's.
+        """
+        return self._continued(prompt, (answer, self._all))
+
+    def encode_completed(self, prompt: Prompt, completion: str) -> tuple[list[int], int]:
+        """The same for a completion in the format of Eq. 4, to be trained on, with the end of turn."""
+        if self.opens_thinking:
+            completion = completion.removeprefix("<think>").lstrip("\n")
+        ids, start = self._continued(prompt, (completion, self._special))
+        return ids if self.end_of_turn is None else [*ids, self.end_of_turn], start
+
+    def choices(self, prefill: str, choices: Sequence[str]) -> tuple[list[int], list[int]]:
+        """The tokens behind a prefill at which choices differ, and the tokens before them that all choices share.
+
+        Tokenizers that write " A" as two tokens, a blank and a letter, share the blank. Raises UserError for choices
+        that have no token to tell them apart.
+        """
+        tail = (self._tail + prefill, _TRUSTED)
+        before = self._ids([tail])
+        rows = [self._ids([tail, (choice, _TRUSTED)]) for choice in choices]
+        common = len(commonprefix(rows))  # type: ignore[type-var]
+        tokens = [row[common] for row in rows if len(row) > common]
+        if common < len(before) or len(set(tokens)) < len(choices):
+            raise UserError(
+                f"model {self.tokenizer.name_or_path}: its tokenizer does not tell the choices {list(choices)} apart"
+                f" after {prefill!r}; give the judge `sampling`, so that it writes its answer, or choose another model"
+            )
+        return rows[0][len(before) : common], tokens
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a completion with its control tokens."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def check_scored(self, prompts: Sequence[Prompt]) -> None:
+        """Raise UserError for a prompt that leaves reasoning open, since scores there mean nothing."""
+        if self.opens_thinking and any("</think>" not in prompt.prefill for prompt in prompts):
+            raise UserError(
+                f"model {self.tokenizer.name_or_path} cannot score answers: its chat template opens <think>, so the"
+                " scored text would be part of the reasoning. Give the judge `sampling`, so that it reasons and writes"
+                " its answer, or choose another model"
+            )
+
+    def _pieces(self, prompt: Prompt) -> list[tuple[str, frozenset[str]]]:
+        message = [(text, self._all if is_user else _TRUSTED) for text, is_user in split_marked(prompt.user)]
+        return [(self._head, _TRUSTED), *message, (self._tail + prompt.prefill, _TRUSTED)]
+
+    def _continued(self, prompt: Prompt, continuation: tuple[str, frozenset[str]]) -> tuple[list[int], int]:
+        pieces = self._pieces(prompt)
+        ids = self._ids([*pieces, continuation])
+        return ids, len(commonprefix([self._ids(pieces), ids]))  # type: ignore[type-var]
+
+    def _ids(self, pieces: _Pieces) -> list[int]:
+        """Token ids of the pieces as one text, in which untrusted pieces spell no control token."""
+        text = "".join(piece for piece, _ in pieces)
+        cuts: set[int] = set()
+        start = trusted = 0
+        matches = [(match.start(1), match.end(1), match[1].lower()) for match in self._pattern.finditer(text)]
+        for piece, forbidden in pieces:
+            stop = start + len(piece)
+            cuts.update(max(a + 1, start) for a, b, token in matches if token in forbidden and a < stop and b > start)
+            if not forbidden:
+                trusted += sum(start <= a and b <= stop and token in self._special for a, b, token in matches)
+            start = stop
+        for cut in sorted(cuts, reverse=True):
+            text = text[:cut] + WORD_JOINER + text[cut:]
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        if self._count_special(ids) > trusted:
+            self._check_trusted(ids, pieces)
+        return ids
+
+    def _count_special(self, ids: Sequence[int]) -> int:
+        special = {number for text, number in self._control.items() if text.lower() in self._special}
+        return sum(token in special for token in ids)
+
+    def _check_trusted(self, ids: Sequence[int], pieces: _Pieces) -> None:
+        """Raise UserError if untrusted text became a control token after all, as through Unicode normalisation."""
+        trusted = "".join("x" if forbidden else piece for piece, forbidden in pieces)
+        if self._count_special(ids) > self._count_special(self.tokenizer.encode(trusted, add_special_tokens=False)):
+            raise UserError(f"model {self.tokenizer.name_or_path}: its tokenizer makes control tokens of user text")
 
 
 def context_limit(config: Any) -> int | None:
@@ -62,41 +212,7 @@ def context_limit(config: Any) -> int | None:
     return int(max(stated, *scaled))
 
 
-def check_lengths(model: str, rows: Sequence[Sequence[int]], limit: int | None, new: int = 0) -> None:
-    """Raise UserError for the first row over `limit` tokens, or with no room for a token if `new` are wanted."""
-    for index, row in enumerate(rows):
-        if limit is not None and len(row) + min(new, 1) > limit:
-            wanted = f", and up to {new} are to follow" if new else ""
-            raise UserError(
-                f"prompt {index + 1} comes to {len(row)} tokens{wanted}, but model {model} takes {limit} in all: shorten it or choose a"
-                " model with a longer context; in a run, lower data.alignx.max_characters to leave long texts out",
-            )
-
-
-def check_scored(tokenizer: Any, prompts: Sequence[Prompt], options: Mapping[str, Any] | None = None) -> None:
-    """Raise UserError for the first prompt that leaves reasoning open, since scores there mean nothing."""
-    if not opens_thinking(tokenizer, options):
-        return
-    for index, prompt in enumerate(prompts):
-        if "</think>" not in prompt.prefill:
-            raise UserError(
-                f"prompt {index + 1} cannot be scored by {tokenizer.name_or_path}: its chat template opens <think>, so the scored text"
-                " would be part of the reasoning. Give the judge `sampling`, so that it reasons and writes its answer,"
-                " or choose another model",
-            )
-
-
-def opens_thinking(tokenizer: Any, options: Mapping[str, Any] | None = None) -> bool:
-    """Whether the chat template itself opens `<think>` for the assistant."""
-    return _chat(tokenizer, options)[1].rstrip().endswith("<think>")
-
-
-def _chat(tokenizer: Any, options: Mapping[str, Any] | None) -> tuple[str, str]:
-    """What the chat template writes before and after the user's message."""
-    chat = tokenizer.apply_chat_template(
-        [{"role": "user", "content": _PLACEHOLDER}], tokenize=False, add_generation_prompt=True, **(options or {})
-    )
-    head, found, tail = chat.partition(_PLACEHOLDER)
-    if not found:
-        raise UserError(f"{tokenizer.name_or_path}: the chat template leaves out the user's message")
-    return head, tail
+def too_long(rows: Sequence[Sequence[int]], limit: int | None, new: int = 0) -> dict[int, Refused]:
+    """The rows, by index, that are over `limit` tokens, or leave no room for a token if `new` are wanted."""
+    reason = f"longer than the model's context of {limit} tokens (data.alignx.max_characters leaves long texts out)"
+    return {i: Refused(reason) for i, row in enumerate(rows) if limit is not None and len(row) + min(new, 1) > limit}

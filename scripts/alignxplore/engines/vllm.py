@@ -6,8 +6,8 @@ from typing import Any
 from vllm import LLM, SamplingParams
 from vllm.platforms import current_platform
 
-from alignxplore.engines.base import Completion, Sampling
-from alignxplore.engines.tokens import check_lengths, check_scored, choice_tokens, encode, encode_text, opens_thinking
+from alignxplore.engines.base import Completion, Refused, Sampling
+from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, too_long
 from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
@@ -18,8 +18,8 @@ _REQUESTS_AT_ONCE = 2048
 class VLLMBackend:
     """A causal language model run by vLLM, split over `gpu` GPUs.
 
-    `chat_template` holds options for the model's chat template. Prompt and completion together are limited to
-    `max_model_len` tokens, or to the model's own context.
+    `chat_template` holds options for the model's chat template, which believes that today is `today`. Prompt and
+    completion together are limited to `max_model_len` tokens, or to the model's own context.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class VLLMBackend:
         gpu: int = 1,
         max_model_len: int | None = None,
         chat_template: Mapping[str, Any] | None = None,
+        today: str = TEMPLATE_DATE,
     ):
         self.path = path
         self.llm = LLM(
@@ -43,34 +44,36 @@ class VLLMBackend:
             enable_chunked_prefill=not current_platform.is_cpu(),
             trust_remote_code=False,
         )
-        self.tokenizer: Any = self.llm.get_tokenizer()
-        self.chat_template = chat_template
+        self.chat = ChatTokenizer(self.llm.get_tokenizer(), chat_template, today)
+        self.limit = self.llm.model_config.max_model_len
 
     def _run(
         self,
         rows: Sequence[list[int]],
-        parameters: SamplingParams | Sequence[SamplingParams],
+        parameters: Sequence[SamplingParams],
         done: Collection[int],
-        new: int = 1,
+        refused: Collection[int],
     ) -> Iterator[list[tuple[int, Any]]]:
-        """Yield (index, vLLM's output) of the rows that are not done, in the order of the rows."""
-        check_lengths(self.path, rows, self.llm.model_config.max_model_len, new)
+        """Yield (index, vLLM's output) of the rows that are neither done nor refused, in the order of the rows."""
         for start in range(0, len(rows), _REQUESTS_AT_ONCE):
-            indices = [i for i in range(start, min(start + _REQUESTS_AT_ONCE, len(rows))) if i not in done]
-            asked = parameters if isinstance(parameters, SamplingParams) else [parameters[i] for i in indices]
+            indices = [
+                i for i in range(start, min(start + _REQUESTS_AT_ONCE, len(rows))) if i not in done and i not in refused
+            ]
             if indices:
-                outputs = self.llm.generate([{"prompt_token_ids": rows[i]} for i in indices], asked)
+                outputs = self.llm.generate(
+                    [{"prompt_token_ids": rows[i]} for i in indices], [parameters[i] for i in indices]
+                )
                 yield list(zip(indices, outputs, strict=True))
-
-    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        return [encode(self.tokenizer, prompt, self.chat_template) for prompt in prompts]
 
     def generate(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, Completion]]]:
+    ) -> Iterator[list[tuple[int, Completion | Refused]]]:
         """One completion per prompt."""
-        rows = self._encode(prompts)
-        opened = opens_thinking(self.tokenizer, self.chat_template)
+        rows = [self.chat.encode(prompt) for prompt in prompts]
+        refused = too_long(rows, self.limit, sampling.max_new_tokens)
+        if refused:
+            yield list(refused.items())
+        stops = sorted(self.chat.end_tokens(None))  # vLLM adds those of the generation config
         parameters = [
             SamplingParams(
                 temperature=sampling.temperature,
@@ -79,20 +82,21 @@ class VLLMBackend:
                 max_tokens=sampling.max_new_tokens,
                 seed=seed,
                 stop=list(sampling.stop),
+                stop_token_ids=stops,
                 logprobs=0,
                 skip_special_tokens=False,
             )
             for seed in seeds
         ]
-        for batch in self._run(rows, parameters, done, sampling.max_new_tokens):
-            answers = []
+        for batch in self._run(rows, parameters, done, refused):
+            answers: list[tuple[int, Completion | Refused]] = []
             for index, output in batch:
                 result = output.outputs[0]
                 # vLLM drops the stop text. Its option to keep it would keep the end-of-turn token as well.
                 stop = result.stop_reason if isinstance(result.stop_reason, str) else ""
                 logprobs = (step[token].logprob for step, token in zip(result.logprobs, result.token_ids, strict=True))
                 completion = Completion(
-                    text=normalise_thinking(result.text + stop, opened=opened),
+                    text=normalise_thinking(result.text + stop, opened=self.chat.opens_thinking),
                     finish_reason="stop" if result.finish_reason == "stop" else "length",
                     prompt_tokens=len(rows[index]),
                     completion_tokens=len(result.token_ids),
@@ -103,31 +107,39 @@ class VLLMBackend:
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Log-probability, in nats, of the first token of each choice after each prompt."""
-        tokens = choice_tokens(self.tokenizer, choices)
-        check_scored(self.tokenizer, prompts, self.chat_template)
-        parameters = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=tokens)
-        for batch in self._run(self._encode(prompts), parameters, done):
+    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+        """Log-probability, in nats, of the token of each choice after each prompt (see `ChatTokenizer.choices`)."""
+        self.chat.check_scored(prompts)
+        choosing = {prefill: self.chat.choices(prefill, choices) for prefill in {prompt.prefill for prompt in prompts}}
+        rows = [self.chat.encode(prompt) + choosing[prompt.prefill][0] for prompt in prompts]
+        tokens = [choosing[prompt.prefill][1] for prompt in prompts]
+        refused = too_long(rows, self.limit, 1)
+        if refused:
+            yield list(refused.items())
+        parameters = [SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=asked) for asked in tokens]
+        for batch in self._run(rows, parameters, done, refused):
             yield [
-                (index, [output.outputs[0].logprobs[0][token].logprob for token in tokens]) for index, output in batch
+                (index, [output.outputs[0].logprobs[0][token].logprob for token in tokens[index]])
+                for index, output in batch
             ]
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
+    ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
         """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
-        check_scored(self.tokenizer, prompts, self.chat_template)
-        heads = self._encode(prompts)
-        tails = [encode_text(self.tokenizer, text) for text in continuations]
-        rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
-        for batch in self._run(rows, parameters, done):
-            answers = []
+        self.chat.check_scored(prompts)
+        answered = [self.chat.encode_answered(p, text) for p, text in zip(prompts, continuations, strict=True)]
+        rows = [row for row, _ in answered]
+        refused = too_long(rows, self.limit, 1)
+        if refused:
+            yield list(refused.items())
+        parameters = [SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)] * len(rows)
+        for batch in self._run(rows, parameters, done, refused):
+            answers: list[tuple[int, tuple[float, int] | Refused]] = []
             for index, output in batch:
-                places = range(len(heads[index]), len(rows[index]))
-                total = sum(output.prompt_logprobs[place][rows[index][place]].logprob for place in places)
-                answers.append((index, (total, len(tails[index]))))
+                row, start = answered[index]
+                total = sum(output.prompt_logprobs[place][row[place]].logprob for place in range(start, len(row)))
+                answers.append((index, (total, len(row) - start)))
             yield answers
 
 

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
 from alignxplore import engines, records
-from alignxplore.engines.tokens import encode, opens_thinking
+from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed, normalise_thinking, parse_completion
 from alignxplore.judging.judge import load_judge
@@ -71,15 +70,14 @@ class PreferenceTrainer(PackedTrainer):
 def reward_function(
     reward: Rewards,
     cases: Sequence[dict[str, Any]],
-    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatTokenizer,
     end_tokens: Collection[int],
-    opened: bool,
     synthesis_phrases: Sequence[str],
 ) -> Callable[..., list[float]]:
     """`reward` in the form that TRL calls. A completion that does not end in one of `end_tokens` was cut off.
 
-    `opened` says that the chat template itself opens the reasoning. Each call logs the share of completions in format,
-    and the share whose reasoning contains one of `synthesis_phrases`, ignoring case.
+    Each call logs the share of completions in format, and the share whose reasoning contains one of
+    `synthesis_phrases`, ignoring case.
     """
     phrases = [phrase.lower() for phrase in synthesis_phrases]
 
@@ -93,8 +91,8 @@ def reward_function(
         for ids in completion_ids:
             finished = ids[-1] in end_tokens
             # As the engines decode: control tokens stay visible and break the format.
-            text = tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
-            text = normalise_thinking(text, opened=opened)
+            text = chat.decode(ids[:-1] if finished else ids)
+            text = normalise_thinking(text, opened=chat.opens_thinking)
             parsed.append(parse_completion(text, "stop" if finished else "length"))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
         synthesising = [any(phrase in p.reasoning.lower() for phrase in phrases) for p in parsed]
@@ -122,8 +120,11 @@ def make_trainer(
 ) -> PreferenceTrainer:
     """A trainer of `model` on `prompts`, one for each of `cases`, with the rewards (Eq. 3) that `reward` gives."""
     checked, arguments = configure(settings, output)
-    network, tokenizer = load_model(Path(model), checked), load_tokenizer(Path(model), checked)
-    encoded = {str(index): encode(tokenizer, prompt) for index, prompt in enumerate(prompts)}
+    chat = load_tokenizer(Path(model), checked)
+    network = load_model(Path(model), checked, chat)
+    ends = chat.end_tokens(network.generation_config)
+    network.generation_config.eos_token_id = sorted(ends)  # rollouts end where the engines' completions do
+    encoded = {str(index): chat.encode(prompt) for index, prompt in enumerate(prompts)}
     limit = checked.max_prompt_length
     kept = [i for i in range(len(prompts)) if limit is None or len(encoded[str(i)]) <= limit]
     if len(kept) < len(prompts):
@@ -135,19 +136,15 @@ def make_trainer(
         raise UserError(f"one step needs {groups} prompts, but there are only {len(kept)} to train on")
     tokens = sum(len(encoded[str(i)]) for i in kept) / len(kept)
     log.info("training on %d prompts of %.0f tokens on average, %d per step", len(kept), tokens, groups)
-    ends: set[int] = set()  # filled below: the trainer reads them from the model's generation config
     trainer = PreferenceTrainer(
         model=network,
-        reward_funcs=reward_function(
-            reward, cases, tokenizer, ends, opens_thinking(tokenizer), checked.synthesis_phrases
-        ),
+        reward_funcs=reward_function(reward, cases, chat, ends, checked.synthesis_phrases),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}),
-        processing_class=tokenizer,
+        processing_class=chat.tokenizer,
         callbacks=[loop.Progress(FIGURES)],
         encoded=encoded,
     )
-    ends.update(trainer.eos_token_ids)
     return trainer
 
 

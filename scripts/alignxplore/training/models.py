@@ -5,43 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 import yaml
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from alignxplore.errors import UserError, unloadable
+from alignxplore.engines import weights
+from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.training.settings import Settings
 
 
-def load_tokenizer(model: Path, settings: Settings) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: Path, settings: Settings) -> ChatTokenizer:
     """The tokenizer of the model to train, from a Hugging Face directory or hub name."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(model), revision=settings.revision, local_files_only=model.is_dir(), trust_remote_code=False
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(unloadable(model, error)) from error
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"model {model}: its tokenizer has no end-of-text token")
-    return tokenizer
+    return ChatTokenizer(weights.load_tokenizer(model, settings.revision))
 
 
-def load_model(model: Path, settings: Settings) -> PreTrainedModel:
+def load_model(model: Path, settings: Settings, chat: ChatTokenizer) -> PreTrainedModel:
     """The model to train, from a Hugging Face directory or hub name; safetensors only."""
     attention = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(model),
-            dtype=getattr(torch, settings.dtype),
-            use_safetensors=True,
-            revision=settings.revision,
-            local_files_only=model.is_dir(),
-            trust_remote_code=False,
-            **attention,
-        )
-    except (OSError, ValueError, ImportError, AttributeError, SafetensorError) as error:
-        raise UserError(unloadable(model, error)) from error
+    return weights.load_model(model, chat.tokenizer, settings.revision, dtype=settings.dtype, **attention)
 
 
 def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:

@@ -11,6 +11,7 @@ backward pass of rollouts whose advantage is 0, because they add nothing to the 
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from alignxplore.engines import packing
+from alignxplore.engines.probe import find_layout
 from alignxplore.training.scoring import score
 
 
@@ -33,11 +35,16 @@ class PackedTrainer(GRPOTrainer):
         plain_sampling = self.min_p is None and self.repetition_penalty == 1 and not self.args.generation_kwargs
         other_engine = self.use_vllm or self.use_transformers_continuous_batching
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        self._packs = packing.supports(self.accelerator.unwrap_model(self.model))
-        self._packs_rollouts = self._packs and plain_sampling and not other_engine and not sharded
+        self._may_pack_rollouts = plain_sampling and not other_engine and not sharded
         # Sharded parameters are gathered in every forward pass, so all processes must run equally many.
         self._skips_without_advantage = not sharded
         self._has_advantage: torch.Tensor | None = None
+
+    @cached_property
+    def _packs(self) -> bool:
+        """Whether the model gives its own numbers in packed rows. Tried when first asked: the model is ready then."""
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        return find_layout(model, self.args.output_dir).shares
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
@@ -46,7 +53,7 @@ class PackedTrainer(GRPOTrainer):
         groups = [prompt_ids[i : i + num_generations] for i in range(0, len(prompt_ids), num_generations)]
         # With several processes, a process's batch may start or end in the middle of a group.
         whole = all(len(group) == num_generations and group.count(group[0]) == len(group) for group in groups)
-        if not self._packs_rollouts or not whole:
+        if not (self._may_pack_rollouts and whole and self._packs):
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
         with unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation

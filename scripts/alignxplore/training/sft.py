@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from alignxplore import records
-from alignxplore.engines.tokens import encode, opens_thinking
+from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
 from alignxplore.training import loop
@@ -72,9 +71,7 @@ class ColdStartTrainer(SFTTrainer):
         return (loss, {}) if return_outputs else loss
 
 
-def tokenise(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], completions: Sequence[str]
-) -> list[dict[str, list[int]]]:
+def tokenise(chat: ChatTokenizer, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[dict[str, list[int]]]:
     """Token ids and labels of each sequence, for example
 
         input_ids    u    s    e    r  <think> ... </answer> end
@@ -83,15 +80,9 @@ def tokenise(
     Only the completion counts in the loss. The end token is part of it.
     """
     rows = []
-    opened = opens_thinking(tokenizer)
     for prompt, completion in zip(prompts, completions, strict=True):
-        prompt_ids = encode(tokenizer, prompt)
-        if opened:
-            completion = completion.removeprefix("<think>").lstrip("\n")
-        # Tags such as <think> may become added tokens, but the teacher's text must not become control tokens.
-        ids = tokenizer(completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        ids = [*ids, tokenizer.eos_token_id]
-        rows.append({"input_ids": prompt_ids + ids, "labels": [-100] * len(prompt_ids) + ids})
+        ids, start = chat.encode_completed(prompt, completion)
+        rows.append({"input_ids": ids, "labels": [-100] * start + ids[start:]})
     return rows
 
 
@@ -122,11 +113,12 @@ def make_trainer(
         raise UserError("training: every sequence is longer than max_prompt_length or max_length allows")
     tokens = sum(len(row["labels"]) for row in kept) / len(kept)
     log.info("training on %d sequences of %.0f tokens on average", len(kept), tokens)
+    chat = load_tokenizer(Path(model), checked)
     return ColdStartTrainer(
-        model=load_model(Path(model), checked),
+        model=load_model(Path(model), checked, chat),
         args=arguments,
         train_dataset=Dataset.from_list(list(kept)),
-        processing_class=load_tokenizer(Path(model), checked),
+        processing_class=chat.tokenizer,
         callbacks=[loop.Progress(FIGURES)],
     )
 

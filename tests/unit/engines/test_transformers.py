@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from alignxplore.engines import Completion, Sampling
-from alignxplore.engines.base import PromptRefused
-from alignxplore.engines.tokens import context_limit, encode, encode_text
+from alignxplore.engines import Completion, Refused, Sampling
+from alignxplore.engines.probe import Layout
+from alignxplore.engines.tokens import context_limit
 from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, mark_user_text
@@ -28,12 +28,15 @@ SAMPLING = Sampling(temperature=0.9, top_p=0.95, top_k=10, max_new_tokens=12, se
 CHOICES = (" A", " B")
 
 
-@pytest.fixture(scope="module", params=["shared", "plain"])
+LAYOUTS = {"shared": Layout(True, True), "padded": Layout(False, True), "equal lengths": Layout(False, False)}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
 def backend(tiny_model, request):
-    """The backend with shared beginnings, and without them as for models that do not support them."""
+    """The backend in each layout: the one that suits this model, and those for models that it does not suit."""
     backend = TransformersBackend(str(tiny_model), batch_tokens=130)
-    assert backend.shares
-    backend.shares = request.param == "shared"
+    assert backend.layout == LAYOUTS["shared"]
+    backend.layout = LAYOUTS[request.param]
     return backend
 
 
@@ -50,23 +53,23 @@ def forward(backend, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("prompts", [PROMPTS, ORDERS, [*ORDERS, *PROMPTS]])
 def test_choice_logprobs_equal_unbatched_forward_passes(backend, prompts):
     found = in_order(backend.choice_logprobs(prompts, CHOICES))
-    tokens = [backend.tokenizer.encode(choice)[0] for choice in CHOICES]
-    expected = [forward(backend, encode(backend.tokenizer, prompt))[-1, tokens].numpy() for prompt in prompts]
+    tokens = [backend.chat.tokenizer.encode(choice)[0] for choice in CHOICES]
+    expected = [forward(backend, backend.chat.encode(prompt))[-1, tokens].numpy() for prompt in prompts]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_common_beginning_of_both_orders_is_computed_once(backend, monkeypatch):
     seen = []
-    inner = backend.model.base_model.forward
+    inner = backend.model.model.forward
 
     def counted(*args, input_ids, **kwargs):
         seen.append(input_ids.numel())
         return inner(*args, input_ids=input_ids, **kwargs)
 
-    monkeypatch.setattr(backend.model.base_model, "forward", counted)
+    monkeypatch.setattr(backend.model.model, "forward", counted)
     in_order(backend.choice_logprobs(ORDERS[:2], CHOICES))
-    whole = sum(len(encode(backend.tokenizer, prompt)) for prompt in ORDERS[:2])
-    if backend.shares:
+    whole = sum(len(backend.chat.encode(prompt)) for prompt in ORDERS[:2])
+    if backend.layout.shares:
         assert sum(seen) < 0.75 * whole
     else:
         assert sum(seen) >= whole
@@ -77,10 +80,10 @@ def test_loglikelihood_equals_unbatched_forward_passes(backend):
     texts = ["a passport", "likes humor, a passport", HOSTILE, "joke", "would help", "a quick passport"]
     found = in_order(backend.loglikelihood(prompts, texts))
     for prompt, text, (total, count) in zip(prompts, texts, found, strict=True):
-        head, tail = encode(backend.tokenizer, prompt), encode_text(backend.tokenizer, text)
-        logprobs = forward(backend, head + tail)
-        expected = sum(logprobs[len(head) - 1 + place, token].item() for place, token in enumerate(tail))
-        assert count == len(tail)
+        row, start = backend.chat.encode_answered(prompt, text)
+        logprobs = forward(backend, row)
+        expected = sum(logprobs[place - 1, row[place]].item() for place in range(start, len(row)))
+        assert count == len(row) - start
         assert total == pytest.approx(expected, abs=1e-4)
 
 
@@ -92,7 +95,7 @@ def generate(backend, prompts, sampling=SAMPLING, seeds=None) -> list[Completion
 def test_greedy_completions_equal_stepwise_argmax(backend):
     greedy = replace(SAMPLING, temperature=0.0)
     for prompt, completion in zip(PROMPTS, generate(backend, PROMPTS, greedy), strict=True):
-        ids = encode(backend.tokenizer, prompt)
+        ids = backend.chat.encode(prompt)
         assert completion.prompt_tokens == len(ids)
         assert (completion.finish_reason == "length") == (completion.completion_tokens == 12)
         written = []
@@ -103,7 +106,7 @@ def test_greedy_completions_equal_stepwise_argmax(backend):
         expected = [logprobs[place, token].item() for place, token in enumerate(written)]
         np.testing.assert_allclose(completion.logprobs, expected, atol=2e-5)
         shown = written[:-1] if written[-1] in backend.stops else written
-        assert completion.text == backend.tokenizer.decode(shown)
+        assert completion.text == backend.chat.tokenizer.decode(shown)
 
 
 def test_a_completion_depends_only_on_its_own_seed_and_prompt(backend):
@@ -124,12 +127,12 @@ def test_draws_follow_the_distribution(backend):
     prompt, count = PROMPTS[0], 3000
     one = replace(SAMPLING, max_new_tokens=1, top_k=5, top_p=0.9, temperature=1.3)
     drawn = Counter(c.text for c in generate(backend, [prompt] * count, one))
-    probabilities = (forward(backend, encode(backend.tokenizer, prompt))[-1] / 1.3).softmax(-1)
+    probabilities = (forward(backend, backend.chat.encode(prompt))[-1] / 1.3).softmax(-1)
     best = probabilities.topk(5)
     kept = best.values / best.values.sum()
     kept[kept.cumsum(0) - kept >= 0.9] = 0
     for token, share in zip(best.indices, kept / kept.sum(), strict=True):
-        text = "" if int(token) in backend.stops else backend.tokenizer.decode([int(token)])
+        text = "" if int(token) in backend.stops else backend.chat.tokenizer.decode([int(token)])
         assert drawn[text] / count == pytest.approx(float(share), abs=0.04)
 
 
@@ -157,23 +160,6 @@ def test_only_batches_that_are_wholly_done_are_skipped(backend):
     assert list(backend.choice_logprobs(PROMPTS, CHOICES, done=set(list(first)[:-1]))) == batches
 
 
-def test_user_text_becomes_no_added_token(backend):
-    tokenizer = backend.tokenizer
-    added = set(tokenizer.get_added_vocab().values())
-    ids = encode_text(tokenizer, HOSTILE)
-    assert not added & set(ids)
-    assert tokenizer.decode(ids) == HOSTILE
-    prompt = encode(tokenizer, Prompt(f"<think> {mark_user_text(HOSTILE)}"))
-    plain = encode(tokenizer, Prompt("<think> "))
-    assert [token for token in prompt if token in added] == [token for token in plain if token in added]
-    assert HOSTILE in tokenizer.decode(prompt)
-
-
-def test_choices_with_the_same_first_token_are_refused(backend):
-    with pytest.raises(UserError, match="same token"):
-        list(backend.choice_logprobs(PROMPTS, (" A", " A")))
-
-
 def test_templates_that_open_or_switch_thinking(tiny_model, tmp_path):
     """Templates like those of QwQ and Qwen3: the completion has its opening tag either way."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_model)
@@ -182,19 +168,19 @@ def test_templates_that_open_or_switch_thinking(tiny_model, tmp_path):
         "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
         "{% else %}<think>\n{% endif %}"
     )
-    backend = TransformersBackend(str(tiny_model))
-    backend.tokenizer = tokenizer
+    path = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer.save_pretrained(path)
+    backend = TransformersBackend(str(path))
     prompt = PROMPTS[0]
     assert generate(backend, [prompt])[0].text.startswith("<think>")
-    switched = TransformersBackend(str(tiny_model), chat_template={"enable_thinking": False})
-    switched.tokenizer = tokenizer
+    switched = TransformersBackend(str(path), chat_template={"enable_thinking": False})
     completion = generate(switched, [prompt])[0]
     assert not completion.text.startswith("<think>")
-    assert completion.prompt_tokens == len(encode(tokenizer, prompt, {"enable_thinking": False}))
+    assert completion.prompt_tokens == len(switched.chat.encode(prompt)) > len(backend.chat.encode(prompt))
     # Scored text must not be part of the reasoning that the template opens.
     closed = Prompt(prompt.user, "</think>" + prompt.prefill)
     for score, arguments in ((backend.choice_logprobs, CHOICES), (backend.loglikelihood, ["a", "b"])):
-        with pytest.raises(PromptRefused, match="prompt 2 cannot be scored.*opens <think>.*sampling"):
+        with pytest.raises(UserError, match="cannot score.*opens <think>.*sampling"):
             list(score([closed, prompt], arguments))
         assert len(in_order(score([closed, closed], arguments))) == 2
     assert len(in_order(switched.choice_logprobs([prompt], CHOICES))) == 1
@@ -204,50 +190,45 @@ def test_templates_that_open_or_switch_thinking(tiny_model, tmp_path):
 def short(tiny_model, tmp_path_factory, backend):
     """The same model with a short context, a prompt that fills it, and its length."""
     (prompt,) = (p for p in PROMPTS if p.user.count("joke") == 9)
-    limit = len(encode(backend.tokenizer, prompt))
+    limit = len(backend.chat.encode(prompt))
     path = shutil.copytree(tiny_model, tmp_path_factory.mktemp("short") / "model")
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": limit}))
     model = TransformersBackend(str(path), batch_tokens=130)
-    model.shares = backend.shares
+    model.layout = backend.layout
     return model, prompt, limit
 
 
-def test_a_prompt_longer_than_the_context_is_refused_before_any_computation(short, monkeypatch):
+def test_a_prompt_longer_than_the_context_is_refused_and_the_others_answered(short):
     model, full, limit = short
     over = Prompt(full.user.replace("Post:", "Post: Post:"), full.prefill)
-    length = len(encode(model.tokenizer, over))
+    refusal = Refused(f"longer than the model's context of {limit} tokens (data.alignx.max_characters leaves long texts"
+                      " out)")  # fmt: skip
     short_one = PROMPTS[0]
-    assert len(in_order(model.choice_logprobs([short_one, full], CHOICES))) == 2
-    assert len(model.last_states([full], [""])) == 1
-    room = limit - len(encode(model.tokenizer, short_one))
     fitting = ""
-    while len(encode_text(model.tokenizer, fitting + " joke")) <= room:
+    while len(model.chat.encode_answered(short_one, fitting + " joke")[0]) <= limit:
         fitting += " joke"
-    assert len(in_order(model.loglikelihood([short_one], [fitting]))) == 1
-    monkeypatch.setattr(type(model.model.base_model), "forward", lambda *_, **__: pytest.fail("it was computed"))
-    too_much = [
-        lambda: list(model.choice_logprobs([short_one, over], CHOICES)),
-        lambda: list(model.loglikelihood([short_one, over], ["a", "b"])),
-        lambda: model.last_states([short_one, over], ["", ""]),
-        lambda: list(model.generate([short_one, over], [1, 2], SAMPLING)),
-    ]
-    for ask in too_much:
-        with pytest.raises(
-            PromptRefused, match=rf"prompt 2 comes to {length}.* tokens.* takes {limit} in all: shorten"
-        ):
-            ask()
-    with pytest.raises(PromptRefused, match=f"prompt 2 comes to {limit} tokens, and up to 12 are to follow"):
-        list(model.generate([short_one, full], [1, 2], SAMPLING))
-    with pytest.raises(PromptRefused, match="prompt 1 comes to"):
-        list(model.loglikelihood([short_one], [fitting + " joke"]))
+    for ask in (
+        lambda prompts: model.choice_logprobs(prompts, CHOICES),
+        lambda prompts: model.loglikelihood(prompts, ["", fitting] if over in prompts else ["", ""]),
+        lambda prompts: model.generate(prompts, [1, 2], SAMPLING),
+    ):
+        refused, answered = in_order(ask([over, short_one]))
+        assert refused == refusal and not isinstance(answered, Refused)
+    assert not isinstance(in_order(model.choice_logprobs([full], CHOICES))[0], Refused)
+    # A completion needs room for a token, and an answer for all of its tokens.
+    assert in_order(model.generate([full], [1], SAMPLING)) == [refusal]
+    assert in_order(model.loglikelihood([short_one], [fitting + " joke"])) == [refusal]
+    assert len(model.last_states([full], [""])) == 1
+    with pytest.raises(UserError, match=f"1 texts are longer than the model's context of {limit} tokens"):
+        model.last_states([short_one, over], ["", ""])
 
 
 def test_a_completion_is_cut_off_at_the_end_of_the_context(short, backend):
     model, full, limit = short
     text = full.user.replace("a quick joke ", "", 1)
     tight = Prompt(text, full.prefill)
-    room = limit - len(encode(model.tokenizer, tight))
+    room = limit - len(model.chat.encode(tight))
     assert 0 < room < SAMPLING.max_new_tokens
     prompts, seeds = [tight, PROMPTS[0]], [3, 5]
     free, other = generate(backend, prompts, seeds=seeds)

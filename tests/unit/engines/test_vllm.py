@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 import torch
-from alignxplore.engines import Sampling
-from alignxplore.engines.base import PromptRefused
-from alignxplore.engines.tokens import encode, encode_text
+from alignxplore.engines import Refused, Sampling
+from alignxplore.engines.tokens import ChatTokenizer
+from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, mark_user_text
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: `make test-vllm` creates an environment with it")
@@ -44,8 +44,8 @@ def in_order(batches) -> list:
 
 def test_choice_logprobs_equal_forward_passes(backend, plain):
     found = in_order(backend.choice_logprobs(PROMPTS, (" A", " B")))
-    tokens = [backend.tokenizer.encode(choice)[0] for choice in (" A", " B")]
-    expected = [plain(encode(backend.tokenizer, prompt))[-1, tokens].numpy() for prompt in PROMPTS]
+    tokens = [backend.chat.tokenizer.encode(choice)[0] for choice in (" A", " B")]
+    expected = [plain(backend.chat.encode(prompt))[-1, tokens].numpy() for prompt in PROMPTS]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -54,12 +54,11 @@ def test_loglikelihood_equals_forward_passes(backend, plain):
     for prompt, text, (total, count) in zip(
         PROMPTS, texts, in_order(backend.loglikelihood(PROMPTS, texts)), strict=True
     ):
-        head, tail = encode(backend.tokenizer, prompt), encode_text(backend.tokenizer, text)
-        logprobs = plain(head + tail)
-        assert count == len(tail)
-        assert total == pytest.approx(
-            sum(logprobs[len(head) - 1 + place, token].item() for place, token in enumerate(tail)), abs=1e-3
-        )
+        row, start = backend.chat.encode_answered(prompt, text)
+        logprobs = plain(row)
+        assert count == len(row) - start
+        expected = sum(logprobs[place - 1, row[place]].item() for place in range(start, len(row)))
+        assert total == pytest.approx(expected, abs=1e-3)
 
 
 def test_completions_are_reproducible_by_seed_and_carry_logprobs(backend, plain):
@@ -67,7 +66,7 @@ def test_completions_are_reproducible_by_seed_and_carry_logprobs(backend, plain)
     assert in_order(backend.generate(PROMPTS[::-1], [4, 3, 2, 1], SAMPLING))[::-1] == first
     assert in_order(backend.generate(PROMPTS, [5, 6, 7, 8], SAMPLING)) != first
     for prompt, completion in zip(PROMPTS, first, strict=True):
-        assert completion.prompt_tokens == len(encode(backend.tokenizer, prompt))
+        assert completion.prompt_tokens == len(backend.chat.encode(prompt))
         assert len(completion.logprobs) == completion.completion_tokens
         assert (completion.finish_reason == "length") == (completion.completion_tokens == 24)
         assert "<|im_end|>" not in completion.text
@@ -82,27 +81,27 @@ def test_generation_ends_after_a_stop_text(backend):
     assert stopped.finish_reason == "stop"
 
 
-def test_prompts_longer_than_the_context_are_refused_and_completions_cut_off(backend, monkeypatch):
+def test_prompts_longer_than_the_context_are_refused_and_completions_cut_off(backend):
     def of_tokens(count: int) -> Prompt:
         prompt = Prompt("Post:")
-        while len(encode(backend.tokenizer, prompt)) < count:
+        while len(backend.chat.encode(prompt)) < count:
             prompt = Prompt(prompt.user + " joke")
-        assert len(encode(backend.tokenizer, prompt)) == count
+        assert len(backend.chat.encode(prompt)) == count
         return prompt
 
     greedy = Sampling(0.0, 1.0, 0, 24, seed=1)
     (cut,) = in_order(backend.generate([of_tokens(1021)], [1], greedy))
     assert cut.completion_tokens == 3 and cut.finish_reason == "length"
     assert len(in_order(backend.choice_logprobs([of_tokens(1023)], (" A", " B")))) == 1
-    monkeypatch.setattr(backend.llm, "generate", lambda *_: pytest.fail("it was computed"))
     over = [PROMPTS[0], of_tokens(1024)]
     for ask in (
         lambda: backend.generate(over, [1, 2], greedy),
         lambda: backend.choice_logprobs(over, (" A", " B")),
         lambda: backend.loglikelihood(over, ["a", ""]),
     ):
-        with pytest.raises(PromptRefused, match="prompt 2 comes to 1024 tokens, .* takes 1024 in all"):
-            list(ask())
+        answered, refused = in_order(ask())
+        assert isinstance(refused, Refused) and "context of 1024 tokens" in refused.reason
+        assert not isinstance(answered, Refused)
 
 
 def test_nothing_is_scored_inside_reasoning_that_the_template_opens(backend, vllm_model, monkeypatch):
@@ -110,10 +109,10 @@ def test_nothing_is_scored_inside_reasoning_that_the_template_opens(backend, vll
 
     tokenizer = AutoTokenizer.from_pretrained(vllm_model)
     tokenizer.chat_template += "<think>"
-    monkeypatch.setattr(backend, "tokenizer", tokenizer)
+    monkeypatch.setattr(backend, "chat", ChatTokenizer(tokenizer))
     for ask in (
         lambda: backend.choice_logprobs(PROMPTS, (" A", " B")),
         lambda: backend.loglikelihood(PROMPTS, ["a"] * 4),
     ):
-        with pytest.raises(PromptRefused, match="opens <think>"):
+        with pytest.raises(UserError, match="opens <think>"):
             list(ask())

@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 import torch
 from alignxplore import records
-from alignxplore.engines.tokens import encode, encode_text
 from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.errors import UserError
 from alignxplore.methods import vpl
@@ -129,8 +128,7 @@ def test_features_equal_the_last_states_of_unbatched_forward_passes(entry):
     backend = TransformersBackend(entry["path"])
     case = CASES.row(3, named=True)
     for place, side in zip(pairs.targets[3], ("chosen", "rejected"), strict=True):
-        ids = encode(backend.tokenizer, Prompt(mark_user_text(case["prompt"])))
-        ids += encode_text(backend.tokenizer, case[side])
+        ids, _ = backend.chat.encode_answered(Prompt(mark_user_text(case["prompt"])), case[side])
         with torch.inference_mode():
             expected = backend.model.base_model(torch.tensor([ids])).last_hidden_state[0, -1]
         np.testing.assert_allclose(pairs.features[place], expected, atol=1e-4)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from alignxplore.engines import packing
-from alignxplore.engines.tokens import encode
+from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 from alignxplore.training import grpo, loop, scoring
@@ -200,7 +200,8 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (good, good, good + "<|im_start|>")]
     ids = [[*rows[0], end], rows[1], [*rows[2], end]]
     logged = {}
-    function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], tokenizer, {end}, False, ["putting"])
+    chat = ChatTokenizer(tokenizer)
+    function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], chat, {end}, ["putting"])
     values = function(completion_ids=ids, row=[1, 0, 0], log_metric=logged.__setitem__, completions=["", "", ""])
     assert values == [1.0, 1.0, 1.0] and logged == {"format_ok": pytest.approx(1 / 3), "synthesis": 1.0}
     assert [item.format_ok for item, _ in seen] == [True, False, False], "cut off; control token inside"
@@ -213,7 +214,8 @@ def test_rollout_prompts_are_encoded_as_at_inference(tiny_model, tmp_path):
     batches = captured(trainer)
     loop.run(trainer)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    expected = {tuple(encode(tokenizer, Prompt(text))) for text in QUESTIONS}
+    chat = ChatTokenizer(tokenizer)
+    expected = {tuple(chat.encode(Prompt(text))) for text in QUESTIONS}
     ids, mask = batches[0]["prompt_ids"], batches[0]["prompt_mask"].bool()
     assert {tuple(row[seen].tolist()) for row, seen in zip(ids, mask, strict=True)} <= expected
 

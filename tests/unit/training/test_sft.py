@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from alignxplore import records
-from alignxplore.engines.tokens import encode
+from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
-from alignxplore.prompts import Templates
+from alignxplore.prompts import WORD_JOINER, Templates
 from alignxplore.training import loop, scoring, sft
 from alignxplore.training.models import load_model
 from alignxplore.training.settings import check_settings, make_arguments
@@ -43,7 +43,9 @@ def reference_loss(model, rows) -> torch.Tensor:
 def tokenised_rows(tokenizer, data):
     frame = records.read(data, records.DEMONSTRATION)
     templates = Templates(**PROMPTS)
-    return sft.tokenise(tokenizer, [templates.preference(r) for r in frame.to_dicts()], frame["completion"].to_list())
+    return sft.tokenise(
+        ChatTokenizer(tokenizer), [templates.preference(r) for r in frame.to_dicts()], frame["completion"].to_list()
+    )
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -63,7 +65,7 @@ def test_loss_and_gradient_match_eq_8(tiny_model, data, tmp_path, monkeypatch, b
          "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 1.0}, SFTConfig,
     )  # fmt: skip
     arguments = make_arguments(SFTConfig, settings, sft.DEFAULTS, tmp_path / "out")
-    network = load_model(tiny_model, settings)
+    network = load_model(tiny_model, settings, ChatTokenizer(tokenizer))
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     trainer = sft.ColdStartTrainer(
         model=network, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
@@ -80,13 +82,14 @@ def test_labels_mask_the_prompt_and_end_with_the_end_token(tiny_model, data):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     case = demonstration(1, "<think>\na\n</think>\n<answer>\nb<|im_end|>\n</answer>")
     prompt = Templates(**PROMPTS).preference(case)
-    (row,) = sft.tokenise(tokenizer, [prompt], [case["completion"]])
-    prompt_ids = encode(tokenizer, prompt)
+    chat = ChatTokenizer(tokenizer)
+    (row,) = sft.tokenise(chat, [prompt], [case["completion"]])
+    prompt_ids = chat.encode(prompt)
     assert row["input_ids"][: len(prompt_ids)] == prompt_ids
     assert row["labels"][: len(prompt_ids)] == [-100] * len(prompt_ids)
     completion = row["labels"][len(prompt_ids) :]
     assert completion == row["input_ids"][len(prompt_ids) :]
-    assert tokenizer.decode(completion) == case["completion"] + tokenizer.eos_token
+    assert tokenizer.decode(completion).replace(WORD_JOINER, "") == case["completion"] + tokenizer.eos_token
     assert completion.count(tokenizer.eos_token_id) == 1, "completion text must not end the turn"
     assert completion[0] == tokenizer.convert_tokens_to_ids("<think>")
 
@@ -95,7 +98,7 @@ def test_think_tag_is_dropped_if_the_template_opens_it(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
     prompt = Templates(**PROMPTS).preference(demonstration(1, ""))
-    (row,) = sft.tokenise(tokenizer, [prompt], ["<think>\na\n</think>\n<answer>\nb\n</answer>"])
+    (row,) = sft.tokenise(ChatTokenizer(tokenizer), [prompt], ["<think>\na\n</think>\n<answer>\nb\n</answer>"])
     text = tokenizer.decode(row["input_ids"])
     assert text.endswith("<think>\na\n</think>\n<answer>\nb\n</answer>" + tokenizer.eos_token)
     assert text.count("<think>\na") == 1

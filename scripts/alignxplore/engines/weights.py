@@ -1,0 +1,73 @@
+"""Loading a causal language model and its tokenizer from a directory or the hub: complete, or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from alignxplore.errors import UserError, unloadable
+
+_LOADING_ERRORS = (OSError, ValueError, ImportError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError)
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face directory or hub id. Raises UserError if it cannot be loaded."""
+    try:
+        return AutoTokenizer.from_pretrained(str(path), **_source(path, revision), **options)
+    except Exception as error:  # the library tokenizers raises plain exceptions
+        raise UserError(unloadable(path, error)) from error
+
+
+def load_model(
+    path: str | Path, tokenizer: PreTrainedTokenizerBase, revision: str | None = None, **options: Any
+) -> PreTrainedModel:
+    """The model of a Hugging Face directory or hub id, with `options` of `from_pretrained`; safetensors only.
+
+    Raises UserError if it cannot be loaded, if its files lack weights of its architecture, which transformers would
+    fill at random, or if its tokenizer has more tokens than the model.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(path), output_loading_info=True, use_safetensors=True, **_source(path, revision), **options
+        )
+    except _LOADING_ERRORS as error:
+        raise UserError(unloadable(path, error)) from error
+    model, report = loaded
+    check_complete(path, report)
+    check_vocabulary(path, model.config, tokenizer)
+    return model
+
+
+def check_complete(path: str | Path, report: dict[str, Any]) -> None:
+    """Raise UserError, naming the tensors, if transformers reports that it filled some at random."""
+    lacking = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    if not lacking:
+        return
+    unknown = sorted(report["unexpected_keys"])
+    instead = f", but hold {_named(unknown)}, which it does not have" if unknown else ""
+    raise UserError(
+        f"model {path}: its files lack {_named(lacking)} of its architecture{instead}; these would be filled at random."
+        " Download or convert the model again"
+    )
+
+
+def check_vocabulary(path: str | Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError if the tokenizer has token ids that the model has no embedding for."""
+    rows, highest = config.get_text_config().vocab_size, max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise UserError(
+            f"model {path}: its tokenizer has the token {token!r} with id {highest}, but the model has embeddings for"
+            f" {rows} tokens only; they do not belong together"
+        )
+
+
+def _named(tensors: list[str]) -> str:
+    """The first names of a list of tensors, and how many more there are."""
+    more = f" and {len(tensors) - 3} more tensors" if len(tensors) > 3 else ""
+    return f"{', '.join(tensors[:3])}{more}"
+
+
+def _source(path: str | Path, revision: str | None) -> dict[str, Any]:
+    return {"revision": revision, "local_files_only": Path(path).is_dir(), "trust_remote_code": False}
