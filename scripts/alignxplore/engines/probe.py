@@ -54,6 +54,16 @@ def find_layout(model: PreTrainedModel, name: str) -> Layout:
     return layout
 
 
+def check_left_padding(model: PreTrainedModel, name: str) -> None:
+    """Raise UserError if the model reads other positions where TRL pads on the left and states no positions."""
+    probe = _Probe(model, name)
+    if not probe.agrees(probe.left_padded_scores):
+        raise UserError(
+            f"model {name}: TRL pads prompts on the left, and this architecture ({model.config.model_type}) then gives"
+            " other numbers, so it cannot be trained by GRPO"
+        )
+
+
 def _fastest(probe: "_Probe", may_share: bool) -> Layout | None:
     if may_share and probe.agrees(probe.shared_scores) and probe.agrees(probe.shared_samples):
         return Layout(shares=True, pads=True)
@@ -119,6 +129,16 @@ class _Probe:
         """Whole rows, padded on the right."""
         wanted = [3, 4, 5]
         return self._scores(padding.row_logits(self.model, self.rows, wanted), wanted)
+
+    def left_padded_scores(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whole rows, padded on the left and masked, without positions."""
+        width = max(map(len, self.rows))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in self.rows], device=self.model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in self.rows], device=ids.device)
+        wanted = [3, 4, 5]
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return self._scores([values[-n:] for values, n in zip(logits, wanted, strict=True)], wanted)
 
     def shared_samples(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Rollouts that attend to a prompt computed once."""

@@ -19,8 +19,8 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from alignxplore.engines import packing
-from alignxplore.engines.probe import find_layout
-from alignxplore.training.scoring import score
+from alignxplore.engines.probe import check_left_padding, find_layout
+from alignxplore.training.scoring import check_fused_head, score
 
 
 class PackedTrainer(GRPOTrainer):
@@ -42,9 +42,16 @@ class PackedTrainer(GRPOTrainer):
 
     @cached_property
     def _packs(self) -> bool:
-        """Whether the model gives its own numbers in packed rows. Tried when first asked: the model is ready then."""
+        """Whether the model gives its own numbers in packed rows. Tried when first asked: the model is ready then.
+
+        Raises UserError if the update would score rollouts by other numbers than the model's own.
+        """
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        return find_layout(model, self.args.output_dir).shares
+        check_fused_head(model, self.temperature)
+        shares = find_layout(model, model.name_or_path).shares
+        if not shares:
+            check_left_padding(model, model.name_or_path)
+        return shares
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any

@@ -5,12 +5,19 @@ from typing import Any
 
 import torch
 
+from alignxplore.engines.probe import REDUCED_TOLERANCE, TOLERANCE
+from alignxplore.errors import UserError
+
 MOST_LOGITS = 2**26
 """Up to this many logits are kept in memory: 256 MiB in float32."""
 
 
 def score(
-    model: Any, inputs: Mapping[str, Any], shift_labels: torch.Tensor, temperature: float = 1.0
+    model: Any,
+    inputs: Mapping[str, Any],
+    shift_labels: torch.Tensor,
+    temperature: float = 1.0,
+    fused: bool | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each label and entropy of its distribution, in nats; both are 0 where the label is -100.
 
@@ -23,12 +30,12 @@ def score(
     Logits, (positions, vocabulary), are the largest tensor of a step by far. TRL's fused head never holds them all: it
     computes them tile by tile, and again in the backward pass. That saves memory, but on small models keeping the
     logits is several times as fast. So they are kept if there are at most MOST_LOGITS of them. Entropy has no gradient.
-    `temperature` divides kept logits; TRL gives the fused head its own when it builds it.
+    `temperature` divides kept logits; TRL gives the fused head its own when it builds it. `fused` overrules the choice.
     """
     kept = shift_labels != -100
     first = int(kept.any(0).int().argmax())
     vocabulary = getattr(model, "module", model).config.get_text_config().vocab_size
-    if kept[:, first:].numel() * vocabulary > MOST_LOGITS:
+    if kept[:, first:].numel() * vocabulary > MOST_LOGITS if fused is None else fused:
         outputs = model(**inputs, shift_labels=shift_labels, fused_lm_head=True)
         return outputs.log_probs, outputs.entropy.detach()
     positions = torch.arange(first, kept.shape[1], device=kept.device)
@@ -39,3 +46,27 @@ def score(
         entropy = -(log_probs.exp() * log_probs).sum(-1)
     empty = chosen.new_zeros(kept.shape)
     return empty.masked_scatter(kept, chosen), empty.masked_scatter(kept, entropy)
+
+
+@torch.no_grad()
+def check_fused_head(model: Any, temperature: float = 1.0) -> None:
+    """Raise UserError if TRL's fused head does not give the model's own log-probabilities, on one short row.
+
+    TRL re-implements what models do behind their output embedding, such as scaling and soft-capping.
+    """
+    config, training = getattr(model, "module", model).config, model.training
+    device = next(model.parameters()).device
+    ids = torch.arange(12, device=device)[None] * (config.get_text_config().vocab_size // 12)
+    labels = ids.roll(-1, 1)
+    inputs = {"input_ids": ids}
+    model.eval()
+    own, _ = score(model, inputs, labels, temperature, fused=False)
+    fused, _ = score(model, inputs, labels, temperature, fused=True)
+    model.train(training)
+    reduced = next(model.parameters()).dtype != torch.float32 or torch.is_autocast_enabled(device.type)
+    difference = (own - fused).abs().mean().item()
+    if not difference <= (REDUCED_TOLERANCE if reduced else TOLERANCE):
+        raise UserError(
+            f"model {config.name_or_path}: TRL's fused output embedding gives other numbers than this architecture"
+            f" ({config.model_type}; {difference:.2g} nats), so it cannot be trained"
+        )

@@ -17,7 +17,7 @@ from alignxplore.training import loop
 from alignxplore.training.checkpoints import partial_directory, run_facts
 from alignxplore.training.metrics import SFT_METRICS
 from alignxplore.training.models import load_model, load_tokenizer
-from alignxplore.training.scoring import score
+from alignxplore.training.scoring import check_fused_head, score
 from alignxplore.training.settings import Settings, check_settings, make_arguments
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class ColdStartTrainer(SFTTrainer):
     """SFTTrainer whose loss gives each sequence the same weight (Eq. 8); TRL gives it to each token."""
 
     loss_is_scaled_for_ga = True
+    _head_is_checked = False
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         # TRL divides a step's loss by the number of its tokens. Eq. 8 wants the number of its sequences, over all
@@ -54,6 +55,9 @@ class ColdStartTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
+        if not self._head_is_checked:
+            check_fused_head(model)
+            self._head_is_checked = True
         labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100)
         features = {name: value for name, value in inputs.items() if name != "labels"}
         if self.model.config._attn_implementation == "sdpa":
