@@ -24,13 +24,18 @@ _SUPPORTED = """
     gpt_oss gptj granite granitemoe granitemoehybrid granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe
     hyperclovax internlm3 jais2 jamba jetmoe lfm2 llama longcat_flash mamba mamba2 minicpm3 minimax ministral
     mistral mixtral nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3
-    qwen3_moe qwen3_next recurrent_gemma seed_oss smollm3 solar_open stablelm starcoder2
+    qwen3_moe qwen3_next seed_oss smollm3 solar_open stablelm starcoder2
 """
 SUPPORTED = _SUPPORTED.split()
 REFUSED = ["bert", "camembert", "electra", "big_bird", "prophetnet"]
 """They look ahead, or are one half of an encoder-decoder: batches of theirs are not single passes."""
-UNTRAINED = ["gpt_neo", "openai-gpt", "xglm"]
-"""TRL's padding on the left moves their positions."""
+UNTRAINED = {
+    "gpt_neo": "pads prompts on the left",
+    "openai-gpt": "pads prompts on the left",
+    "xglm": "pads prompts on the left",
+    "recurrent_gemma": "fused output embedding",
+}
+"""Why TRL would score rollouts of theirs by other numbers."""
 
 PROMPTS = [Prompt(f"Post: {mark_user_text('a quick joke ' * n)}", '{"selection": "Response') for n in (1, 9, 3, 14)]
 ANSWERS = ["a passport", "likes humor, a passport", "joke", "would help"]
@@ -49,7 +54,7 @@ def in_order(batches) -> list:
     return [answers[index] for index in range(len(answers))]
 
 
-def differences(path: Path) -> dict[str, float]:
+def differences(path: Path, trained: bool = True) -> dict[str, float]:
     """The greatest difference, in nats, between each kind of number and the model's `forward` on one row."""
     backend = TransformersBackend(str(path))
 
@@ -82,6 +87,8 @@ def differences(path: Path) -> dict[str, float]:
     found["sampled"] = max(
         (picked([*row, *new], len(row)) - torch.tensor(logprobs)).abs().max().item() for row, (new, logprobs) in drawn
     )
+    if not trained:
+        return found
     trainer = grpo.make_trainer(
         TRAINING, path, [{}] * 4, PROMPTS, lambda parsed, cases: [0.0] * len(parsed), path / "out"
     )
@@ -113,7 +120,8 @@ def test_every_number_is_the_models_own(kind, tiny_model, tmp_path):
 @pytest.mark.parametrize("kind", UNTRAINED)
 def test_models_that_grpo_would_score_by_other_numbers_are_not_trained(kind, tiny_model, tmp_path):
     path = save_random(kind, tiny_model, tmp_path / kind)
-    with pytest.raises(UserError, match="pads prompts on the left.*cannot be trained by GRPO"):
+    assert max(differences(path, trained=False).values()) < 1e-3
+    with pytest.raises(UserError, match=f"{UNTRAINED[kind]}.*cannot be trained"):
         differences(path)
 
 
