@@ -152,7 +152,11 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
         ),
         (
             lambda c: c["models"]["backbone"].update(chat_template={"enable_thinking": False}),
-            "training.variants.no_cold_start.from: training ignores chat_template options",
+            "training.variants.no_cold_start.from: training ignores chat_template",
+        ),
+        (
+            lambda c: c["models"]["backbone"].update(today="2026-01-01"),
+            "training.variants.no_cold_start.from: training ignores today",
         ),
         (lambda c: c["case_study"].update(cases=0), "case_study.cases"),
         (

@@ -19,7 +19,7 @@ from alignxplore.prompts import Prompt
 
 log = logging.getLogger(__name__)
 
-_ANSWERS = 1
+_ANSWERS = 2
 """Part of every key. Raise it if backends start to answer the same question differently."""
 
 _Ask = Callable[[Backend, list[int], Collection[int]], Iterator[list[tuple[int, Record]]]]

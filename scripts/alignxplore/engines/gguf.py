@@ -32,7 +32,7 @@ def convert(file: Path, output: Path, dtype: str, chat_template: str | None = No
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             file.parent, dtype=torch.float32, output_loading_info=True, **source
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # the reader raises whatever it meets in a damaged file
         raise UserError(unloadable(file, error)) from error
     quantised, report = loaded
     check_complete(file, report)

@@ -9,13 +9,15 @@ spells, or helps to spell, is broken by an invisible character, a word joiner (h
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, tzinfo
 from functools import cached_property
 from os.path import commonprefix
 from typing import Any
 
 import jinja2
+from transformers.utils import chat_template_utils
 
 from alignxplore.engines.base import Refused
 from alignxplore.errors import UserError
@@ -41,13 +43,14 @@ class ChatTokenizer:
 
     def __init__(self, tokenizer: Any, options: Mapping[str, Any] | None = None, today: str = TEMPLATE_DATE):
         self.tokenizer = tokenizer
-        # What the template is given hides the globals that transformers gives it, its clock among them.
-        self._options = {**(options or {}), "strftime_now": date.fromisoformat(today).strftime}
+        self._options = dict(options or {})
+        self._today = datetime.fromisoformat(today)
         self._head, self._tail = self._around_message()
         self.opens_thinking = self._tail.rstrip().endswith("<think>")
 
     def _render(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, **self._options, **options)
+        with _clock_at(self._today):
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, **self._options, **options)
         return str(text)
 
     def _around_message(self) -> tuple[str, str]:
@@ -196,6 +199,28 @@ class ChatTokenizer:
         trusted = "".join("x" if forbidden else piece for piece, forbidden in pieces)
         if self._count_special(ids) > self._count_special(self.tokenizer.encode(trusted, add_special_tokens=False)):
             raise UserError(f"model {self.tokenizer.name_or_path}: its tokenizer makes control tokens of user text")
+
+
+@contextmanager
+def _clock_at(now: datetime) -> Iterator[None]:
+    """Let chat templates believe that it is `now`.
+
+    transformers (5.23) gives templates the function `strftime_now` and no way to set its clock, and it turns functions
+    among the options into text. So the class `datetime` of its module is replaced while it renders.
+    tests/unit/engines/test_tokens.py fails without this.
+    """
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            return cls.fromisoformat(now.isoformat())
+
+    actual = chat_template_utils.datetime  # type: ignore[attr-defined]
+    chat_template_utils.datetime = Clock  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = actual  # type: ignore[attr-defined]
 
 
 def context_limit(config: Any) -> int | None:

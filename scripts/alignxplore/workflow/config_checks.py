@@ -140,8 +140,8 @@ def _check_models(config: Config) -> None:
                 raise UserError(f"{key}.model: {entry['model']!r} needs the engine 'transformers'")
     for name, entry in config["training"]["variants"].items():
         key, start = f"config: training.variants.{name}.from", models[entry["from"]]
-        if "chat_template" in start:
-            raise UserError(f"{key}: training ignores chat_template options, which models.{entry['from']} has")
+        for ignored in start.keys() & {"chat_template", "today"}:
+            raise UserError(f"{key}: training ignores {ignored}, which models.{entry['from']} has")
         if start["engine"] == "openai":
             raise UserError(
                 f"{key}: {entry['from']!r} is served (engine 'openai') and cannot be trained; name a model whose"

@@ -160,6 +160,23 @@ def test_only_batches_that_are_wholly_done_are_skipped(backend):
     assert list(backend.choice_logprobs(PROMPTS, CHOICES, done=set(list(first)[:-1]))) == batches
 
 
+def test_bfloat16_judgements_do_not_tie(tiny_model):
+    """The output embedding is computed in float32. In bfloat16, many log-odds would be equal or zero."""
+    backend = TransformersBackend(str(tiny_model), dtype="bfloat16")
+    exact = TransformersBackend(str(tiny_model))
+    prompts = [Prompt(f"Post: {mark_user_text('a quick joke ' * n)}", '{"selection": "Response') for n in range(1, 25)]
+    found = np.array(in_order(backend.choice_logprobs(prompts, CHOICES)))
+    np.testing.assert_allclose(found, in_order(exact.choice_logprobs(prompts, CHOICES)), atol=0.3)
+    assert len(np.unique(found[:, 0] - found[:, 1])) == len(prompts)
+    _, tokens = backend.chat.choices(prompts[0].prefill, CHOICES)
+    weights = exact.model.get_output_embeddings().weight[tokens].to(torch.bfloat16).double()
+    with torch.inference_mode():
+        for prompt, (first, second) in zip(prompts[:6], found[:6], strict=True):
+            ids = torch.tensor([backend.chat.encode(prompt)])
+            logits = weights @ backend.model.model(input_ids=ids).last_hidden_state[0, -1].double()
+            assert first - second == pytest.approx((logits[0] - logits[1]).item(), abs=0.1)
+
+
 def test_templates_that_open_or_switch_thinking(tiny_model, tmp_path):
     """Templates like those of QwQ and Qwen3: the completion has its opening tag either way."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_model)
