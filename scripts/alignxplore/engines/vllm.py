@@ -42,6 +42,8 @@ class VLLMBackend:
             max_model_len=max_model_len,
             # After a chunk of a prompt, vLLM rewinds the request's random generator. CPU generators cannot be rewound.
             enable_chunked_prefill=not current_platform.is_cpu(),
+            # In bfloat16, logits come in steps of an eighth of a nat, and judgements tie.
+            hf_overrides={"head_dtype": "float32"},
             trust_remote_code=False,
         )
         self.chat = ChatTokenizer(self.llm.get_tokenizer(), chat_template, today)

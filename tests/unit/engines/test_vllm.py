@@ -116,3 +116,11 @@ def test_nothing_is_scored_inside_reasoning_that_the_template_opens(backend, vll
     ):
         with pytest.raises(UserError, match="opens <think>"):
             list(ask())
+
+
+def test_bfloat16_judgements_do_not_tie(vllm_model):
+    """vLLM computes logits in float32, so that log-odds do not come in steps."""
+    backend = VLLMBackend(str(vllm_model), dtype="bfloat16", max_model_len=1024)
+    prompts = [Prompt(f"Post: {mark_user_text('a quick joke ' * n)}", '{"selection": "Response') for n in range(1, 25)]
+    found = np.array(in_order(backend.choice_logprobs(prompts, (" A", " B"))))
+    assert len(np.unique(found[:, 0] - found[:, 1])) == len(prompts)
