@@ -18,9 +18,13 @@ PROMPTS = [Prompt(f"Post: {mark_user_text('a quick joke ' * n)}", '{"selection":
 SAMPLING = Sampling(temperature=0.9, top_p=0.95, top_k=10, max_new_tokens=24, seed=1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
+    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
+
+
 @pytest.fixture(scope="module")
 def backend(vllm_model):
-    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
     return VLLMBackend(str(vllm_model), dtype="float32", max_model_len=1024)
 
 
@@ -118,9 +122,10 @@ def test_nothing_is_scored_inside_reasoning_that_the_template_opens(backend, vll
             list(ask())
 
 
-def test_bfloat16_judgements_do_not_tie(vllm_model):
-    """vLLM computes logits in float32, so that log-odds do not come in steps."""
+def test_log_odds_of_a_bfloat16_model_do_not_come_in_steps(vllm_model):
+    """Logits in bfloat16 have 8 significant bits, so their differences would be multiples of a small power of two."""
     backend = VLLMBackend(str(vllm_model), dtype="bfloat16", max_model_len=1024)
     prompts = [Prompt(f"Post: {mark_user_text('a quick joke ' * n)}", '{"selection": "Response') for n in range(1, 25)]
     found = np.array(in_order(backend.choice_logprobs(prompts, (" A", " B"))))
-    assert len(np.unique(found[:, 0] - found[:, 1])) == len(prompts)
+    steps = (found[:, 0] - found[:, 1]) * 2**12
+    assert np.abs(steps - steps.round()).mean() > 0.1
