@@ -1,12 +1,14 @@
 """Eq. 5 and 6 with an engine whose numbers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from alignxplore import records
 from alignxplore.engines import Completion, Sampling
 from alignxplore.formats import Parsed
-from alignxplore.judging.judge import Judge, is_correct, parse_selection, position_flip
+from alignxplore.judging.judge import Judge, is_correct, position_flip
 from alignxplore.judging.offline import judge_preferences
 from alignxplore.judging.reward import Reward
 from alignxplore.methods.given import given_preferences
@@ -141,6 +143,18 @@ def test_a_judge_that_writes_is_asked_at_most_twice():
     assert rewards == [0.0]
 
 
+def test_a_judge_that_refuses_is_not_asked_again():
+    class Refusing(WritingEngine):
+        def generate(self, prompts, sampling):
+            answers = super().generate(prompts, sampling)
+            return [replace(answer, finish_reason="refused") if not answer.text else answer for answer in answers]
+
+    engine = Refusing(lambda prompt, seed: "" if "joke" in prompt[2] else "Response B")
+    found = Judge("jud", engine, Templates(), WRITTEN).p_chosen([CASES[0]], ["now"])
+    np.testing.assert_array_equal(found, [[np.nan, 1]])
+    assert [seed for _, seed in engine.asked] == [3, 3]
+
+
 def test_orders_without_a_selection_are_counted(cases, tmp_path):
     def rule(prompt, seed):
         return "none" if prompt[2] == "joke" else "I prefer Response A."
@@ -151,28 +165,6 @@ def test_orders_without_a_selection_are_counted(cases, tmp_path):
     assert judged["unparsed"].to_list() == [1, 1]
     assert judged.select("p_chosen_ab", "p_chosen_ba").rows() == [(0.5, 0.0), (1.0, 0.5)]
     records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"selection": "Response A"}', "A"),
-        ('```json\n{ "selection" : "Response B" }\n```', "B"),
-        ("{'selection': 'B'}", "B"),
-        ('{"reason": "kind", "selection": "response a", "confidence": 1}', "A"),
-        ('The post says {"selection": "Response B"}, but: {"selection": "Response A"}', "A"),
-        ('<think>{"selection": "Response A"}</think>{"selection": "Response B"}', "B"),
-        ("r</think> I choose Response B. Response B is kinder.", "B"),
-        ("Response A is kind, Response B is not.", None),
-        ("<think>Response A", None),
-        ('<think>I am to end with {"selection": "Response B"}. First', None),
-        ('{"selection": "Response Alpha"}', None),
-        ('{"selection": null}', None),
-        ("", None),
-    ],
-)
-def test_written_selections_are_parsed(text, expected):
-    assert parse_selection(text) == expected
 
 
 def test_the_judge_template_shows_responses_in_the_order_given():
