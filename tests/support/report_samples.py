@@ -111,16 +111,17 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
         for judge in JUDGES
         for method in LABELS
     ]
+    compared = {"case_id": "case-7", "benchmark": "alignx_test"}
     responses = [
         rows_of(
             f"results/responses/{method}.parquet",
             records.RESPONSE,
-            [{"case_id": "case-7", "benchmark": "alignx_test", "method": method, "response": f"written by {method}"}],
+            [{**compared, "method": method, "response": f"written by {method}", "finish_reason": "stop"}],
         )
         for method in ("backbone", "alignxplore")
     ]
     rest = {"position_flip": False, "unparsed": 0, "target": "alignx_test 7"}
-    win = {"case_id": "case-7", "benchmark": "alignx_test", "judge": "judge", "p_a_ab": 0.1, "p_a_ba": 0.2, **rest}
+    win = {**compared, "judge": "judge", "p_a_ab": 0.1, "p_a_ba": 0.2, **rest}
     wins = rows_of(
         "results/wins/backbone/alignxplore.parquet",
         records.WIN,

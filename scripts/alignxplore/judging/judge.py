@@ -38,6 +38,15 @@ class Judge:
         return KINDS[self.kind](self, cases, preferences)
 
 
+def p_chosen_unless_refused(judge: Judge, cases: Cases, preferences: Sequence[str], refused: np.ndarray) -> np.ndarray:
+    """`Judge.p_chosen`, but the judge is not asked about a `refused` case (cases,): both of its orders are NaN."""
+    probabilities = np.full((len(cases), 2), np.nan)
+    asked = np.flatnonzero(~refused).tolist()
+    if asked:
+        probabilities[asked] = judge.p_chosen([cases[i] for i in asked], [preferences[i] for i in asked])
+    return probabilities
+
+
 def _selects(judge: Judge, cases: Cases, preferences: Sequence[str]) -> np.ndarray:
     """R_jud: the probability that the judge selects the chosen response."""
     written = judge.sampling is not None
