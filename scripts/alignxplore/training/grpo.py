@@ -22,7 +22,7 @@ from trl import GRPOConfig
 from alignxplore import engines, records
 from alignxplore.engines.tokens import encode, opens_thinking
 from alignxplore.errors import UserError
-from alignxplore.formats import Parsed, normalise_thinking, parse_completion
+from alignxplore.formats import THINK, Parsed, Thoughts, find_thoughts, normalise_thinking, parse_completion
 from alignxplore.judging.judge import load_judge
 from alignxplore.judging.reward import Reward
 from alignxplore.prompts import Prompt, Templates
@@ -75,11 +75,12 @@ def reward_function(
     end_tokens: Collection[int],
     opened: bool,
     synthesis_phrases: Sequence[str],
+    thoughts: Thoughts | None = THINK,
 ) -> Callable[..., list[float]]:
     """`reward` in the form that TRL calls. A completion that does not end in one of `end_tokens` was cut off.
 
-    `opened` says that the chat template itself opens the reasoning. Each call logs the share of completions in format,
-    and the share whose reasoning contains one of `synthesis_phrases`, ignoring case.
+    `opened` says that the chat template itself opens the reasoning, which `thoughts` mark. Each call logs the share of
+    completions in format, and the share whose reasoning contains one of `synthesis_phrases`, ignoring case.
     """
     phrases = [phrase.lower() for phrase in synthesis_phrases]
 
@@ -94,7 +95,7 @@ def reward_function(
             finished = ids[-1] in end_tokens
             # As the engines decode: control tokens stay visible and break the format.
             text = tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
-            text = normalise_thinking(text, opened=opened)
+            text = normalise_thinking(text, opened=opened, thoughts=thoughts)
             parsed.append(parse_completion(text, "stop" if finished else "length"))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
         synthesising = [any(phrase in p.reasoning.lower() for phrase in phrases) for p in parsed]
@@ -139,7 +140,13 @@ def make_trainer(
     trainer = PreferenceTrainer(
         model=network,
         reward_funcs=reward_function(
-            reward, cases, tokenizer, ends, opens_thinking(tokenizer), checked.synthesis_phrases
+            reward,
+            cases,
+            tokenizer,
+            ends,
+            opens_thinking(tokenizer),
+            checked.synthesis_phrases,
+            find_thoughts(tokenizer),
         ),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}),
