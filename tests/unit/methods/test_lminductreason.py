@@ -97,6 +97,16 @@ def test_a_case_whose_prompt_is_refused_has_no_rule_and_is_not_asked_again(tmp_p
     assert len(engine.asked) == 1
 
 
+def test_a_rule_that_explains_nothing_is_better_than_a_refusal():
+    class RefusesTheFirst(ProposingEngine):
+        def generate(self, prompts, sampling):
+            _, *others = super().generate(prompts, sampling)
+            return [Completion("", "refused", 0, 0), *others]
+
+    found = induce(RefusesTheFirst(["", "likes tea"], ["", ""]), cases(["jazz"]), hypotheses=2, rounds=1)
+    assert found.select("preference", "finish_reason").rows() == [("likes tea", "stop")]
+
+
 def test_a_refinement_that_is_refused_keeps_the_rule(tmp_path):
     engine = RefusingEngine("one better rule", ["likes tea"], ["likes jazz"])
     (found,) = written(induce(engine, cases(["jazz"]), hypotheses=1, rounds=2), tmp_path)

@@ -90,14 +90,15 @@ def test_texts_that_the_model_refuses_cost_their_pair_or_their_user(monkeypatch,
     assert whole.usable().tolist() == list(range(40))
     pair, target = int(planned.signals[0, 0, 1]), int(planned.targets[1, 0])
     every = set(planned.signals[2].flatten().tolist())
-    partly = features({pair, target, *every})
+    # The last text is what padded places of other users read.
+    partly = features({pair, target, *every, 399})
     assert (partly.signals[0, :, 0] >= 0).tolist() == [True, True, True, False]
-    assert partly.usable().tolist() == [0, *range(3, 40)]
+    assert partly.usable().tolist() == [0, *range(3, 39)]
     model, metrics = vpl.train(partly, SETTINGS, seed=1)
-    assert "left out 2 of 40 users" in caplog.text and metrics["loss"].is_finite().all()
+    assert "left out 3 of 40 users" in caplog.text and metrics["loss"].is_finite().all()
     found = vpl.p_chosen(model, partly)
-    assert np.flatnonzero(np.isnan(found)).tolist() == [1, 2]
-    np.testing.assert_allclose(found[3:], vpl.p_chosen(model, whole)[3:], rtol=1e-5)
+    assert np.flatnonzero(np.isnan(found)).tolist() == [1, 2, 39]
+    np.testing.assert_allclose(found[3:39], vpl.p_chosen(model, whole)[3:39], rtol=1e-5)
     with pytest.raises(UserError, match="the model refuses texts of every user"):
         vpl.train(features(set(range(400))), SETTINGS, seed=1)
 
