@@ -14,7 +14,11 @@ def main(snakemake):
     examples = records.read(inputs.cold, records.EXAMPLE)
     judge = load_judge(judge_entry(params.judge, config), Templates.of_rule(inputs), config["journal"])
     scored, demonstrations = verify(Reward(judge), generations, examples)
-    print(f"{len(demonstrations)} of {len(generations)} generations earn the full reward")
+    counts = dict(generations["finish_reason"].value_counts().iter_rows())
+    print(
+        f"{len(demonstrations)} of {len(generations)} generations earn the full reward; "
+        f"{counts.get('length', 0)} were cut off, {counts.get('refused', 0)} refused"
+    )
     records.write(scored, snakemake.output.scored, records.SCORED_GENERATION)
     records.write(demonstrations, snakemake.output.d_cold, records.DEMONSTRATION)
 

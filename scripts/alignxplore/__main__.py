@@ -49,6 +49,8 @@ def _shortcoming(completion: engines.Completion, parsed: Parsed, arguments: argp
         full = count < arguments.max_new_tokens
         advice = "the model's context is full; shorten the signals" if full else "raise --max-new-tokens"
         return f"the answer was cut off at {count} tokens: {advice}"
+    if completion.finish_reason == "refused":
+        return "the model refused the prompt; the log says why"
     if parsed.format_ok:
         return None
     if arguments.concise:

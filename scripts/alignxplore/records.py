@@ -109,8 +109,10 @@ JUDGEMENT = pl.Schema(
 )
 """`correct` judges the description that was parsed, even if its completion was not `format_ok`.
 
-`unparsed` counts the presentation orders, 0 to 2, in which a judge that writes its verdict selected nothing; their
-probability is one half. Cases with the same post and the same two responses share a `target`.
+`unparsed` counts the presentation orders, 0 to 2, without a verdict: the judge's answer selected neither response, or
+its prompt was refused, or the method's completion was and there is no description to judge. Their probability is one
+half. A tie, a mean probability of one half, is not `correct`. Cases with the same post and the same two responses share
+a `target`.
 """
 
 RESPONSE = pl.Schema(
@@ -119,9 +121,10 @@ RESPONSE = pl.Schema(
         "benchmark": pl.String(),
         "method": pl.String(),
         "response": pl.String(),
+        "finish_reason": pl.String(),
     }
 )
-"""A response to a case's post, written under a method's description."""
+"""A response to a case's post, written under a method's description; empty if either was refused."""
 
 WIN = pl.Schema(
     {
@@ -138,7 +141,10 @@ WIN = pl.Schema(
         "target": pl.String(),
     }
 )
-"""`position_flip`, `unparsed` and `target` as in JUDGEMENT; equal responses never flip."""
+"""`position_flip`, `unparsed` and `target` as in JUDGEMENT; equal responses never flip.
+
+A refused response does not win or lose: its `outcome` is a tie with two unparsed orders.
+"""
 
 REJECT = pl.Schema({"source": pl.String(), "line": pl.Int64(), "field": pl.String(), "reason": pl.String()})
 """`line` counts from 1: lines of a JSON-lines file, or records of a JSON array or Parquet file."""

@@ -1,6 +1,7 @@
 """A trained model in use: read one user's signals, infer the user's preference, and judge responses by it."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,9 +85,12 @@ def infer(
 def judge(engine: Engine, templates: Templates, preference: str, post: str, first: str, second: str) -> float:
     """Probability that a user with this preference prefers the first response, averaged over both orders (Eq. 6).
 
-    Raises UserError for a text that is not valid Unicode.
+    Raises UserError for a text that is not valid Unicode, and if the model refuses the prompt.
     """
     for name, text in (("preference", preference), ("post", post), ("first", first), ("second", second)):
         _check_unicode(text, name)
     case = {"prompt": post, "chosen": first, "rejected": second}
-    return float(Judge("jud", engine, templates).p_chosen([case], [preference]).mean())
+    p_first = float(Judge("jud", engine, templates).p_chosen([case], [preference]).mean())
+    if math.isnan(p_first):
+        raise UserError(f"model {engine.name} refuses the prompt; the log says why")
+    return p_first

@@ -65,8 +65,11 @@ def test_accuracy_tables(run):
             best = max(ranked, key=lambda method, own=own: own[method].correct.mean())
             for method, frame in own.items():
                 row = table.loc[labels[method], title]
-                assert row["n"] == len(frame) and row["percent"] == close(100 * frame.correct.mean())
+                decided = (frame.p_chosen_ab + frame.p_chosen_ba != 1).any()
+                expected = close(100 * frame.correct.mean()) if decided else pytest.approx(np.nan, nan_ok=True)
+                assert row["n"] == len(frame) and row["percent"] == expected
                 assert row["position_flip"] == close(100 * frame.position_flip.mean())
+                assert row["ties"] == close(100 * (frame.p_chosen_ab + frame.p_chosen_ba == 1).mean())
                 said = pd.read_parquet(tree / f"results/preferences/{method}.parquet") if method != "vpl" else None
                 if said is None or not said.completion_tokens.any():
                     assert np.isnan(row["in_format"])

@@ -27,7 +27,7 @@ import torch
 from alignxplore.engines import Sampling
 from alignxplore.engines.journal import Journal
 from alignxplore.engines.transformers import TransformersBackend
-from alignxplore.judging.judge import parse_selection
+from alignxplore.judging.verdicts import parse_selection
 from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 
 ROOT = Path(__file__).parents[2]

@@ -111,16 +111,17 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
         for judge in JUDGES
         for method in LABELS
     ]
+    compared = {"case_id": "case-7", "benchmark": "alignx_test"}
     responses = [
         rows_of(
             f"results/responses/{method}.parquet",
             records.RESPONSE,
-            [{"case_id": "case-7", "benchmark": "alignx_test", "method": method, "response": f"written by {method}"}],
+            [{**compared, "method": method, "response": f"written by {method}", "finish_reason": "stop"}],
         )
         for method in ("backbone", "alignxplore")
     ]
     rest = {"position_flip": False, "unparsed": 0, "target": "alignx_test 7"}
-    win = {"case_id": "case-7", "benchmark": "alignx_test", "judge": "judge", "p_a_ab": 0.1, "p_a_ba": 0.2, **rest}
+    win = {**compared, "judge": "judge", "p_a_ab": 0.1, "p_a_ba": 0.2, **rest}
     wins = rows_of(
         "results/wins/backbone/alignxplore.parquet",
         records.WIN,
@@ -168,14 +169,15 @@ def sample_inputs(directory: Path) -> Inputs:
     """Write everything that a site shows below `directory`."""
     sources = write_records(directory)
     results = directory / "results"
-    header = "method,column,n,percent,low,high,p_value,mark,paper,mcnemar_holm,position_flip,unparsed"
+    header = "method,column,n,percent,low,high,p_value,mark,paper,mcnemar_holm,position_flip,ties,unparsed"
     (results / "table2.csv").write_text(
         f"{header}\n"
-        "Null,alignx_test,90,51.00,44.00,57.50,0.000002,*,51.37,0.00001,4.44,0.0\n"
-        'Null,"a, column",90,9.25,1.00,17.50,,,,,0.0,0.0\n'
-        "VPL,alignx_test,90,75.50,70.00,80.00,,best,,,0.0,0.0\n"
-        f'"{HOSTILE.replace(chr(34), chr(34) * 2)}",alignx_test,90,60.00,50.00,70.00,0.5,,50.00,1.0,0.0,0.0\n'
-        '"AlignXplore","a, column",90,100.00,100.00,100.00,,,,,0.0,0.0\n',
+        "Null,alignx_test,90,51.00,44.00,57.50,0.000002,*,51.37,0.00001,4.44,0.0,0.0\n"
+        'Null,"a, column",90,9.25,1.00,17.50,,,,,0.0,0.0,0.0\n'
+        "VPL,alignx_test,90,75.50,70.00,80.00,,best,,,0.0,0.0,0.0\n"
+        'VPL,"a, column",90,,,,,,,,0.0,100.0,0.0\n'
+        f'"{HOSTILE.replace(chr(34), chr(34) * 2)}",alignx_test,90,60.00,50.00,70.00,0.5,,50.00,1.0,0.0,0.0,0.0\n'
+        '"AlignXplore","a, column",90,100.00,100.00,100.00,,,,,0.0,0.0,0.0\n',
         encoding="utf-8",
     )
     (results / "table1.csv").write_text("benchmark,n,in_domain\nalignx_test,90,true\npsoups_style,1000,false\n")

@@ -1,6 +1,7 @@
 """Random judgements of three methods by two judges, for the tests of tables and figures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,14 +27,13 @@ def write_judgements(directory: Path) -> list[str]:
     paths = []
     for judge in ("jud", "gen"):
         for method in skill:
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {
                     "case_id": f"{index:03}",
                     "benchmark": benchmark,
                     "method": method,
                     "judge": judge,
-                    "p_chosen_ab": 0.5,
-                    "p_chosen_ba": 0.5,
+                    "p_chosen_ba": 0.25,
                     "unparsed": int(rng.integers(3)),
                     "format_ok": None if method == "gold" else bool(rng.random() < 0.6),
                     "target": f"{benchmark} {index}",
@@ -43,6 +43,10 @@ def write_judgements(directory: Path) -> list[str]:
                 for benchmark in ("b1", "b2", "unused")
                 for index in rng.permutation(80)
             ]
+            for row in rows:
+                # Every second case that is not won has probabilities that average to one half.
+                lost = 0.75 if int(row["case_id"]) % 2 else 0.25
+                row["p_chosen_ab"] = 1.0 if row["correct"] else lost
             path = directory / f"{judge}-{method}.parquet"
             records.write(pl.DataFrame(rows), path, records.JUDGEMENT)
             paths.append(str(path))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.formats import parse_completion
-from alignxplore.judging.judge import parse_selection
+from alignxplore.judging.verdicts import parse_selection
 from alignxplore.prompts import WORD_JOINER, Prompt, Templates, disarmed, split_marked, strip_markers
 from transformers import AutoTokenizer
 

@@ -21,7 +21,7 @@ from transformers.utils import chat_template_utils
 
 from alignxplore.engines.base import Refused
 from alignxplore.errors import UserError
-from alignxplore.formats import TAGS
+from alignxplore.formats import TAGS, find_thoughts, normalise_thinking, opens_thought
 from alignxplore.prompts import WORD_JOINER, Prompt, split_marked
 
 TEMPLATE_DATE = "2025-01-01"
@@ -38,15 +38,23 @@ _TRUSTED: frozenset[str] = frozenset()
 class ChatTokenizer:
     """A tokenizer with its chat template; `options` go to the template, which believes that today is `today`.
 
-    Raises UserError if the template cannot be rendered around a user's message.
+    `thoughts` names the model's marks of reasoning, as the key of its entry does; by default they are looked for.
+    Raises UserError if they are unknown, or if the template cannot be rendered around a user's message.
     """
 
-    def __init__(self, tokenizer: Any, options: Mapping[str, Any] | None = None, today: str = TEMPLATE_DATE):
+    def __init__(
+        self,
+        tokenizer: Any,
+        options: Mapping[str, Any] | None = None,
+        today: str = TEMPLATE_DATE,
+        thoughts: str | Mapping[str, str] | None = None,
+    ):
         self.tokenizer = tokenizer
+        self.thoughts = find_thoughts(tokenizer, thoughts)
         self._options = dict(options or {})
         self._today = datetime.fromisoformat(today)
         self._head, self._tail = self._around_message()
-        self.opens_thinking = self._tail.rstrip().endswith("<think>")
+        self.opens_thinking = opens_thought(self._tail, self.thoughts)
 
     def _render(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         with _clock_at(self._today):
@@ -153,13 +161,19 @@ class ChatTokenizer:
         text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 
+    def normalised(self, text: str) -> str:
+        """A decoded completion with its reasoning in think tags, however the model marks it."""
+        return normalise_thinking(text, opened=self.opens_thinking, thoughts=self.thoughts)
+
     def check_scored(self, prompts: Sequence[Prompt]) -> None:
         """Raise UserError for a prompt that leaves reasoning open, since scores there mean nothing."""
-        if self.opens_thinking and any("</think>" not in prompt.prefill for prompt in prompts):
+        if not self.opens_thinking or self.thoughts is None:
+            return
+        if any(self.thoughts.close not in prompt.prefill for prompt in prompts):
             raise UserError(
-                f"model {self.tokenizer.name_or_path} cannot score answers: its chat template opens <think>, so the"
-                " scored text would be part of the reasoning. Give the judge `sampling`, so that it reasons and writes"
-                " its answer, or choose another model"
+                f"model {self.tokenizer.name_or_path} cannot score answers: its chat template opens"
+                f" {self.thoughts.open}, so the scored text would be part of the reasoning. Give the judge `sampling`,"
+                " so that it reasons and writes its answer, or choose another model"
             )
 
     def _pieces(self, prompt: Prompt) -> list[tuple[str, frozenset[str]]]:
@@ -216,11 +230,11 @@ def _clock_at(now: datetime) -> Iterator[None]:
             return cls.fromisoformat(now.isoformat())
 
     actual = chat_template_utils.datetime  # type: ignore[attr-defined]
-    chat_template_utils.datetime = Clock  # type: ignore[attr-defined]
+    chat_template_utils.datetime = Clock  # type: ignore[attr-defined, misc]
     try:
         yield
     finally:
-        chat_template_utils.datetime = actual  # type: ignore[attr-defined]
+        chat_template_utils.datetime = actual  # type: ignore[attr-defined, misc]
 
 
 def context_limit(config: Any) -> int | None:

@@ -19,8 +19,6 @@ from alignxplore.engines.base import Completion, Refused, Sampling
 from alignxplore.engines.probe import find_layout
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, context_limit, too_long
 from alignxplore.engines.weights import load_model, load_tokenizer
-from alignxplore.errors import UserError
-from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
 MOST_LOGITS = 2**28
@@ -46,9 +44,10 @@ class TransformersBackend:
         batch_tokens: int = 16384,
         chat_template: Mapping[str, Any] | None = None,
         today: str = TEMPLATE_DATE,
+        thoughts: str | Mapping[str, str] | None = None,
     ):
         tokenizer = load_tokenizer(path, revision)
-        self.chat = ChatTokenizer(tokenizer, chat_template, today)
+        self.chat = ChatTokenizer(tokenizer, chat_template, today, thoughts)
         self.model = load_model(path, tokenizer, revision, dtype=dtype).eval()
         self.path = path
         self.limit = context_limit(self.model.config.get_text_config())
@@ -120,7 +119,7 @@ class TransformersBackend:
         text = self.chat.decode(tokens[:-1] if ended else tokens)
         at = min((text.find(stop) + len(stop) for stop in sampling.stop if stop in text), default=None)
         return Completion(
-            text=normalise_thinking(text[:at], opened=self.chat.opens_thinking),
+            text=self.chat.normalised(text[:at]),
             finish_reason="length" if at is None and not ended else "stop",
             prompt_tokens=prompt_tokens,
             completion_tokens=len(tokens),
@@ -185,13 +184,12 @@ class TransformersBackend:
     def last_states(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> torch.Tensor:
         """Last hidden state at the end of each prompt with its continuation: (prompts, hidden size), float32, CPU.
 
-        Raises UserError if one is longer than the model's context.
+        It is NaN for texts that are longer than the model's context.
         """
         rows = [self.chat.encode_answered(p, text)[0] for p, text in zip(prompts, continuations, strict=True)]
-        if refused := too_long(rows, self.limit):
-            raise UserError(f"model {self.path}: {len(refused)} texts are {next(iter(refused.values())).reason}")
-        states = torch.empty(len(rows), self.model.config.get_text_config().hidden_size)
-        for members, last in self._scored(rows, [1] * len(rows), (), (), packing.column_states):
+        refused = too_long(rows, self.limit)
+        states = torch.full((len(rows), self.model.config.get_text_config().hidden_size), torch.nan)
+        for members, last in self._scored(rows, [1] * len(rows), (), refused, packing.column_states):
             states[members] = torch.cat(last).float().cpu()
         return states
 

@@ -8,7 +8,6 @@ from vllm.platforms import current_platform
 
 from alignxplore.engines.base import Completion, Refused, Sampling
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, too_long
-from alignxplore.formats import normalise_thinking
 from alignxplore.prompts import Prompt
 
 _REQUESTS_AT_ONCE = 2048
@@ -31,6 +30,7 @@ class VLLMBackend:
         max_model_len: int | None = None,
         chat_template: Mapping[str, Any] | None = None,
         today: str = TEMPLATE_DATE,
+        thoughts: str | Mapping[str, str] | None = None,
     ):
         self.path = path
         self.llm = LLM(
@@ -46,7 +46,7 @@ class VLLMBackend:
             hf_overrides={"head_dtype": "float32"},
             trust_remote_code=False,
         )
-        self.chat = ChatTokenizer(self.llm.get_tokenizer(), chat_template, today)
+        self.chat = ChatTokenizer(self.llm.get_tokenizer(), chat_template, today, thoughts)
         self.limit = self.llm.model_config.max_model_len
 
     def _run(
@@ -98,7 +98,7 @@ class VLLMBackend:
                 stop = result.stop_reason if isinstance(result.stop_reason, str) else ""
                 logprobs = (step[token].logprob for step, token in zip(result.logprobs, result.token_ids, strict=True))
                 completion = Completion(
-                    text=normalise_thinking(result.text + stop, opened=self.chat.opens_thinking),
+                    text=self.chat.normalised(result.text + stop),
                     finish_reason="stop" if result.finish_reason == "stop" else "length",
                     prompt_tokens=len(rows[index]),
                     completion_tokens=len(result.token_ids),

@@ -1,20 +1,17 @@
 """Judges: how well a preference description guides a model that selects (R_jud, Eq. 6) or writes (R_gen, Eq. 5)."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from alignxplore import engines
 from alignxplore.engines import Engine, Sampling
+from alignxplore.judging.verdicts import parse_selection
 from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 
 Cases = Sequence[Mapping[str, Any]]
-
-_SELECTION = re.compile(r"""["']?selection["']?\s*:\s*["']?\s*(?:response\s*)?([AB])\b""", re.IGNORECASE)
-_MENTION = re.compile(r"\bresponse ([AB])\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,19 @@ class Judge:
     def p_chosen(self, cases: Cases, preferences: Sequence[str]) -> np.ndarray:
         """Probability of the chosen response when it is shown first, and when it is shown second: (cases, 2).
 
-        A case has `prompt`, `chosen` and `rejected`. A selection that cannot be parsed is NaN.
+        A case has `prompt`, `chosen` and `rejected`. NaN marks an order without a verdict: the answer selects neither
+        response, or the model refused the prompt.
         """
         return KINDS[self.kind](self, cases, preferences)
+
+
+def p_chosen_unless_refused(judge: Judge, cases: Cases, preferences: Sequence[str], refused: np.ndarray) -> np.ndarray:
+    """`Judge.p_chosen`, but the judge is not asked about a `refused` case (cases,): both of its orders are NaN."""
+    probabilities = np.full((len(cases), 2), np.nan)
+    asked = np.flatnonzero(~refused).tolist()
+    if asked:
+        probabilities[asked] = judge.p_chosen([cases[i] for i in asked], [preferences[i] for i in asked])
+    return probabilities
 
 
 def _selects(judge: Judge, cases: Cases, preferences: Sequence[str]) -> np.ndarray:
@@ -58,13 +65,15 @@ def _p_first(engine: Engine, prompts: Sequence[Prompt], sampling: Sampling | Non
         logprobs = engine.choice_logprobs(prompts, JUDGE_CHOICES)
         return 1 / (1 + np.exp(logprobs[:, 1] - logprobs[:, 0]))
     selected: list[str | None] = [None] * len(prompts)
+    asked = list(range(len(prompts)))
     for attempt in range(2):
-        unparsed = [index for index, choice in enumerate(selected) if choice is None]
         reseeded = replace(sampling, seed=sampling.seed + attempt)
-        completions = engine.generate([prompts[index] for index in unparsed], reseeded)
-        for index, completion in zip(unparsed, completions, strict=True):
+        completions = dict(zip(asked, engine.generate([prompts[index] for index in asked], reseeded), strict=True))
+        for index, completion in completions.items():
             if completion.finish_reason == "stop":
                 selected[index] = parse_selection(completion.text)
+        # A refused prompt would be refused again.
+        asked = [i for i in asked if selected[i] is None and completions[i].finish_reason != "refused"]
     return np.array([{"A": 1.0, "B": 0.0, None: np.nan}[choice] for choice in selected])
 
 
@@ -115,20 +124,3 @@ def position_flip(probabilities: np.ndarray) -> np.ndarray:
     """Whether the two orders disagree about the better response; an order that is NaN never disagrees."""
     known = ~np.isnan(probabilities).any(1)
     return known & ((probabilities[:, 0] > 0.5) != (probabilities[:, 1] > 0.5))
-
-
-def parse_selection(text: str) -> Literal["A", "B"] | None:
-    """The response that a written judgement selects: the last `"selection": "Response A"` after its reasoning.
-
-    Without a selection in that form, it is the only response that the answer names, if there is just one. Unfinished
-    reasoning selects nothing.
-    """
-    _, closed, answer = text.rpartition("</think>")
-    if "<think>" in text and not closed:
-        return None
-    selected = _SELECTION.findall(answer)
-    if not selected and len(mentioned := set(map(str.upper, _MENTION.findall(answer)))) == 1:
-        selected = list(mentioned)
-    if not selected:
-        return None
-    return "A" if selected[-1].upper() == "A" else "B"

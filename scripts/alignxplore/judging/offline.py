@@ -6,15 +6,20 @@ import json
 import numpy as np
 import polars as pl
 
-from alignxplore.judging.judge import Judge, is_correct, position_flip
+from alignxplore.judging.judge import Judge, is_correct, p_chosen_unless_refused, position_flip
 
 
 def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences: pl.DataFrame) -> pl.DataFrame:
-    """JUDGEMENT rows of `preferences`, under the judge name `name`; joined with `cases` on benchmark and case_id."""
+    """JUDGEMENT rows of `preferences`, under the judge name `name`; joined with `cases` on benchmark and case_id.
+
+    A preference whose completion was refused is no description, so it is not judged: both orders are unparsed.
+    """
     key = ["benchmark", "case_id"]
     joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
     rows = list(joined.iter_rows(named=True))
-    return judgement_rows(joined, name, judge.p_chosen(rows, [row["preference"] for row in rows]))
+    refused = (joined["finish_reason"] == "refused").to_numpy()
+    probabilities = p_chosen_unless_refused(judge, rows, [row["preference"] for row in rows], refused)
+    return judgement_rows(joined, name, probabilities)
 
 
 def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 import polars as pl
 
-from alignxplore.engines import Engine, Sampling
-from alignxplore.judging.judge import Judge, is_correct, position_flip
+from alignxplore.engines import Completion, Engine, Sampling
+from alignxplore.judging.judge import Judge, is_correct, p_chosen_unless_refused, position_flip
 from alignxplore.judging.offline import target_ids
 from alignxplore.prompts import Templates
 
@@ -32,31 +33,46 @@ def draw_cases(cases: pl.DataFrame, groups: Sequence[Sequence[str]], size: int, 
 def respond(
     engine: Engine, templates: Templates, cases: pl.DataFrame, preferences: pl.DataFrame, sampling: Sampling
 ) -> pl.DataFrame:
-    """RESPONSE rows: an answer to each case's post under a method's description of its user."""
+    """RESPONSE rows: an answer to each case's post under a method's description of its user.
+
+    A case whose description was refused is not asked about: its response counts as refused as well.
+    """
     joined = cases.select(*_KEY, "prompt").join(
-        preferences.select(*_KEY, "method", "preference"), on=_KEY, how="inner", maintain_order="left"
+        preferences.select(*_KEY, "method", "preference", "finish_reason"), on=_KEY, how="inner", maintain_order="left"
     )
-    prompts = [templates.respond(row["prompt"], row["preference"]) for row in joined.iter_rows(named=True)]
-    texts = [completion.text.strip() for completion in engine.generate(prompts, sampling)]
-    return joined.select("case_id", "benchmark", "method").with_columns(response=pl.Series(texts, dtype=pl.String))
+    rows = list(joined.iter_rows(named=True))
+    described = [row["finish_reason"] != "refused" for row in rows]
+    prompts = [templates.respond(row["prompt"], row["preference"]) for row in compress(rows, described)]
+    completions = iter(engine.generate(prompts, sampling) if prompts else [])
+    answers = [next(completions) if known else Completion("", "refused", 0, 0) for known in described]
+    return joined.select("case_id", "benchmark", "method").with_columns(
+        response=pl.Series([answer.text.strip() for answer in answers], dtype=pl.String),
+        finish_reason=pl.Series([answer.finish_reason for answer in answers], dtype=pl.String),
+    )
 
 
 def compare(judge: Judge, name: str, cases: pl.DataFrame, first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     """WIN rows: which of two methods' responses a judge selects when told the golden preference, in both orders.
 
-    Equal responses tie, and so do probabilities that average to one half. An order whose selection cannot be parsed
-    has probability one half and is counted in `unparsed`.
+    Equal responses tie, and so do probabilities that average to one half. An order without a verdict has probability
+    one half and is counted in `unparsed`. A case is not judged if one of its responses was refused, even if both were:
+    it has no verdict in either order.
     """
     asked = cases.select(*_KEY, "prompt", "golden_preference", target_ids(cases))
     joined = (
         first.rename({"method": "method_a", "response": "chosen"})
         .join(
-            second.rename({"method": "method_b", "response": "rejected"}), on=_KEY, how="inner", maintain_order="left"
+            second.rename({"method": "method_b", "response": "rejected"}),
+            on=_KEY,
+            how="inner",
+            maintain_order="left",
+            suffix="_b",
         )
         .join(asked, on=_KEY, how="inner", maintain_order="left")
     )
     rows = list(joined.iter_rows(named=True))
-    probabilities = judge.p_chosen(rows, [row["golden_preference"] for row in rows])
+    refused = ((joined["finish_reason"] == "refused") | (joined["finish_reason_b"] == "refused")).to_numpy()
+    probabilities = p_chosen_unless_refused(judge, rows, [row["golden_preference"] for row in rows], refused)
     unparsed = np.isnan(probabilities)
     known = np.where(unparsed, 0.5, probabilities)
     same = (joined["chosen"] == joined["rejected"]).to_numpy()

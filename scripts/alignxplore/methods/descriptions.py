@@ -41,10 +41,15 @@ def preference_rows(
     )
 
 
-def unwritten_rows(cases: Sequence[Mapping[str, Any]], method: str, texts: Sequence[tuple[str, str]]) -> pl.DataFrame:
-    """PREFERENCE rows of a method without completions, from (reasoning, description) of each case.
+def unwritten_rows(
+    cases: Sequence[Mapping[str, Any]], method: str, texts: Sequence[tuple[str, str] | None]
+) -> pl.DataFrame:
+    """PREFERENCE rows of a method without completions, from (reasoning, description) of each case, None if refused.
 
     They count no tokens, and `format_ok` is null.
     """
-    descriptions = [Description(Parsed(*text, format_ok=True), "stop", 0, 0) for text in texts]
+    refused = Description(Parsed("", "", format_ok=True), "refused", 0, 0)
+    descriptions = [
+        refused if text is None else Description(Parsed(*text, format_ok=True), "stop", 0, 0) for text in texts
+    ]
     return preference_rows(cases, method, descriptions).with_columns(format_ok=pl.lit(None, pl.Boolean))

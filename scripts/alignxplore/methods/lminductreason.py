@@ -22,13 +22,19 @@ from alignxplore.prompts import Prompt, Templates
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """A rule, the completion it was parsed from, and whether it explains each pair."""
+    """A rule, the completion it was parsed from, and whether it explains each pair. A refused one explains nothing."""
 
     rule: str
     completion: Completion
     explains: tuple[bool, ...]
 
+    @property
+    def is_refused(self) -> bool:
+        return self.completion.finish_reason == "refused"
+
     def __str__(self) -> str:
+        if self.is_refused:
+            return "[refused]"
         fails = ", ".join(str(number) for number, explained in enumerate(self.explains, 1) if not explained)
         score = f"{sum(self.explains)} of {len(self.explains)}"
         return f"[{score}{', not ' if fails else ''}{fails}] {self.rule}"
@@ -43,13 +49,14 @@ class _Search:
 
     @property
     def best(self) -> _Hypothesis:
-        """The hypothesis that explains the most pairs; the earliest of equals."""
-        return max((hypothesis for tried in self.rounds for hypothesis in tried), key=lambda h: sum(h.explains))
+        """The hypothesis that explains the most pairs; the earliest of equals, and a refused one only if all are."""
+        tried = (hypothesis for hypotheses in self.rounds for hypothesis in hypotheses)
+        return max(tried, key=lambda h: (not h.is_refused, sum(h.explains)))
 
     @property
     def is_open(self) -> bool:
-        """Whether no rule explains all pairs yet."""
-        return not self.rounds or not all(self.best.explains)
+        """Whether no rule explains all pairs yet; a case whose first prompt is refused stays without a rule."""
+        return not self.rounds or not (all(self.best.explains) or self.best.is_refused)
 
     def prompt(self, templates: Templates) -> Prompt:
         """The prompt that asks for a first rule, or for a better one than the best so far."""
@@ -103,14 +110,19 @@ def _add_round(
     """Add one round to each search. The model is asked for all rules at once, the judge to test all at once."""
     asked = [search for search in searches for _ in range(hypotheses)]
     answers = describe(engine, [search.prompt(templates) for search in asked], sampling, reasons=False)
-    rules = [parsed.preference for _, parsed in answers]
-    tests = [(pair, rule) for search, rule in zip(asked, rules, strict=True) for pair in search.pairs]
+    tests = [
+        (pair, parsed.preference)
+        for search, (completion, parsed) in zip(asked, answers, strict=True)
+        if completion.finish_reason != "refused"
+        for pair in search.pairs
+    ]
     verdicts = iter(is_correct(judge.p_chosen([pair for pair, _ in tests], [rule for _, rule in tests])).tolist())
     for search in searches:
         search.rounds.append([])
-    for search, rule, (completion, _) in zip(asked, rules, answers, strict=True):
+    for search, (completion, parsed) in zip(asked, answers, strict=True):
+        rule, refused = parsed.preference, completion.finish_reason == "refused"
         # Without a rule the judge still selects a response, so an empty rule could seem to explain it.
-        explains = tuple(next(verdicts) and bool(rule) for _ in search.pairs)
+        explains = tuple(not refused and next(verdicts) and bool(rule) for _ in search.pairs)
         search.rounds[-1].append(_Hypothesis(rule, completion, explains))
 
 

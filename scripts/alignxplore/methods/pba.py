@@ -28,17 +28,21 @@ def bridged_preferences(
     """PREFERENCE rows whose description words a case's directions and whose reasoning lists its scores.
 
     `entry` holds the thresholds `upper` and `lower`, and optionally the indices of the AlignX `dimensions` to score
-    (default: all 90). Token counts are 0, since nothing is generated.
+    (default: all 90). Token counts are 0, since nothing is generated. A score whose prompt the model refuses is left
+    out of its dimension's mean; a case without any score is refused.
     """
     dimensions = entry.get("dimensions", range(N_DIMENSIONS))
     poles = [(wording.phrase(str(index), 1), wording.phrase(str(index), -1)) for index in dimensions]
     rows = list(cases.iter_rows(named=True))
-    texts: list[tuple[str, str]] = []
+    texts: list[tuple[str, str] | None] = []
     for start in range(0, len(rows), _CASES_AT_ONCE):
         signals_of_cases = [[*row["pairs"], *row["ugc"]] for row in rows[start : start + _CASES_AT_ONCE]]
         scores = iter(signal_scores(engine, templates, list(chain(*signals_of_cases)), poles))
         for signals in signals_of_cases:
-            mean = np.mean(list(islice(scores, len(signals))), axis=0)
+            mean = np.ma.masked_invalid(list(islice(scores, len(signals)))).mean(axis=0).filled(np.nan)
+            if np.isnan(mean).all():
+                texts.append(None)
+                continue
             direction = np.zeros(N_DIMENSIONS, dtype=int)
             direction[list(dimensions)] = directions(mean, entry["upper"], entry["lower"])
             listed = "\n".join(f"{score:.3f} {up} / {down}" for score, (up, down) in zip(mean, poles, strict=True))
@@ -52,7 +56,8 @@ def signal_scores(
     """Where signals lie between each dimension's negative pole (0) and positive pole (1): (signals, poles).
 
     A score is the expected direction P(positive) + P(neither) / 2, after the probabilities of the three answers are
-    normalised. It averages both orders of the poles, which cancels a model's bias towards an answer.
+    normalised. It averages both orders of the poles, which cancels a model's bias towards an answer. It is NaN if the
+    model refuses a prompt of either order.
     """
     prompts = [
         templates.score_dimension(signal, *shown)
@@ -70,9 +75,10 @@ def directions(scores: np.ndarray, upper: float, lower: float) -> np.ndarray:
     """+1 for scores of at least `upper`, -1 for scores of at most `lower`, 0 in between: (dimensions,).
 
     If all are in between, the scores furthest from 0.5 get a direction anyway; all are 0 only if every score is 0.5.
+    A score that is NaN has direction 0; not all may be.
     """
     found = np.where(scores >= upper, 1, np.where(scores <= lower, -1, 0))
     if found.any():
         return found
     distance = np.abs(scores - 0.5)
-    return np.where(np.isclose(distance, distance.max()), np.sign(scores - 0.5), 0).astype(int)
+    return np.where(np.isclose(distance, np.nanmax(distance)), np.sign(scores - 0.5), 0).astype(int)

@@ -61,7 +61,8 @@ class Settings:
 class Pairs:
     """Users' pairs: each is two row numbers of `features` (texts, size), chosen response first.
 
-    `signals` is (users, pairs, 2), padded with -1 for users with fewer pairs; `targets` is (users, 2).
+    `signals` is (users, pairs, 2), padded with -1 for users with fewer pairs; `targets` is (users, 2). Features are NaN
+    for a text that the model refuses. Pairs with such a text are left out of `signals`.
     """
 
     features: Tensor
@@ -74,7 +75,15 @@ class Pairs:
         The mask (users, pairs) is false for padding.
         """
         signals = self.signals[users]
-        return self.features[signals], self.features[self.targets[users]], signals[..., 0] >= 0
+        present = signals[..., 0] >= 0
+        # A padded place reads some other text, which may be NaN, and a weight of 0 does not hide that.
+        features = self.features[signals].masked_fill(~present[..., None, None], 0.0)
+        return features, self.features[self.targets[users]], present
+
+    def usable(self) -> Tensor:
+        """The numbers of the users who have a pair and a target with features."""
+        known = ~self.features[self.targets].isnan().flatten(1).any(1)
+        return torch.nonzero(known & (self.signals[..., 0] >= 0).any(1)).flatten()
 
 
 class VPL(nn.Module):
@@ -147,19 +156,23 @@ def evidence(
 
 
 def train(pairs: Pairs, settings: Settings, seed: int) -> tuple[VPL, pl.DataFrame]:
-    """A model trained on all users, and the METRICS of each step; the same `seed` gives the same model.
+    """A model trained on all usable users, and the METRICS of each step; the same `seed` gives the same model.
 
     Raises UserError if the loss diverges.
     """
-    users, size = len(pairs.targets), pairs.features.shape[1]
+    users, size = pairs.usable(), pairs.features.shape[1]
+    if not len(users):
+        raise UserError("VPL: the model refuses texts of every user")
+    if left_out := len(pairs.targets) - len(users):
+        log.warning("left out %d of %d users, whose texts the model refuses", left_out, len(pairs.targets))
     rows: list[tuple[float, ...]] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = VPL(size, settings.latent_size, settings.hidden_size)
-        model.standardise(pairs.features)
+        model.standardise(pairs.features[~pairs.features.isnan().any(1)])
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
         for _ in range(settings.epochs):
-            for batch in torch.randperm(users).split(settings.batch_size):
+            for batch in users[torch.randperm(len(users))].split(settings.batch_size):
                 noise = torch.randn(len(batch), settings.latent_size)
                 margin, log_likelihood, kl = evidence(model, *pairs.of(batch), noise)
                 loss = (settings.beta * kl - log_likelihood).mean()
@@ -179,7 +192,10 @@ def train(pairs: Pairs, settings: Settings, seed: int) -> tuple[VPL, pl.DataFram
 
 @torch.inference_mode()
 def p_chosen(model: VPL, pairs: Pairs) -> np.ndarray:
-    """Probability that each user prefers the chosen response of the target, at the posterior's mean: (users,)."""
+    """Probability that each user prefers the chosen response of the target, at the posterior's mean: (users,).
+
+    It is NaN for users who are not usable.
+    """
     margins = []
     for batch in torch.arange(len(pairs.targets)).split(1024):
         signals, targets, present = pairs.of(batch)
@@ -224,8 +240,11 @@ def featured_pairs(entry: Mapping[str, Any], users: pl.DataFrame) -> Pairs:
         targets.append(place(user))
     if not targets:
         raise UserError("VPL: there are no users to train on or to judge")
+    features = _features(entry, list(index))
+    known = ~features.isnan().any(1)
+    signals = [pairs[known[pairs].all(1)] for pairs in signals]
     padded = nn.utils.rnn.pad_sequence(signals, batch_first=True, padding_value=-1)
-    return Pairs(_features(entry, list(index)), padded, torch.tensor(targets))
+    return Pairs(features, padded, torch.tensor(targets))
 
 
 def _features(entry: Mapping[str, Any], texts: list[tuple[str, str]]) -> Tensor:

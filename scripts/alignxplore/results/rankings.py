@@ -30,6 +30,7 @@ JUDGES = pl.Schema(
         "judge": pl.String(),
         "verdicts": pl.Int64(),
         "position_flip": pl.Float64(),
+        "ties": pl.Float64(),
         "unparsed": pl.Float64(),
         "agreement": pl.Float64(),
         "kappa": pl.Float64(),
@@ -42,8 +43,8 @@ JUDGES = pl.Schema(
 )
 """A judge's failures over its `verdicts` (one per method and case), and how it compares with the table's first judge.
 
-`position_flip` and `unparsed` are percentages, as in an accuracy CSV. `agreement` (percent) and Cohen's `kappa` compare
-the verdicts; Kendall's tau-b and the number of `swapped` pairs of methods compare the rankings.
+`position_flip`, `ties` and `unparsed` are percentages, as in an accuracy CSV. `agreement` (percent) and Cohen's `kappa`
+compare the verdicts; Kendall's tau-b and the number of `swapped` pairs of methods compare the rankings.
 """
 JUDGES_NOTE = (
     "Each judge is compared with the first: percent of equal verdicts, Cohen's kappa, Kendall's tau-b between the two "
@@ -107,6 +108,7 @@ def judge_rows(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
                 "judge": judge,
                 "verdicts": own.size,
                 "position_flip": cells["position_flip"].mean(),
+                "ties": cells["ties"].mean(),
                 "unparsed": cells["unparsed"].mean(),
                 **(compared if judge != judges[0] else dict.fromkeys(compared)),
                 "ranking": " > ".join(methods[place] for place in np.argsort(-own.mean(1), kind="stable")),

@@ -15,6 +15,8 @@ from alignxplore.results.stats import bootstrap_interval, holm, mcnemar_test, pa
 SIGNIFICANT = 0.05
 P_DIGITS = 4
 """Significant figures of p-values."""
+MANY_TIES = 5
+"""Percentage of ties above which a Markdown table points them out."""
 P_VALUES = ("p_value", "mcnemar_holm", "p_holm")
 
 CELLS = pl.Schema(
@@ -40,6 +42,7 @@ ACCURACY_CELLS = pl.Schema(
         **CELLS,
         "mcnemar_holm": pl.Float64(),
         "position_flip": pl.Float64(),
+        "ties": pl.Float64(),
         "unparsed": pl.Float64(),
         "in_format": pl.Float64(),
         "change": pl.Float64(),
@@ -47,11 +50,14 @@ ACCURACY_CELLS = pl.Schema(
         "change_high": pl.Float64(),
     }
 )
-"""Fields of an accuracy CSV.
+"""Fields of an accuracy CSV. A cell in which no case is decided has no `percent`, interval, test, change or difference.
 
 - `mcnemar_holm`: p-value of McNemar's exact test against the column's best, adjusted over the column by Holm's method.
 - `position_flip`: percentage of cases in which the judge's two orders disagree.
-- `unparsed`: percentage of orders in which a judge that writes its verdict selected neither response.
+- `ties`: percentage of cases in which both orders have a verdict and their mean probability is exactly one half. A tie
+  is no win. Judges in bfloat16 tie where their precision ends, and judges that write where their orders disagree.
+- `unparsed`: percentage of orders without a verdict: the judge's answer selected neither response, or its prompt was
+  refused.
 - `in_format`: percentage of the method's completions in the right format; null if the method writes none.
 - `change`: points gained over the column that `change_from` names, on the same cases, with a 95% interval.
 """
@@ -74,12 +80,12 @@ WIN_RATE_CELLS = pl.Schema(
     {**CELLS, "ties": pl.Float64(), "disagreements": pl.Float64(), "unparsed": pl.Float64()},
 )
 """Fields of a win-rate CSV: also the percentages of ties, of cases in which the judge's two orders disagree, and of
-orders in which a judge that writes its verdict selected neither response."""
+orders without a verdict."""
 
 ACCURACY_NOTE = (
     "Percent of cases in which the judge prefers the chosen response, with 95% bootstrap intervals over targets. Bold "
     "is the best method of a column, reference methods aside; * marks methods significantly below it (paired t-test, "
-    "p < 0.05)."
+    "p < 0.05). A tie is no win."
 )
 WIN_RATE_NOTE = (
     "Percent of cases won, a tie counting as half a win, with 95% bootstrap intervals over targets. * marks rates "
@@ -119,6 +125,8 @@ def accuracy_cells(
     `changes` maps a column to the column from which its change is counted, over the same cases. Two cases are the same
     if they have one id and their benchmarks have one origin; a benchmark that `origins` does not name is its own
     origin.
+
+    A cell in which no case is decided takes part in no comparison.
 
     Raises UserError if the methods of a column were judged on different cases and the table has no `compare_with`, or
     if the cases of two columns do not match.
@@ -160,7 +168,11 @@ def _best(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         leader = best.get(row["column"])
-        if not row["reference"] and (leader is None or row["percent"] > leader["percent"]):
+        if (
+            row["percent"] is not None
+            and not row["reference"]
+            and (leader is None or row["percent"] > leader["percent"])
+        ):
             best[row["column"]] = row
     return best
 
@@ -171,7 +183,7 @@ def _against_best(
     """`p_value`, `mark` and the unadjusted `mcnemar_holm` of a method against the best of its column."""
     is_best = best is not None and not row["reference"] and row["percent"] == best["percent"]
     tests: dict[str, float | str | None] = {"p_value": None, "mcnemar_holm": None, "mark": "best" if is_best else None}
-    if best is None or best is row:
+    if best is None or best is row or row["percent"] is None:
         return tests
     if best["cases"] != row["cases"]:
         if skip_other_cases:
@@ -188,7 +200,7 @@ def _change(
     old: Mapping[str, Any] | None, new: Mapping[str, Any], origins: Mapping[str, str], resamples: int, seed: int
 ) -> dict[str, float | None]:
     """The paired change between two columns, whose benchmarks may differ in name but not in origin and cases."""
-    if old is None:
+    if old is None or None in (old["percent"], new["percent"]):
         return dict.fromkeys(("change", "change_low", "change_high"))
     pairs: list[dict[tuple[str, str], float]] = []
     for row in (old, new):
@@ -211,7 +223,12 @@ def _difference(
     baseline: Mapping[str, Any] | None, row: Mapping[str, Any], resamples: int, seed: int
 ) -> dict[str, float | None]:
     """The paired difference of a method from the baseline in its column, with the unadjusted p-value."""
-    if baseline is None or baseline is row or baseline["cases"] != row["cases"]:
+    if (
+        baseline is None
+        or baseline is row
+        or baseline["cases"] != row["cases"]
+        or None in (baseline["percent"], row["percent"])
+    ):
         return dict.fromkeys(("difference", "difference_low", "difference_high", "p_holm"))
     gained = np.subtract(row["outcomes"], baseline["outcomes"])
     difference, low, high = _points(gained, row["targets"], resamples, seed)
@@ -236,6 +253,9 @@ def _adjust(cells: Sequence[dict[str, Any]], field: str) -> None:
 def _cells(rows: list[dict[str, Any]], schema: pl.Schema, resamples: int, seed: int) -> pl.DataFrame:
     """The rows' fields that `schema` names, with intervals, rounded."""
     for row in rows:
+        if row["percent"] is None:
+            row |= {"low": None, "high": None}
+            continue
         low, high = bootstrap_interval(row["outcomes"], row["targets"], resamples, seed)
         row |= {"low": 100 * low, "high": 100 * high}
     cells = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
@@ -262,14 +282,32 @@ def cells_markdown(title: str, note: str, cells: pl.DataFrame, columns: Sequence
     lines = [f"# {escape(title)}", "", *table_lines(["method", *map(escape, columns)], rows)]
     sizes = sorted({row["n"] for row in by_place.values()})
     cases = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    return "\n".join([*lines, "", f"{note} n is {cases} cases per cell; the CSV beside this file lists each n.", ""])
+    note += f" n is {cases} cases per cell; the CSV beside this file lists each n."
+    return "\n".join([*lines, "", note + _ties_note(cells), ""])
+
+
+def _ties_note(cells: pl.DataFrame) -> str:
+    """Sentences about the cells of an accuracy table in which many or all cases tie; empty if there are none."""
+    if "position_flip" not in cells.columns:
+        return ""
+    note = ""
+    if (tied := cells.filter(pl.col("ties") > MANY_TIES)).height:
+        note += (
+            f" In {tied.height} of {cells.height} cells more than {MANY_TIES}% of the cases tie (`ties` in the CSV)."
+        )
+    if cells["percent"].null_count():
+        note += " – marks cells in which no case is decided."
+    return note
 
 
 def _cell(row: Mapping[str, Any]) -> str:
     """Percentage, mark and interval; below them, if the row has them, change, difference and the paper's figure."""
-    figure = f"{row['percent']:.1f}{'*' if row['mark'] == '*' else ''}"
-    figure = f"**{figure}**" if row["mark"] == "best" else figure
-    lines = [f"{figure} [{row['low']:.1f}, {row['high']:.1f}]"]
+    if row["percent"] is None:
+        lines = ["–"]
+    else:
+        figure = f"{row['percent']:.1f}{'*' if row['mark'] == '*' else ''}"
+        figure = f"**{figure}**" if row["mark"] == "best" else figure
+        lines = [f"{figure} [{row['low']:.1f}, {row['high']:.1f}]"]
     if row.get("change") is not None:
         lines.append(f"{row['change']:+.1f}")
     if row.get("difference") is not None:

@@ -20,7 +20,7 @@ def generate(
     generations: int,
     sampling: Sampling,
 ) -> pl.DataFrame:
-    """GENERATION rows: `generations` reasoning chains and descriptions per example.
+    """GENERATION rows: `generations` reasoning chains and descriptions per example. A refused one is out of format.
 
     Each prompt lists the key dimensions of its example: `dimensions`, by example_id.
     """

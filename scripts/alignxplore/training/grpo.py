@@ -21,7 +21,7 @@ from trl import GRPOConfig
 from alignxplore import engines, records
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
-from alignxplore.formats import Parsed, normalise_thinking, parse_completion
+from alignxplore.formats import Parsed, parse_completion
 from alignxplore.judging.judge import load_judge
 from alignxplore.judging.reward import Reward
 from alignxplore.prompts import Prompt, Templates
@@ -91,8 +91,7 @@ def reward_function(
         for ids in completion_ids:
             finished = ids[-1] in end_tokens
             # As the engines decode: control tokens stay visible and break the format.
-            text = chat.decode(ids[:-1] if finished else ids)
-            text = normalise_thinking(text, opened=chat.opens_thinking)
+            text = chat.normalised(chat.decode(ids[:-1] if finished else ids))
             parsed.append(parse_completion(text, "stop" if finished else "length"))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
         synthesising = [any(phrase in p.reasoning.lower() for phrase in phrases) for p in parsed]

@@ -10,12 +10,17 @@ from transformers import PreTrainedModel
 
 from alignxplore.engines import weights
 from alignxplore.engines.tokens import ChatTokenizer
+from alignxplore.errors import UserError
+from alignxplore.formats import THINK
 from alignxplore.training.settings import Settings
 
 
 def load_tokenizer(model: Path, settings: Settings) -> ChatTokenizer:
     """The tokenizer of the model to train, from a Hugging Face directory or hub name."""
-    return ChatTokenizer(weights.load_tokenizer(model, settings.revision))
+    chat = ChatTokenizer(weights.load_tokenizer(model, settings.revision))
+    if chat.opens_thinking and chat.thoughts != THINK:
+        raise UserError(f"model {model}: its chat template opens reasoning by other marks than <think>, which we train")
+    return chat
 
 
 def load_model(model: Path, settings: Settings, chat: ChatTokenizer) -> PreTrainedModel:

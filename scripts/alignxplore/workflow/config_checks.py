@@ -140,7 +140,7 @@ def _check_models(config: Config) -> None:
                 raise UserError(f"{key}.model: {entry['model']!r} needs the engine 'transformers'")
     for name, entry in config["training"]["variants"].items():
         key, start = f"config: training.variants.{name}.from", models[entry["from"]]
-        for ignored in start.keys() & {"chat_template", "today"}:
+        for ignored in start.keys() & {"chat_template", "today", "thoughts"}:
             raise UserError(f"{key}: training ignores {ignored}, which models.{entry['from']} has")
         if start["engine"] == "openai":
             raise UserError(

@@ -1,13 +1,14 @@
 """Prompts as token ids: the plain prompt's, whatever the tokenizer; and no user text becomes a control token."""
 
 import json
+import re
 from datetime import date
 from types import SimpleNamespace
 
 import pytest
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
-from alignxplore.formats import TAGS
+from alignxplore.formats import TAGS, THOUGHTS
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, WORD_JOINER, Prompt, mark_user_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,3 +224,19 @@ def test_a_model_whose_completions_nothing_ends_is_refused():
     tokenizer.chat_template, tokenizer.eos_token = "User: {{ messages[0].content }}", None
     with pytest.raises(UserError, match="nothing ends its completions; name an eos_token"):
         ChatTokenizer(tokenizer).end_tokens(SimpleNamespace(eos_token_id=None))
+
+
+@pytest.mark.parametrize("name", ["think", "mistral", "seed", "kimi"])
+def test_reasoning_that_the_template_opens_is_known_by_its_marks(name):
+    """Nothing is scored inside it, and completions come back in think tags."""
+    marks = THOUGHTS[name]
+    tokenizer = make("byte level").tokenizer
+    tokenizer.chat_template = TEMPLATE + f"{{% if add_generation_prompt %}}{marks.open}{{% endif %}}"
+    if name != "think":
+        tokenizer.add_tokens([marks.open, marks.close])
+    chat = ChatTokenizer(tokenizer, thoughts=name)
+    assert chat.opens_thinking
+    assert chat.normalised(f"why{marks.close}because") == "<think>why</think>because"
+    chat.check_scored([Prompt("x", marks.close)])
+    with pytest.raises(UserError, match=f"opens {re.escape(marks.open)}"):
+        chat.check_scored([Prompt("x")])

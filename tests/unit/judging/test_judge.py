@@ -1,12 +1,14 @@
 """Eq. 5 and 6 with an engine whose numbers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from alignxplore import records
 from alignxplore.engines import Completion, Sampling
 from alignxplore.formats import Parsed
-from alignxplore.judging.judge import Judge, is_correct, parse_selection, position_flip
+from alignxplore.judging.judge import Judge, is_correct, position_flip
 from alignxplore.judging.offline import judge_preferences
 from alignxplore.judging.reward import Reward
 from alignxplore.methods.given import given_preferences
@@ -141,6 +143,56 @@ def test_a_judge_that_writes_is_asked_at_most_twice():
     assert rewards == [0.0]
 
 
+def test_a_judge_that_refuses_is_not_asked_again():
+    class Refusing(WritingEngine):
+        def generate(self, prompts, sampling):
+            answers = super().generate(prompts, sampling)
+            return [replace(answer, finish_reason="refused") if not answer.text else answer for answer in answers]
+
+    engine = Refusing(lambda prompt, seed: "" if "joke" in prompt[2] else "Response B")
+    found = Judge("jud", engine, Templates(), WRITTEN).p_chosen([CASES[0]], ["now"])
+    np.testing.assert_array_equal(found, [[np.nan, 1]])
+    assert [seed for _, seed in engine.asked] == [3, 3]
+
+
+class RefusingEngine(KnownEngine):
+    """Refuses prompts whose second response is long."""
+
+    def choice_logprobs(self, prompts, choices):
+        refused = np.array([prompt[3] == "joke long" for prompt in prompts]).reshape(-1, 1)
+        return np.where(refused, np.nan, super().choice_logprobs(prompts, choices))
+
+    def loglikelihood(self, prompts, continuations):
+        found = super().loglikelihood(prompts, continuations)
+        return [(np.nan, 0) if text == "joke long" else one for one, text in zip(found, continuations, strict=True)]
+
+
+def test_a_refused_prompt_is_an_order_without_a_verdict(cases, tmp_path):
+    preferences = given_preferences("golden", cases, "m")
+    long = cases.with_columns(chosen=pl.lit("joke long"), rejected=pl.lit("hush"))
+    for kind, unparsed, probabilities in (("jud", [1, 1], (sigmoid(-0.5), 0.5)), ("gen", [2, 2], (0.5, 0.5))):
+        judged = judge_preferences(Judge(kind, RefusingEngine(), Templates()), "j", long, preferences)
+        assert judged["unparsed"].to_list() == unparsed
+        assert not judged["correct"].any() and not judged["position_flip"].any()
+        np.testing.assert_allclose(judged.select("p_chosen_ab", "p_chosen_ba").row(0), probabilities)
+        records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
+    reward = Reward(Judge("gen", RefusingEngine(), Templates()))
+    assert reward([Parsed("r", "joke", True)], [CASES[1]]) == [0.0]
+
+
+def test_a_refused_preference_is_not_judged(cases):
+    engine = KnownEngine()
+    refused = given_preferences("golden", cases, "m").with_columns(
+        preference=pl.lit("joke"), finish_reason=pl.Series(["stop", "refused"])
+    )
+    judged = judge_preferences(Judge("jud", engine, Templates()), "j", cases, refused)
+    assert judged.select("benchmark", "unparsed", "correct").rows() == [("b", 0, True), ("b_reverse", 2, False)]
+    assert engine.calls == 2
+    every = refused.with_columns(finish_reason=pl.lit("refused"))
+    assert judge_preferences(Judge("jud", engine, Templates()), "j", cases, every)["unparsed"].to_list() == [2, 2]
+    assert engine.calls == 2, "if every description is refused, the judge is asked nothing"
+
+
 def test_orders_without_a_selection_are_counted(cases, tmp_path):
     def rule(prompt, seed):
         return "none" if prompt[2] == "joke" else "I prefer Response A."
@@ -151,28 +203,6 @@ def test_orders_without_a_selection_are_counted(cases, tmp_path):
     assert judged["unparsed"].to_list() == [1, 1]
     assert judged.select("p_chosen_ab", "p_chosen_ba").rows() == [(0.5, 0.0), (1.0, 0.5)]
     records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"selection": "Response A"}', "A"),
-        ('```json\n{ "selection" : "Response B" }\n```', "B"),
-        ("{'selection': 'B'}", "B"),
-        ('{"reason": "kind", "selection": "response a", "confidence": 1}', "A"),
-        ('The post says {"selection": "Response B"}, but: {"selection": "Response A"}', "A"),
-        ('<think>{"selection": "Response A"}</think>{"selection": "Response B"}', "B"),
-        ("r</think> I choose Response B. Response B is kinder.", "B"),
-        ("Response A is kind, Response B is not.", None),
-        ("<think>Response A", None),
-        ('<think>I am to end with {"selection": "Response B"}. First', None),
-        ('{"selection": "Response Alpha"}', None),
-        ('{"selection": null}', None),
-        ("", None),
-    ],
-)
-def test_written_selections_are_parsed(text, expected):
-    assert parse_selection(text) == expected
 
 
 def test_the_judge_template_shows_responses_in_the_order_given():

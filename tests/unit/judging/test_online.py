@@ -53,7 +53,16 @@ class LongerWins:
 
 def responses(method, texts):
     return pl.DataFrame(
-        [{"case_id": str(i), "benchmark": "a", "method": method, "response": text} for i, text in enumerate(texts)]
+        [
+            {
+                "case_id": str(i),
+                "benchmark": "a",
+                "method": method,
+                "response": text or "",
+                "finish_reason": "stop" if text is not None else "refused",
+            }
+            for i, text in enumerate(texts)
+        ]
     )
 
 
@@ -103,6 +112,43 @@ def test_orders_disagree_only_about_different_responses_with_two_selections(tmp_
         assert (row["disagreements"], row["unparsed"]) == (16.67, 16.67)
 
 
+def test_a_refused_response_neither_wins_nor_ties_unnoticed(tmp_path):
+    first = responses("x", ["a long answer", None, None, "same"])
+    second = responses("y", [None, "a long answer", None, "same"])
+    asked = []
+
+    class Counting(LongerWins):
+        def choice_logprobs(self, prompts, choices):
+            asked.extend(prompts)
+            return super().choice_logprobs(prompts, choices)
+
+    wins = compare(Judge("jud", Counting(), TEMPLATES), "judge", cases(), first, second)
+    assert wins["outcome"].to_list() == ["tie"] * 4
+    assert wins["unparsed"].to_list() == [2, 2, 2, 0] and not wins["position_flip"].any()
+    assert len(asked) == 2, "only the last case is judged"
+    records.write(wins, tmp_path / "wins.parquet", records.WIN)
+
+
+def test_no_response_is_written_under_a_refused_description(tmp_path):
+    class RefusesOne(Echo):
+        def generate(self, prompts, sampling):
+            self.asked = len(prompts)
+            return [
+                Completion("", "refused", 0, 0) if "post 1" in prompt.user else answer
+                for prompt, answer in zip(prompts, super().generate(prompts, sampling), strict=True)
+            ]
+
+    some = cases(4).filter(pl.col("benchmark") == "a")
+    preferences = some.select("benchmark", "case_id", method=pl.lit("x"), preference=pl.lit("likes jokes"))
+    preferences = preferences.with_columns(finish_reason=pl.Series(["stop", "refused", "stop", "stop"]))
+    engine = RefusesOne()
+    written = respond(engine, TEMPLATES, some, preferences, Sampling(0.9, 0.95, 10, 8, 1))
+    assert engine.asked == 3
+    assert written["finish_reason"].to_list() == ["stop", "refused", "refused", "refused"]
+    assert [bool(text) for text in written["response"]] == [True, False, False, False]
+    records.write(written, tmp_path / "responses.parquet", records.RESPONSE)
+
+
 class Echo:
     def generate(self, prompts, sampling):
         return [Completion(f" {prompt.user} ", "stop", 1, 1) for prompt in prompts]
@@ -110,6 +156,7 @@ class Echo:
 
 def test_responses_are_written_under_the_description_of_the_method():
     preferences = cases(4).select("benchmark", "case_id", method=pl.lit("x"), preference=pl.lit("likes jokes"))
+    preferences = preferences.with_columns(finish_reason=pl.lit("stop"))
     written = respond(Echo(), TEMPLATES, cases(4), preferences, Sampling(0.9, 0.95, 10, 8, 1))
     assert written.height == 12
     assert all("likes jokes" in row["response"] for row in written.to_dicts())

@@ -73,6 +73,48 @@ def test_the_best_rule_of_all_rounds_is_kept():
     assert all("was: likes jazz\n" in texts[0] for texts, _ in engine.asked[1:])
 
 
+class RefusingEngine(ProposingEngine):
+    """Refuses prompts that contain `word`; its other answers are those of ProposingEngine."""
+
+    def __init__(self, word, *rules):
+        super().__init__(*rules)
+        self.word = word
+
+    def generate(self, prompts, sampling):
+        answers = super().generate(prompts, sampling)
+        return [
+            Completion("", "refused", 0, 0) if self.word in strip_markers(prompt.user) else answer
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+
+def test_a_case_whose_prompt_is_refused_has_no_rule_and_is_not_asked_again(tmp_path):
+    engine = RefusingEngine("post of maps", ["likes jazz"], ["likes jazz"])
+    refused, found = written(induce(engine, cases(["maps"], ["jazz"]), hypotheses=2, rounds=3), tmp_path)
+    assert (refused["preference"], refused["finish_reason"], refused["format_ok"]) == ("", "refused", False)
+    assert refused["reasoning"].splitlines()[0:2] == ["Round 1", "[refused]"]
+    assert (found["preference"], found["finish_reason"]) == ("likes jazz", "stop")
+    assert len(engine.asked) == 1
+
+
+def test_a_rule_that_explains_nothing_is_better_than_a_refusal():
+    class RefusesTheFirst(ProposingEngine):
+        def generate(self, prompts, sampling):
+            _, *others = super().generate(prompts, sampling)
+            return [Completion("", "refused", 0, 0), *others]
+
+    found = induce(RefusesTheFirst(["", "likes tea"], ["", ""]), cases(["jazz"]), hypotheses=2, rounds=1)
+    assert found.select("preference", "finish_reason").rows() == [("likes tea", "stop")]
+
+
+def test_a_refinement_that_is_refused_keeps_the_rule(tmp_path):
+    engine = RefusingEngine("one better rule", ["likes tea"], ["likes jazz"])
+    (found,) = written(induce(engine, cases(["jazz"]), hypotheses=1, rounds=2), tmp_path)
+    assert (found["preference"], found["finish_reason"], found["format_ok"]) == ("likes tea", "stop", True)
+    first = RefusingEngine("post of jazz", ["likes tea"], ["likes jazz"])
+    assert induce(first, cases(["jazz"]), hypotheses=1, rounds=2)["preference"].to_list() == [""]
+
+
 def test_reasoning_is_split_off_and_empty_rules_explain_nothing():
     engine = ProposingEngine(["<think>jazz?</think> likes jazz", " "], ["", ""])
     found = induce(engine, cases(["jazz"]), hypotheses=2, rounds=1)

@@ -52,6 +52,30 @@ def test_the_mean_of_what_signals_show_is_put_into_words(tmp_path):
     assert everything["preference"].to_list() == [row["preference"]] and len(engine.asked) == 32 + 720
 
 
+def test_refused_prompts_are_left_out_of_the_mean(tmp_path):
+    class Refusing(ReadingEngine):
+        """Refuses the signals with "no", and any prompt that shows the pole of 47 first."""
+
+        def choice_logprobs(self, prompts, choices):
+            found = super().choice_logprobs(prompts, choices)
+            texts = [strip_markers(prompt.user) for prompt in prompts]
+            refused = ["no" in text.split() or "\nA: likes science" in text for text in texts]
+            return np.where(np.array(refused)[:, None], np.nan, found)
+
+    both = cases(["+60", "no -60", "x"], ["no", "no"])
+    described, refused = written(bridge(Refusing(), both, dimensions=[60, 47]), tmp_path)
+    # The mean of 60 is (0.9 + 0.5) / 2, without the second signal; 47 has no score in both orders.
+    assert described["reasoning"].splitlines() == [
+        "0.700 likes travel / dislikes travel",
+        "nan likes science / dislikes science",
+    ]
+    assert (described["preference"], described["finish_reason"]) == ("This person: likes travel.", "stop")
+    assert (refused["preference"], refused["reasoning"], refused["finish_reason"]) == ("", "", "refused")
+    assert refused["format_ok"] is None
+    # Between the thresholds, the furthest known score decides.
+    assert directions(np.array([np.nan, 0.55, 0.5]), 0.6, 0.4).tolist() == [0, 1, 0]
+
+
 def test_comments_are_signals_too():
     engine = ReadingEngine()
     found = bridge(engine, cases([], ugc=("-60", "-60")), dimensions=[60])

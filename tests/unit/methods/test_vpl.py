@@ -63,6 +63,45 @@ def test_the_bound_equals_a_float64_reference():
     np.testing.assert_allclose(found.detach().numpy(), bounds, rtol=1e-9)
 
 
+def test_texts_that_the_model_refuses_cost_their_pair_or_their_user(monkeypatch, caplog):
+    planned = planted(40, 3)
+    texts = [str(index) for index in range(400)]
+
+    def users():
+        pairs = [
+            [{"prompt": "", "chosen": texts[c], "rejected": texts[r]} for c, r in user] for user in planned.signals
+        ]
+        ends = [{"prompt": "", "chosen": texts[c], "rejected": texts[r]} for c, r in planned.targets]
+        return pl.DataFrame(
+            [{**end, "pairs": own, "case_id": str(i)} for i, (end, own) in enumerate(zip(ends, pairs, strict=True))]
+        )
+
+    def features(refused):
+        def of(entry, asked):
+            found = torch.stack([planned.features[int(text)] for _, text in asked])
+            found[[int(text) in refused for _, text in asked]] = torch.nan
+            return found
+
+        monkeypatch.setattr(vpl, "_features", of)
+        return vpl.featured_pairs({}, users())
+
+    whole = features(())
+    assert whole.usable().tolist() == list(range(40))
+    pair, target = int(planned.signals[0, 0, 1]), int(planned.targets[1, 0])
+    every = set(planned.signals[2].flatten().tolist())
+    # The last text is what padded places of other users read.
+    partly = features({pair, target, *every, 399})
+    assert (partly.signals[0, :, 0] >= 0).tolist() == [True, True, True, False]
+    assert partly.usable().tolist() == [0, *range(3, 39)]
+    model, metrics = vpl.train(partly, SETTINGS, seed=1)
+    assert "left out 3 of 40 users" in caplog.text and metrics["loss"].is_finite().all()
+    found = vpl.p_chosen(model, partly)
+    assert np.flatnonzero(np.isnan(found)).tolist() == [1, 2, 39]
+    np.testing.assert_allclose(found[3:39], vpl.p_chosen(model, whole)[3:39], rtol=1e-5)
+    with pytest.raises(UserError, match="the model refuses texts of every user"):
+        vpl.train(features(set(range(400))), SETTINGS, seed=1)
+
+
 def test_the_posterior_ignores_padding_and_the_order_of_pairs():
     model, pairs = vpl.VPL(6, 2, 8), planted(5, 1)
     flipped = vpl.Pairs(pairs.features, pairs.signals.flip(1), pairs.targets)

@@ -91,6 +91,8 @@ def test_judges_are_compared_with_the_first(judgements):
     assert second["verdicts"] == len(mine) == 480
     assert second["agreement"] == pytest.approx(100 * (mine.correct == other.correct).mean(), abs=1e-4)
     assert second["position_flip"] == pytest.approx(100 * mine.position_flip.mean(), abs=1e-4)
+    tied = (mine.unparsed == 0) & (mine.p_chosen_ab + mine.p_chosen_ba == 1)
+    assert second["ties"] == pytest.approx(100 * tied.mean(), abs=1e-4) and tied.any()
     assert second["unparsed"] == pytest.approx(50 * mine.unparsed.mean(), abs=1e-4)
     means = [side.groupby("method").correct.mean() for side in (mine, other)]
     assert second["kendall_tau"] == pytest.approx(means[0].corr(means[1], method="kendall"), abs=1e-4)
@@ -108,6 +110,7 @@ def test_a_reversed_ranking_is_seen():
             "targets": [f"{i}" for i in range(20)],
             "outcomes": [1.0] * right + [0.0] * (20 - right),
             "position_flip": 0.0,
+            "ties": 0.0,
             "unparsed": 0.0,
         }
         for place, (judge, rights) in enumerate({"j1": (5, 10, 15), "j2": (15, 10, 5)}.items())

@@ -225,6 +225,12 @@ def test_a_wide_table_keeps_the_order_and_every_field(tmp_path):
     path.write_text("method,column,percent,low,high,change,change_low,change_high\na,x,1,0,2,-3,-4,-2\na,y,1,0,2,,,\n")
     changes = [figure.change for figure in csv_tables.read_table(path).wide["a"].values()]
     assert changes == [(-3, -4, -2), None]
+    path.write_text("method,column,percent,low,high\na,x,,,\na,y,1,0,2\nb,x,,,\n")
+    table = csv_tables.read_table(path)
+    assert table.columns == ("x", "y") and {method: list(row) for method, row in table.wide.items()} == {
+        "a": ["y"],
+        "b": [],
+    }, "a line without a percentage is a row and a column, and has no cell"
     path.write_text("method,n\na,1\n")
     assert csv_tables.read_table(path).wide is None
 

@@ -1,6 +1,7 @@
 """Accuracy and win-rate tables against independent computations on the same Parquet files."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,8 @@ def test_accuracy_equals_pandas(judgements):
         own = frame[(frame.method == method["name"]) & (frame.judge == column["judge"])]
         own = own[own.benchmark.isin(column["benchmarks"])]
         assert row["position_flip"] == pytest.approx(100 * own.position_flip.mean(), abs=0.0051)
+        tied = (own.unparsed == 0) & (own.p_chosen_ab + own.p_chosen_ba == 1)
+        assert row["ties"] == pytest.approx(100 * tied.mean(), abs=0.0051)
         assert row["unparsed"] == pytest.approx(50 * own.unparsed.mean(), abs=0.0051)
         if method["name"] == "gold":
             assert row["in_format"] is None
@@ -73,7 +76,7 @@ def test_equal_bests_are_all_marked():
             "n": 6,
             "percent": 100 * sum(own) / 6,
             "reference": method == "gold",
-            **dict.fromkeys(("position_flip", "unparsed", "in_format", "paper")),
+            **dict.fromkeys(("position_flip", "ties", "unparsed", "in_format", "paper")),
         }
         for method, own in outcomes.items()
     ]
@@ -121,6 +124,59 @@ def test_one_right_of_two_mirrored_cases_has_no_interval(tmp_path):
     records.write(judged, path, records.JUDGEMENT)
     (cell,) = tables.accuracy_cells(query_accuracy([str(path)]).filter(pl.col("column") == "one"), 500, 1).to_dicts()
     assert (cell["n"], cell["low"], cell["percent"], cell["high"]) == (80, 50.0, 50.0, 50.0)
+
+
+@pytest.fixture
+def undecided(judgements, tmp_path):
+    """The judgements, but under the judge "gen" every case of Plain ties."""
+    paths = [path for path in judgements if not path.endswith("gen-plain.parquet")]
+    tied = records.read(next(path for path in judgements if path.endswith("gen-plain.parquet")), records.JUDGEMENT)
+    even = {"p_chosen_ab": 0.5, "p_chosen_ba": 0.5, "correct": False, "unparsed": 0, "position_flip": False}
+    path = tmp_path / "even.parquet"
+    records.write(tied.with_columns(**{name: pl.lit(value) for name, value in even.items()}), path, records.JUDGEMENT)
+    return [*paths, str(path)]
+
+
+EMPTY = ["percent", "low", "high", "p_value", "mark", "mcnemar_holm", "change", "change_low", "change_high"]
+
+
+def test_a_cell_in_which_every_case_ties_has_no_accuracy(undecided, judgements):
+    cells = tables.accuracy_cells(query_accuracy(undecided), 200, 1, {"both": "both"}, compare_with="Ours")
+    empty = cells.filter(method="Plain", column="both").to_dicts()[0]
+    assert (empty["n"], empty["ties"], empty["unparsed"]) == (160, 100.0, 0.0)
+    assert {name: empty[name] for name in [*EMPTY, *COMPARED]} == dict.fromkeys([*EMPTY, *COMPARED])
+    assert cells.write_csv().splitlines()[2].startswith("Plain,both,160,,,,,,")
+    # The other methods are compared as if it were not there: Gold is the only other hypothesis of the column.
+    gold = cells.filter(method="Gold", column="both").to_dicts()[0]
+    assert gold["mcnemar_holm"] == pytest.approx(_raw_mcnemar(undecided), rel=6e-4)
+    assert cells.filter(method="Ours", column="both")["mark"].to_list() == ["best"]
+    against_it = tables.accuracy_cells(query_accuracy(undecided), 200, 1, compare_with="Plain")
+    assert against_it.filter(column="both")["difference"].null_count() == 3
+    assert against_it.filter(column="one")["difference"].null_count() == 1
+
+
+def _raw_mcnemar(paths):
+    outcomes = outcomes_of(paths, COLUMNS[1])
+    return mcnemar_test(outcomes["Ours"], outcomes["Gold"])
+
+
+def test_markdown_points_out_ties_and_cells_without_a_decision(undecided, judgements):
+    cells = tables.accuracy_cells(query_accuracy(undecided), 200, 1)
+    text = tables.cells_markdown("Title", "Note.", cells, ["one", "both"])
+    assert re.search(r"^\| Plain \| [^|]*\| – \|$", text, re.MULTILINE)
+    many = cells.filter(pl.col("ties") > 5).height
+    assert 1 < many < 6
+    assert f"In {many} of 6 cells more than 5% of the cases tie" in text
+    assert "– marks cells in which no case is decided" in text
+    few = tables.accuracy_cells(query_accuracy(judgements), 200, 1).with_columns(ties=5.0)
+    assert "cases tie" not in (text := tables.cells_markdown("Title", "Note.", few, ["one", "both"]))
+    assert "no case is decided" not in text
+
+
+def test_a_column_in_which_no_method_is_decided_has_no_best(undecided):
+    found = query_accuracy(undecided, methods=METHODS[:1])
+    cells = tables.accuracy_cells(found, 50, 1)
+    assert cells["mark"].to_list() == ["best", None]
 
 
 def test_methods_judged_on_other_cases_are_refused(judgements, tmp_path):

@@ -207,6 +207,14 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
     assert [item.format_ok for item, _ in seen] == [True, False, False], "cut off; control token inside"
     assert seen[0][0].preference == "b"
     assert [case["name"] for _, case in seen] == ["y", "x", "x"]
+    # A policy with marks of its own is read by them.
+    text = "[THINK]\nPutting it together: a\n[/THINK]\n<answer>\nb\n</answer>"
+    marked = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end]]
+    for thoughts, in_format in (("mistral", True), ("think", False)):
+        chat = ChatTokenizer(tokenizer, thoughts=thoughts)
+        function = grpo.reward_function(reward, [{"name": "x"}], chat, {end}, ["putting"])
+        function(completion_ids=marked, row=[0], log_metric=logged.__setitem__, completions=[""])
+        assert logged["format_ok"] == in_format
 
 
 def test_rollout_prompts_are_encoded_as_at_inference(tiny_model, tmp_path):

@@ -34,7 +34,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV as text; with WIDE fields, also its `columns` in order and `wide`, its cells by method, then column."""
+    """A CSV as text; with WIDE fields, also its `columns` in order and `wide`, its cells by method, then column.
+
+    A line without a percentage has no cell.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -65,15 +68,17 @@ def read_table(path: str | Path) -> Table:
     columns: dict[str, None] = {}
     for number, values in enumerate(rows, 2):
         fields = dict(zip(header, values, strict=True))
+        columns[fields["column"]] = None
+        figures = wide.setdefault(fields["method"], {})
+        if not fields["percent"]:
+            continue
         percent, low, high = (_number(fields[name], path, number, name) for name in WIDE[2:])
         paper = _number(fields["paper"], path, number, "paper") if fields.get("paper") else None
         change = None
         if fields.get("change"):
             points, change_low, change_high = (_number(fields[name], path, number, name) for name in CHANGE)
             change = (points, change_low, change_high)
-        columns[fields["column"]] = None
-        cell = Cell(percent, low, high, fields.get("mark", ""), paper, change)
-        wide.setdefault(fields["method"], {})[fields["column"]] = cell
+        figures[fields["column"]] = Cell(percent, low, high, fields.get("mark", ""), paper, change)
     return Table(header, rows, tuple(columns), wide)
 
 

@@ -176,7 +176,11 @@ def _details(
                 ]
                 for row in judged[case["number"]]
             ],
-            "written": {of_method[row["method"]]: row["response"] for row in written[case["number"]]},
+            "written": {
+                of_method[row["method"]]: row["response"]
+                for row in written[case["number"]]
+                if row["finish_reason"] != "refused"
+            },
             "won": [
                 [of_method[row["method_a"]], of_method[row["method_b"]], row["outcome"]] for row in won[case["number"]]
             ],

@@ -1,0 +1,55 @@
+"""Cold-start data: which of the teacher's generations reach D_cold."""
+
+import numpy as np
+import polars as pl
+from alignxplore import records
+from alignxplore.engines import Completion, Sampling
+from alignxplore.formats import render_completion
+from alignxplore.judging.judge import Judge
+from alignxplore.judging.reward import Reward
+from alignxplore.prompts import Templates
+from alignxplore.training import cold_start
+
+TEMPLATES = Templates(preference="resources/prompts/preference.jinja", judge="resources/prompts/judge.jinja")
+PAIR = {"prompt": "p", "chosen": "c", "rejected": "r", "direction": [1]}
+
+
+class Teacher:
+    """Refuses every second prompt."""
+
+    def generate(self, prompts, sampling):
+        good = Completion(render_completion("r", "likes tea"), "stop", 10, 5)
+        return [Completion("", "refused", 0, 0) if place % 2 else good for place in range(len(prompts))]
+
+
+class Approving:
+    """A judge that sees the chosen response, "tea", as the better one."""
+
+    def choice_logprobs(self, prompts, choices):
+        return np.array([[0.0, -5.0] if "Response A: \ue000tea" in prompt.user else [-5.0, 0.0] for prompt in prompts])
+
+
+def test_a_refused_generation_is_dropped(tmp_path):
+    examples = pl.DataFrame(
+        [
+            {
+                "example_id": name,
+                "user_id": name,
+                "prompt": "x",
+                "chosen": "tea",
+                "rejected": "mud",
+                "direction": [1],
+                "pairs": [PAIR],
+                "ugc": [],
+            }
+            for name in "ab"
+        ],
+        schema=records.EXAMPLE,
+    )
+    sampling = Sampling(0.9, 0.95, 10, 64, seed=1)
+    found = cold_start.generate(Teacher(), TEMPLATES, examples, {"a": ["D"], "b": ["D"]}, 2, sampling)
+    assert found["finish_reason"].to_list() == ["stop", "refused"] * 2
+    records.write(found, tmp_path / "generations.parquet", records.GENERATION)
+    scored, kept = cold_start.verify(Reward(Judge("jud", Approving(), TEMPLATES)), found, examples)
+    assert scored["reward"].to_list() == [1.0, 0.0] * 2
+    assert kept.select("example_id", "generation").rows() == [("a", 0), ("b", 0)]
