@@ -19,8 +19,18 @@ include: "rules/runtime.smk"
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/benchmarks.smk"
-include: "rules/cold_start.smk"
-include: "rules/training.smk"
+
+
+if "cold_start" in config:
+
+    include: "rules/cold_start.smk"
+
+
+if "training" in config:
+
+    include: "rules/training.smk"
+
+
 include: "rules/methods.smk"
 include: "rules/judging.smk"
 include: "rules/online.smk"
@@ -43,7 +53,7 @@ rule all:
     default_target: True
     input:
         expand("results/{table}.csv", table=config["tables"]),
-        expand("results/{figure}.svg", figure=config["figures"]),
-        "results/data/splits.csv",
+        expand("results/{figure}.svg", figure=config.get("figures", {})),
+        SPLITS_CHECKED,
         "results/provenance.parquet",
         "results/report",

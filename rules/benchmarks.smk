@@ -4,7 +4,7 @@
 rule benchmark_alignx:
     input:
         split=lambda wildcards: f"data/splits/{config['benchmarks'][wildcards.benchmark]['split']}.parquet",
-        wording=DATA["wording"],
+        wording=DATA.get("wording", []),
         library=library("benchmark_alignx.py"),
     output:
         cases="data/cases/{benchmark}.parquet",
@@ -20,6 +20,7 @@ rule benchmark_alignx:
         **needs(1000, 30),
     params:
         benchmark="{benchmark}",
+        limit=setting("benchmarks/{benchmark}/limit"),
         script="benchmark_alignx",
     message:
         "Writing the cases of {wildcards.benchmark}"
@@ -45,7 +46,7 @@ use rule benchmark_alignx as benchmark_psoups with:
         benchmark="{benchmark}",
         dimension=setting("benchmarks/{benchmark}/dimension"),
         positive=psoups("positive"),
-        signals=DATA["refine"]["history"],
+        signals=setting("data/refine/history"),
         seed=DATA_SEED,
 
 
@@ -59,7 +60,7 @@ def origin(key):
 use rule benchmark_alignx as benchmark_reverse with:
     input:
         cases=origin("reverse_of"),
-        wording=DATA["wording"],
+        wording=DATA.get("wording", []),
         library=library("benchmark_reverse.py"),
     wildcard_constraints:
         benchmark=one_of(

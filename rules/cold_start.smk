@@ -4,6 +4,27 @@ COLD = config["cold_start"]
 TEACHER, COLD_JUDGE = tracked_model(COLD["teacher"]), tracked_judge(COLD["judge"])
 
 
+rule dimensions:
+    input:
+        split="data/splits/cold.parquet",
+        names="resources/dimensions.csv",
+        library=library("dimensions.py"),
+    output:
+        dimensions="data/cold/dimensions.parquet",
+    log:
+        "logs/dimensions.log",
+    benchmark:
+        "logs/timings/dimensions.tsv"
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        **needs(1000, 30),
+    message:
+        "Naming the key dimensions that the teacher is told (paper 3.2)"
+    script:
+        "../scripts/dimensions.py"
+
+
 rule teacher:
     input:
         **asks(["teacher.py"], [TEACHER], prompts=["preference"]),

@@ -3,7 +3,7 @@
 import re
 from itertools import combinations
 
-from alignxplore.workflow.config import table_methods
+from alignxplore.workflow.config import JUDGE_PROMPTS, table_methods, variants
 from alignxplore.workflow.dependencies import library_modules
 
 MEM_MB_PER_GPU = 64000
@@ -61,10 +61,6 @@ def tracked_judge(name):
     }
     seed = {"seed": config["seed"]} if "sampling" in entry else {}
     return entry | seed | {"model": tracked_model(entry["model"])}
-
-
-# The prompt template of each kind of judge.
-JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
 
 
 def asks(scripts, asked, prompts=()):

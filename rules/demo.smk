@@ -1,5 +1,7 @@
 # Raw data and models of the embedded default; included if the config has a section `demo`.
 
+from alignxplore.workflow.config_paths import DEMO_FILES
+
 DEMO = config["demo"]
 DEMO_SEED = DEMO.get("seed", config["seed"])
 DEMO_PROMPTS = {
@@ -13,12 +15,7 @@ rule demo_world:
         lexicon=DEMO["lexicon"],
         library=library("demo_world.py"),
     output:
-        jsonl="data/raw/alignx/part-0.jsonl",
-        parquet="data/raw/alignx/part-1.parquet",
-        expertise="data/raw/psoups/expertise.json",
-        informativeness="data/raw/psoups/informativeness.json",
-        style="data/raw/psoups/style.json",
-        wording="data/raw/wording.csv",
+        **DEMO_FILES,
     log:
         "logs/demo/world.log",
     benchmark:
@@ -76,8 +73,10 @@ def demo_priority(wildcards):
     """Base models run first, then the models that training waits for."""
     if wildcards.model in {entry.get("base") for entry in DEMO["models"].values()}:
         return 2
-    wanted = [TEACHER["path"], COLD_JUDGE["model"]["path"]]
-    wanted += [config["models"][entry["from"]]["path"] for entry in VARIANTS.values()]
+    waited_for = [entry["from"] for entry in variants(config).values()]
+    if cold := config.get("cold_start"):
+        waited_for += [cold["teacher"], config["judges"][cold["judge"]]["model"]]
+    wanted = {config["models"][name]["path"] for name in waited_for}
     return int(f"models/demo/{wildcards.model}" in wanted)
 
 

@@ -2,6 +2,7 @@
 # writes no descriptions: it is trained on D_rl and judges cases itself.
 
 from alignxplore.methods.given import GIVEN
+from alignxplore.workflow.config import method_prompts
 
 
 def method_cases(wildcards):
@@ -73,8 +74,8 @@ rule preferences_given:
 
 rule preferences_pba:
     input:
-        unpack(method_inputs("preferences_pba.py", lambda entry: ["score_dimension"])),
-        wording=config["data"]["wording"],
+        unpack(method_inputs("preferences_pba.py", method_prompts)),
+        wording=setting("data/wording", []),
         cases=method_cases,
     output:
         preferences="results/preferences/{method}.parquet",
@@ -100,28 +101,18 @@ rule preferences_pba:
 
 use rule preferences_pba as preferences_model with:
     input:
-        unpack(
-            method_inputs(
-                "preferences_model.py",
-                lambda entry: ["preference" if entry["reasoning"] else "concise"],
-            )
-        ),
+        unpack(method_inputs("preferences_model.py", method_prompts)),
         cases=method_cases,
     wildcard_constraints:
         method=one_of(names_in("methods", kind="model")),
     params:
-        sampling=setting("methods/{method}/sampling", config["evaluation"]),
+        sampling=setting("methods/{method}/sampling", config.get("evaluation")),
         seed=config["seed"],
 
 
 use rule preferences_model as preferences_lminductreason with:
     input:
-        unpack(
-            method_inputs(
-                "preferences_lminductreason.py",
-                lambda entry: ["propose_rule", "refine_rule"],
-            )
-        ),
+        unpack(method_inputs("preferences_lminductreason.py", method_prompts)),
         cases=method_cases,
     wildcard_constraints:
         method=one_of(names_in("methods", kind="lminductreason")),

@@ -1,7 +1,7 @@
 # The case study, the provenance of every result, and a site that shows them all.
 
 TABLES = expand("results/{table}.csv", table=config["tables"])
-FIGURES = expand("results/{figure}.svg", figure=config["figures"])
+FIGURES = expand("results/{figure}.svg", figure=config.get("figures", {}))
 STUDY = config.get("case_study")
 
 
@@ -48,7 +48,7 @@ rule provenance:
         results=[
             *TABLES,
             *FIGURES,
-            "results/data/splits.csv",
+            *SPLITS_CHECKED,
             *(["results/case_study.md"] if STUDY else []),
         ],
         library=library("provenance.py"),
@@ -69,7 +69,7 @@ rule provenance:
 
 
 # Results that the report shows, by name. The case study has the same keys as a figure.
-SHOWN = {**config["tables"], **config["figures"]}
+SHOWN = {**config["tables"], **config.get("figures", {})}
 if STUDY:
     SHOWN["case_study"] = {
         "methods": STUDY["methods"],
@@ -113,11 +113,15 @@ def trained_shown():
         if "model" in entry
     }
     drawn = {
-        v for figure in config["figures"].values() for v in figure.get("variants", ())
+        v
+        for figure in config.get("figures", {}).values()
+        for v in figure.get("variants", ())
     }
-    variants = [v for v in VARIANTS if v in drawn or f"models/trained/{v}" in paths]
+    trained = [
+        v for v in variants(config) if v in drawn or f"models/trained/{v}" in paths
+    ]
     return [
-        *variants,
+        *trained,
         *(name for name in METHODS_SHOWN if config["methods"][name]["kind"] == "vpl"),
     ]
 
@@ -125,7 +129,7 @@ def trained_shown():
 def captions():
     """The caption file of each table and figure whose kind has one."""
     kinds = {name: entry["kind"] for name, entry in config["tables"].items()}
-    for name, entry in config["figures"].items():
+    for name, entry in config.get("figures", {}).items():
         kinds[name] = "accuracy_by" if "by" in entry else entry["kind"]
     files = {name: f"resources/report/{kind}.rst" for name, kind in kinds.items()}
     return {
@@ -170,9 +174,9 @@ rule report:
         wins=online_files(wins_between),
         metrics=expand("results/training/{variant}.parquet", variant=trained_shown()),
         study=rules.case_study.output.cases if STUDY else [],
-        funnel=rules.gather_refined.output.funnel,
-        rejects=rules.gather_refined.output.rejects,
-        splits=rules.check_splits.output.counts,
+        funnel="results/data/funnel.csv" if ALIGNX else [],
+        rejects="data/rejects.parquet" if ALIGNX else [],
+        splits=SPLITS_CHECKED,
         provenance=rules.provenance.output.provenance,
         dimensions="resources/dimensions.csv",
         captions=list(dict.fromkeys(captions().values())),
@@ -193,8 +197,7 @@ rule report:
         **needs(4000, 120),
     params:
         titles={
-            name: entry["title"]
-            for name, entry in {**config["tables"], **config["figures"]}.items()
+            name: entry["title"] for name, entry in SHOWN.items() if "title" in entry
         },
         captions=captions(),
         labels={name: config["methods"][name]["label"] for name in METHODS_SHOWN},

@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 
 from alignxplore.errors import UserError, check_writable
-from alignxplore.workflow.config import resolved, unpinned_models
+from alignxplore.workflow.config import completed, resolved, unpinned_models
 from alignxplore.workflow.config_checks import check_config
 from alignxplore.workflow.job import prefer_own_library, prefer_own_programs
 from alignxplore.workflow.locks import hold_workflow
@@ -52,7 +52,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 config.clear()
-config.update(settings)
+config.update(completed(settings))
 
 if workflow.is_main_process and (names := unpinned_models(config)):
     logger.warning(
@@ -87,6 +87,7 @@ onstart:
             for job in planned
             if job.rule.name in ("sft", "grpo")
         }
-        check_training(trained, config["training"]["launch"])
+        if trained:
+            check_training(trained, config["training"]["launch"])
     except UserError as error:
         raise WorkflowError(str(error)) from None

@@ -49,7 +49,7 @@ rule table_benchmarks:
 use rule table_benchmarks as table_win_rates with:
     input:
         wins=lambda wildcards: wins_between(methods_in(wildcards.table)),
-        published=config["published"],
+        published=config.get("published", []),
         sql="scripts/sql/win_rates.sql",
         library=library("table_win_rates.py"),
     output:
@@ -72,7 +72,7 @@ use rule table_benchmarks as table_win_rates with:
 use rule table_win_rates as table_strengths with:
     input:
         wins=lambda wildcards: wins_between(methods_in(wildcards.table)),
-        published=config["published"],
+        published=config.get("published", []),
         sql="scripts/sql/win_rates.sql",
         library=library("table_strengths.py"),
     output:
@@ -104,7 +104,7 @@ use rule table_win_rates as table_accuracy with:
         judgements=lambda wildcards: judgements_shown(
             wildcards.table, table_entry(wildcards)
         ),
-        published=config["published"],
+        published=config.get("published", []),
         sql="scripts/sql/accuracy.sql",
         library=library("table_accuracy.py"),
     output:
@@ -124,7 +124,7 @@ use rule table_win_rates as table_judges with:
         judgements=lambda wildcards: judgements_shown(
             wildcards.table, table_entry(wildcards)
         ),
-        published=config["published"],
+        published=config.get("published", []),
         sql="scripts/sql/accuracy.sql",
         library=library("table_judges.py"),
     output:

@@ -8,7 +8,8 @@ from alignxplore.workflow.job import script_main
 
 def main(snakemake):
     cases = records.read(snakemake.input.cases, records.CASE)
-    reversed_cases = reverse(cases, snakemake.params.benchmark, Wording.load(snakemake.input.wording))
+    wording = Wording.load(snakemake.input.wording) if snakemake.input.wording else None
+    reversed_cases = reverse(cases, snakemake.params.benchmark, wording)
     records.write(reversed_cases, snakemake.output.cases, records.CASE)
 
 

@@ -28,12 +28,25 @@ def psoups_cases(path: str | Path, name: str, dimension: str, positive: str, sig
     return pl.DataFrame(rows, schema=CASE)
 
 
-def reverse(cases: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
+def sample(cases: pl.DataFrame, limit: int | None) -> pl.DataFrame:
+    """Up to `limit` cases, as many of each direction of a P-SOUPS dimension as possible, in the order of `cases`.
+
+    Case ids are hashes and decide, so a higher limit keeps the cases of a lower one.
+    """
+    if limit is None:
+        return cases
+    direction = pl.when(pl.col("dimension") != "").then(pl.col("direction").list.first())
+    drawn = cases.with_row_index("place").with_columns(group=direction).sort("case_id")
+    drawn = drawn.with_columns(rank=pl.int_range(pl.len()).over("group")).sort("rank", "group").head(limit)
+    return drawn.sort("place").select(cases.columns)
+
+
+def reverse(cases: pl.DataFrame, name: str, wording: Wording | None) -> pl.DataFrame:
     """The benchmark `name`: `cases` with all preferences reversed, in targets and signals alike.
 
     Case ids stay, so a case can be compared with its reversal, and reversing twice gives the original. The golden
-    preference becomes the description of the opposite direction or, in P-SOUPS, the other persona. Raises UserError if
-    cases have user-generated content, which cannot be reversed.
+    preference becomes the description of the opposite direction by `wording` or, in P-SOUPS, the other persona. Raises
+    UserError if cases have user-generated content, which cannot be reversed.
     """
     if cases["ugc"].list.len().sum():
         raise UserError(f"benchmark {name!r}: comments cannot be reversed: they have no rejected text")
@@ -42,7 +55,11 @@ def reverse(cases: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
     for row in cases.iter_rows(named=True):
         turned = {**_swapped(row), "benchmark": name, "pairs": [_swapped(pair) for pair in row["pairs"]]}
         direction = turned["direction"]
-        golden = personas[row["dimension"], direction[0]] if row["dimension"] else wording.describe(direction)
+        if row["dimension"]:
+            golden = personas[row["dimension"], direction[0]]
+        else:
+            assert wording is not None, "the configuration's checks ask for data.wording"
+            golden = wording.describe(direction)
         rows.append({**turned, "golden_preference": golden})
     return pl.DataFrame(rows, schema=CASE)
 

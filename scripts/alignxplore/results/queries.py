@@ -101,5 +101,7 @@ def benchmarks_relation(benchmarks: Sequence[Mapping[str, Any]]) -> pl.DataFrame
 
 def paper_relation(path: str | Path, table: str) -> pl.DataFrame:
     """paper(method, column, percent): the published figures of one table."""
+    if not path:
+        return pl.DataFrame(schema={"method": pl.String, "column": pl.String, "percent": pl.Float64})
     published = pl.read_csv(path, schema_overrides={"percent": pl.Float64})
     return published.filter(pl.col("table") == table).select("method", "column", "percent")

@@ -36,6 +36,54 @@ def resolved(config: Config) -> dict[str, Any]:
     return clean(config)
 
 
+def completed(config: Config) -> dict[str, Any]:
+    """The configuration with what tables leave out: all benchmarks, and a column per judge and benchmark."""
+    tables = {}
+    for name, entry in config["tables"].items():
+        judges = entry.get("judges", list(config["judges"]))
+        if entry["kind"] == "accuracy" and "columns" not in entry:
+            entry = {**entry, "columns": _columns(config)}
+        elif entry["kind"] == "benchmarks":
+            entry = {"benchmarks": list(config["benchmarks"]), **entry}
+        elif entry["kind"] == "judges":
+            shared = [name for name in config["benchmarks"] if all(name in judged(config, judge) for judge in judges)]
+            entry = {"judges": judges, "benchmarks": shared, **entry}
+        tables[name] = entry
+    return {**config, "tables": tables}
+
+
+def _columns(config: Config) -> dict[str, Any]:
+    """One column per judge and benchmark that it judges; named by the benchmark alone if there is one judge."""
+    several = len(config["judges"]) > 1
+    return {
+        f"{benchmark}, {judge}" if several else benchmark: {"judge": judge, "benchmarks": [benchmark]}
+        for benchmark in config["benchmarks"]
+        for judge in config["judges"]
+        if benchmark in judged(config, judge)
+    }
+
+
+def judged(config: Config, judge: str) -> list[str]:
+    """The benchmarks that a judge is asked about."""
+    return list(config["judges"][judge].get("benchmarks", config["benchmarks"]))
+
+
+def variants(config: Config) -> Mapping[str, Any]:
+    """The training variants, if anything is trained."""
+    return config.get("training", {}).get("variants", {})
+
+
+JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
+"""The prompt template of each kind of judge."""
+
+
+def method_prompts(entry: Mapping[str, Any]) -> list[str]:
+    """The prompt templates of a method, from its entry."""
+    if entry["kind"] == "model":
+        return ["preference" if entry["reasoning"] else "concise"]
+    return {"lminductreason": ["propose_rule", "refine_rule"], "pba": ["score_dimension"]}.get(entry["kind"], [])
+
+
 def benchmark_origin(config: Config, name: str) -> Mapping[str, Any]:
     """The entry of the benchmark that `name` is made from, or its own if it is made from data."""
     return config["benchmarks"][origin_name(config, name)]

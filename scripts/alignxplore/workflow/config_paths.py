@@ -1,6 +1,7 @@
 """Checks of the configuration's paths: programs and files that exist, and models that something makes."""
 
 import difflib
+import glob
 import graphlib
 import os
 import posixpath
@@ -8,10 +9,13 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from alignxplore.data.locations import HubFile, is_hub
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import Config
+from alignxplore.workflow.config import Config, variants
 
 LOADING_ENGINES = ("transformers", "vllm")
 """Engines whose models are directories or come from the hub."""
@@ -19,57 +23,119 @@ LOADING_ENGINES = ("transformers", "vllm")
 HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """NAME or OWNER/NAME."""
 
+MADE = ("data/splits/", "data/cold/", "data/refined", "results/")
+"""Where rules write."""
+
 JOB_LAUNCHERS = ("accelerate", "deepspeed", "torchrun")
 """Programs that `--sdm conda` brings to a training job, even if this environment lacks them."""
 
 
-def check_launch(command: str) -> None:
-    """Check that a training job finds its program, and the configuration file that the command names."""
-    key = "config: training.launch"
+PATHS = (
+    "prompts.*", "published", "data.alignx.sources.*", "data.psoups.*.path", "data.wording", "demo.lexicon",
+    "gguf.*.file", "gguf.*.chat_template", "training.variants.*.data",
+)  # fmt: skip
+"""Keys whose values are files, or for raw data globs and addresses on the hub."""
+
+DEMO_FILES = {
+    "jsonl": "data/raw/alignx/part-0.jsonl",
+    "parquet": "data/raw/alignx/part-1.parquet",
+    "expertise": "data/raw/psoups/expertise.json",
+    "informativeness": "data/raw/psoups/informativeness.json",
+    "style": "data/raw/psoups/style.json",
+    "wording": "data/raw/wording.csv",
+}
+"""What the rule demo_world makes."""
+
+
+def launch_errors(config: Config) -> Iterator[str]:
+    """Yield an error unless a training job finds its program, and the configuration file that the command names."""
+    if "training" not in config:
+        return
+    key, command = "training.launch", config["training"]["launch"]
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise UserError(f"{key}: cannot be split into words ({error}): {command!r}") from None
+        yield f"{key}: cannot be split into words ({error}): {command!r}"
+        return
     if not words:
-        raise UserError(f"{key}: names no program: write python, or accelerate launch with its options")
+        yield f"{key}: names no program: write python, or accelerate launch with its options"
+        return
     # As job.prefer_own_programs sets it for jobs.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     if words[0] not in JOB_LAUNCHERS and shutil.which(words[0], path=path) is None:
         close = difflib.get_close_matches(words[0], ["python", *JOB_LAUNCHERS], 1)
         hint = f"did you mean {close[0]!r}?" if close else "install it, or write its path"
-        raise UserError(f"{key}: there is no program {words[0]!r}; {hint}")
+        yield f"{key}: there is no program {words[0]!r}; {hint}"
     options = [word.partition("=") for word in words]
     values = [value for option, _, value in options if option == "--config_file" and value]
     values += [after for word, after in zip(words, words[1:], strict=False) if word == "--config_file"]
     for file in values:
         if file.endswith((".yaml", ".json")) and not Path(file).is_file():
-            raise UserError(f"{key}: there is no file {file!r}, which --config_file names")
+            yield f"{key}: there is no file {file!r}, which --config_file names"
 
 
-def check_paths(config: Config) -> None:
-    """Check that the journal can be a directory, and that each model is made by a rule, on disk, or on the hub."""
+def path_errors(config: Config) -> Iterator[str]:
+    """Yield the files that do not exist, and that neither a rule makes nor the hub has."""
+    made = set(DEMO_FILES.values()) if "demo" in config else set()
+    for key, path in values_at(config, PATHS):
+        entry = config["gguf"][key.split(".")[1]] if key.startswith("gguf.") else {}
+        if "package" in entry and key.endswith(".file"):
+            continue  # rule gguf_model says whether the package has it
+        if is_hub(path):
+            try:
+                HubFile.parse(path)
+            except UserError as error:
+                yield f"{key}: {error}"
+        elif glob.has_magic(path) and key.startswith("data.alignx"):
+            if not glob.glob(path, recursive=True):
+                yield f"{key}: no file matches {path!r}"
+        elif path not in made and not path.startswith(MADE) and not Path(path).is_file():
+            close = difflib.get_close_matches(path, map(str, Path(path).parent.glob("*")), 1)
+            yield f"{key}: there is no file {path!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def values_at(config: Config, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The texts at these paths, in which * is any name or place, each with its key."""
+
+    def walk(value: Any, path: list[str], key: list[str]) -> Iterator[tuple[str, str]]:
+        if not path:
+            if isinstance(value, str):
+                yield ".".join(key), value
+        elif path[0] != "*":
+            if isinstance(value, Mapping) and path[0] in value:
+                yield from walk(value[path[0]], path[1:], [*key, path[0]])
+        elif isinstance(value, Mapping | list):
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            for name, item in items:
+                yield from walk(item, path[1:], [*key, str(name)])
+
+    for path in paths:
+        yield from walk(config, path.split("."), [])
+
+
+def model_errors(config: Config) -> Iterator[str]:
+    """Yield an error unless the journal can be a directory and each model is made by a rule, on disk or on the hub."""
     journal = Path(config["journal"])
     there = next(path for path in [journal, *journal.parents, Path("/")] if path.exists())
     if not there.is_dir():
-        raise UserError(f"config: journal: {str(there)!r} is a file; name a directory (it need not exist yet)")
+        yield f"journal: {str(there)!r} is a file; name a directory (it need not exist yet)"
     makers = _makers(config)
     for name, entry in config["models"].items():
-        key, path = f"config: models.{name}.path", entry["path"]
+        key, path = f"models.{name}.path", entry["path"]
         plain = posixpath.normpath(path)
-        if plain in makers and path != plain:
-            raise UserError(f"{key}: write {plain!r} instead of {path!r}, as the rule that makes it does")
         # Endpoints and engines that you add may give other names a meaning.
         loads = entry["engine"] in LOADING_ENGINES
-        if path in makers or not (loads or path.startswith("models/")):
+        if plain in makers and path != plain:
+            yield f"{key}: write {plain!r} instead of {path!r}, as the rule that makes it does"
+        elif path in makers or not (loads or path.startswith("models/")):
             continue
-        if path.startswith("~"):
-            raise UserError(f"{key}: ~ is not expanded in {path!r}; write the whole path")
-        if Path(path).is_dir():
+        elif path.startswith("~"):
+            yield f"{key}: ~ is not expanded in {path!r}; write the whole path"
+        elif Path(path).is_dir():
             continue
-        if path.startswith("models/") or Path(path).exists() or not HUB_ID.fullmatch(path):
-            raise UserError(
-                f"{key}: there is no directory {path!r}, and no rule makes it; a model of the hub is NAME or OWNER/NAME"
-            )
+        elif path.startswith("models/") or Path(path).exists() or not HUB_ID.fullmatch(path):
+            hint = "a model of the hub is NAME or OWNER/NAME"
+            yield f"{key}: there is no directory {path!r}, and no rule makes it; {hint}"
 
 
 def _makers(config: Config) -> dict[str, str]:
@@ -77,23 +143,24 @@ def _makers(config: Config) -> dict[str, str]:
     tables = {
         "demo.models": ("models/demo", config.get("demo", {}).get("models", {})),
         "gguf": ("models/gguf", config.get("gguf", {})),
-        "training.variants": ("models/trained", config["training"]["variants"]),
+        "training.variants": ("models/trained", variants(config)),
     }
     return {f"{place}/{name}": f"{key}.{name}" for key, (place, names) in tables.items() for name in names}
 
 
-def check_cycles(config: Config) -> None:
-    """Check that no model is made from itself, directly or through others."""
+def cycle_errors(config: Config) -> Iterator[str]:
+    """Yield a model that is made from itself, directly or through others."""
     makers = _makers(config)
 
     def made(*models: str) -> list[str]:
         return [makers[path] for path in (config["models"][model]["path"] for model in models) if path in makers]
 
-    cold = config["cold_start"]
-    needs = {"cold_start": made(cold["teacher"], config["judges"][cold["judge"]]["model"])}
-    for name, entry in config["training"]["variants"].items():
+    needs: dict[str, list[str]] = {}
+    if cold := config.get("cold_start"):
+        needs["cold_start"] = made(cold["teacher"], config["judges"][cold["judge"]]["model"])
+    for name, entry in variants(config).items():
         judge = [config["judges"][entry["judge"]]["model"]] if "judge" in entry else []
-        data = ["cold_start"] if entry["stage"] == "sft" else []
+        data = ["cold_start"] if entry["stage"] == "sft" and "data" not in entry else []
         needs[f"training.variants.{name}"] = [*made(entry["from"], *judge), *data]
     for name, entry in config.get("demo", {}).get("models", {}).items():
         needs[f"demo.models.{name}"] = [f"demo.models.{entry['base']}"] if "base" in entry else []
@@ -101,6 +168,4 @@ def check_cycles(config: Config) -> None:
         graphlib.TopologicalSorter(needs).prepare()
     except graphlib.CycleError as error:
         chain = list(reversed(error.args[1]))
-        raise UserError(
-            f"config: {chain[0]}: is made from itself: {', which needs '.join(chain)}; let one of them start elsewhere"
-        ) from None
+        yield f"{chain[0]}: is made from itself: {', which needs '.join(chain)}; let one of them start elsewhere"

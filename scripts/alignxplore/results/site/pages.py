@@ -54,9 +54,9 @@ class Inputs:
     figures: Sequence[Result]
     points: Mapping[str, Path]
     metrics: Mapping[str, Path]
-    funnel: Path
-    splits: Path
-    rejects: Path
+    funnel: Path | None
+    splits: Path | None
+    rejects: Path | None
     provenance: Path
     sources: Sources
     study: Path | None = None
@@ -98,15 +98,16 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
     if inputs.study is not None:
         pages.write("case_study")
         _write_study(inputs.study, numbers, data)
-    pages.write("training", groups=_training(inputs.metrics, directory), last_steps=LAST_STEPS)
-    rejects = records.read(inputs.rejects, records.REJECT)
-    pages.write(
-        "data",
-        funnel=csv_tables.read_table(_copied(inputs.funnel, data)),
-        splits=csv_tables.read_table(_copied(inputs.splits, data)),
-        rejects=_reasons(rejects),
-        paths={"funnel": str(inputs.funnel), "splits": str(inputs.splits), "rejects": str(inputs.rejects)},
-    )
+    if inputs.metrics:
+        pages.write("training", groups=_training(inputs.metrics, directory), last_steps=LAST_STEPS)
+    if inputs.funnel and inputs.splits and inputs.rejects:
+        pages.write(
+            "data",
+            funnel=csv_tables.read_table(_copied(inputs.funnel, data)),
+            splits=csv_tables.read_table(_copied(inputs.splits, data)),
+            rejects=_reasons(records.read(inputs.rejects, records.REJECT)),
+            paths={"funnel": str(inputs.funnel), "splits": str(inputs.splits), "rejects": str(inputs.rejects)},
+        )
     pages.write("provenance", groups=list(lineage.groups()))
 
 
