@@ -3,7 +3,7 @@
 from alignxplore.data.locations import HubFile, is_hub, local_files
 
 DATA = config.get("data", {})
-ALIGNX = DATA.get("alignx")
+ALIGNX = DATA.get("alignx", {})
 # The check that splits are disjoint, if there are splits.
 SPLITS_CHECKED = ["results/data/splits.csv"] if "splits" in DATA else []
 DATA_SEED = DATA.get("seed", config["seed"])
@@ -12,7 +12,7 @@ DATA_SEED = DATA.get("seed", config["seed"])
 HUB_FILES = {
     HubFile.parse(source).path: source
     for source in [
-        *(ALIGNX["sources"] if ALIGNX else []),
+        *ALIGNX.get("sources", []),
         *(p["path"] for p in DATA.get("psoups", {}).values()),
     ]
     if is_hub(source)
@@ -50,10 +50,10 @@ rule download:
         "../scripts/download.py"
 
 
-if ALIGNX:
+if "sources" in ALIGNX:
 
     scattergather:
-        shards=ALIGNX["shards"],
+        shards=ALIGNX.get("shards", 1),
 
     rule refine:
         input:

@@ -106,8 +106,8 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
     """Entries of the configuration with the keys elsewhere that they need."""
     for name, entry in config["benchmarks"].items():
         if entry.get("source") == "alignx":
-            yield f"benchmarks.{name}", ["data.alignx", "data.wording"]
-        elif "reverse_of" in entry:
+            yield f"benchmarks.{name}", ["data.alignx.sources", "data.wording"]
+        elif "reverse_of" in entry and benchmark_origin(config, name).get("source") == "alignx":
             yield f"benchmarks.{name}", ["data.wording"]
     for name, entry in config["judges"].items():
         yield f"judges.{name}", [f"prompts.{JUDGE_PROMPTS[entry['kind']]}"]
@@ -131,7 +131,7 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
     if "online" in config:
         yield "online", ["prompts.respond"]
     if "splits" in config.get("data", {}):
-        yield "data.splits", ["data.alignx"]
+        yield "data.splits", ["data.alignx.sources"]
     if "demo" in config:
         yield "demo", ["prompts.preference", "prompts.concise", "prompts.judge", "prompts.respond"]
     for name, entry in config["tables"].items():
@@ -322,9 +322,9 @@ def _described_errors(
 
 def _published_errors(config: Config) -> Iterator[str]:
     """Yield an error unless each `paper` in the config names a row or column of the published figures."""
-    if "published" not in config:
+    path = config.get("published", "")
+    if not Path(path).is_file():
         return
-    path = config["published"]
     try:
         with open(path, encoding="utf-8", newline="") as file:
             published = csv.DictReader(file)

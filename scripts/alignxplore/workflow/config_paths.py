@@ -58,7 +58,8 @@ def launch_errors(config: Config) -> Iterator[str]:
         yield f"{key}: cannot be split into words ({error}): {command!r}"
         return
     if not words:
-        yield f"{key}: names no program: write python, or accelerate launch with its options"
+        if command:  # the schema refuses an empty one
+            yield f"{key}: names no program: write python, or accelerate launch with its options"
         return
     # As job.prefer_own_programs sets it for jobs.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
