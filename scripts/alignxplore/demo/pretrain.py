@@ -131,7 +131,7 @@ def new_model(
 
 
 class Encoder:
-    """Turns samples into token ids and targets. Splits prompts at the same places as the engines' `encode`."""
+    """Turns samples into targets and token ids, the same ids as engines give (engines/tokens.py)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.tokenizer = tokenizer
@@ -155,20 +155,21 @@ class Encoder:
             answer   ...  .   .     .  .     .  .    .    .   .        ...  A     .
         """
         prompt = sample.prompt
-        head, tail = f"{TURN_START}user\n", f"{TURN_END}\n{TURN_START}assistant\n{prompt.prefill}"
-        ids: list[int] = []
-        notes: dict[int, int] = {}
+        text = f"{TURN_START}user\n"
+        places: dict[int, int] = {}  # of annotated characters, to the words that they say
         pending = list(sample.notes)
-        for text, is_user in [(head, False), *split_marked(prompt.user), (tail, False)]:
-            encoding = self.backend.encode(text, add_special_tokens=False)
-            if is_user and pending and pending[0][0] == text:
-                ends = {end: index for index, (_, end) in enumerate(encoding.offsets)}
+        for piece, is_user in split_marked(prompt.user):
+            if is_user and pending and pending[0][0] == piece:
                 for end, word in pending.pop(0)[1]:
-                    notes[len(ids) + ends[end]] = self.word(word)
-            ids += encoding.ids
+                    places[len(text) + end - 1] = self.word(word)
+            text += piece
         if pending:
             raise ValueError(f"annotated text is not in the prompt: {pending[0][0]!r}")
-        completion = self.backend.encode(sample.completion, add_special_tokens=False).ids
+        text += f"{TURN_END}\n{TURN_START}assistant\n{prompt.prefill}"
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        notes = {encoding.char_to_token(place): word for place, word in places.items()}
+        ids = encoding.ids
+        completion = self.backend.encode(text + sample.completion, add_special_tokens=False).ids[len(ids) :]
         if sample.closed:
             completion.append(self.end_of_turn)
         start = len(ids) - 1

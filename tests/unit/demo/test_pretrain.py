@@ -1,0 +1,55 @@
+"""Scale models are trained on the token ids that engines give them."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from alignxplore.demo.pretrain import Encoder, train_tokenizer
+from alignxplore.demo.tasks import open_tasks, role_samples
+from alignxplore.engines.tokens import ChatTokenizer
+from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, strip_markers
+from transformers import PreTrainedTokenizerFast
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    prompts = {
+        f"{n}_prompt": str(ROOT / f"resources/prompts/{n}.jinja") for n in ("preference", "concise", "judge", "respond")
+    }
+    inputs = {
+        **prompts,
+        "lexicon": str(ROOT / "resources/demo/lexicon.csv"),
+        "names": str(ROOT / "resources/dimensions.csv"),
+    }
+    return open_tasks(inputs, [3, 15, 23, 31, 39, 47, 60, 65], "test")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tasks, tmp_path_factory):
+    texts = [tasks.world.glossary_line(tasks.axes) for _ in range(200)]
+    for sample in islice(role_samples("judge", tasks)(tasks.world.rng, 1.0), 60):
+        texts.append(f"{strip_markers(sample.prompt.user)}\n{sample.prompt.prefill}{sample.completion}")
+    train_tokenizer(texts, 900, path := tmp_path_factory.mktemp("tokenizer"))
+    return PreTrainedTokenizerFast.from_pretrained(path)
+
+
+@pytest.mark.parametrize("role", ["judge", "base", "teacher", "backbone", "instruct"])
+def test_samples_are_tokenised_as_engines_do(role, tasks, tokenizer):
+    chat, encode = ChatTokenizer(tokenizer), Encoder(tokenizer)
+    _, choices = chat.choices(JUDGE_PREFILL, JUDGE_CHOICES)
+    annotated = 0
+    for sample in islice(role_samples(role, tasks)(tasks.world.rng, 0.5), 20):
+        ids, notes, answer = encode(sample)
+        prompt = chat.encode(sample.prompt)
+        assert ids[: len(prompt)] == prompt
+        assert answer[: len(prompt) - 1] == [-100] * (len(prompt) - 1)
+        if role == "judge":
+            assert answer[len(prompt) - 1] in choices
+        elif sample.closed:
+            whole, start = chat.encode_completed(sample.prompt, sample.completion)
+            assert ids == whole and answer[start - 1 : -1] == ids[start:]
+        annotated += sum(note != -100 for note in notes)
+        assert sum(note != -100 for note in notes) == sum(len(words) for _, words in sample.notes)
+    assert annotated or role == "instruct"
