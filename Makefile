@@ -69,8 +69,6 @@ audit: $(VENV)-audit/run.done $(VENV)/test.done
 
 smollm2: $(VENV)/smollm2.done
 	@echo "Running the experiment with SmolLM2-135M-Instruct in $(SMOLLM2)/."
-	@mkdir -p $(SMOLLM2)
-	@ln -sfn $(CURDIR)/config $(CURDIR)/resources $(CURDIR)/scripts $(SMOLLM2)/
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smollm2.yaml --directory $(SMOLLM2)
 
 journal-stats: $(VENV)/run.done

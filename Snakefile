@@ -4,12 +4,12 @@ min_version("9.0")
 
 
 # The lowest layer; --configfile adds others. Without one, the embedded default goes over it.
-configfile: "config/base.yaml"
+configfile: f"{workflow.basedir}/config/base.yaml"
 
 
 if not workflow.config_settings.configfiles:
 
-    configfile: "config/demo.yaml"
+    configfile: f"{workflow.basedir}/config/demo.yaml"
 
 
 report: "resources/report/workflow.rst"

@@ -7,7 +7,7 @@ TEACHER, COLD_JUDGE = tracked_model(COLD["teacher"]), tracked_judge(COLD["judge"
 rule dimensions:
     input:
         split="data/splits/cold.parquet",
-        names="resources/dimensions.csv",
+        names=home("resources/dimensions.csv"),
         library=library("dimensions.py"),
     output:
         dimensions="data/cold/dimensions.parquet",

@@ -9,6 +9,11 @@ from alignxplore.workflow.dependencies import library_modules
 MEM_MB_PER_GPU = 64000
 
 
+def home(path):
+    """A file of the workflow as jobs name it: relative in the workflow's directory, else (`--directory`) absolute."""
+    return path if Path(path).exists() else f"{workflow.basedir}/{path}"
+
+
 def setting(path, default=None):
     """An input function: the config's value at a path such as methods/{method}/label."""
 
@@ -42,7 +47,9 @@ def library(*scripts, engines=frozenset()):
     paths = [SCRIPTS / script for script in scripts]
     found = set(paths).union(*(library_modules(path, engines) for path in paths))
     # Code comes with the workflow, even if its data are kept in remote storage.
-    return [local(f"scripts/{path.relative_to(SCRIPTS)}") for path in sorted(found)]
+    return [
+        local(home(f"scripts/{path.relative_to(SCRIPTS)}")) for path in sorted(found)
+    ]
 
 
 def tracked_model(name):

@@ -58,7 +58,7 @@ if "sources" in ALIGNX:
     rule refine:
         input:
             sources=raw_files(ALIGNX["sources"]),
-            sql="scripts/sql/refine.sql",
+            sql=home("scripts/sql/refine.sql"),
             library=library("refine.py"),
         output:
             candidates=temp("data/shards/{scatteritem}/candidates.parquet"),

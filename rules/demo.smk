@@ -41,7 +41,7 @@ rule demo_tokenizer:
     input:
         **DEMO_PROMPTS,
         lexicon=DEMO["lexicon"],
-        names="resources/dimensions.csv",
+        names=home("resources/dimensions.csv"),
         library=library("demo_tokenizer.py"),
     output:
         tokenizer=directory("models/demo/tokenizer"),
@@ -86,7 +86,7 @@ rule demo_model:
         base=demo_base,
         tokenizer=rules.demo_tokenizer.output.tokenizer,
         lexicon=DEMO["lexicon"],
-        names="resources/dimensions.csv",
+        names=home("resources/dimensions.csv"),
         library=library("demo_model.py"),
     output:
         model=directory("models/demo/{model}"),

@@ -70,11 +70,11 @@ rule figure_words:
 def accuracy_inputs(wildcards):
     """The query of an accuracy figure, and the inputs that it needs besides judgements."""
     entry = figure_entry(wildcards)
-    inputs = {"sql": f"scripts/sql/accuracy_by_{entry['by']}.sql"}
+    inputs = {"sql": home(f"scripts/sql/accuracy_by_{entry['by']}.sql")}
     if entry["by"] in ("dimension", "signals"):
         inputs["cases"] = cases_of(entry["benchmarks"])
     if entry["by"] == "dimension":
-        inputs["names"] = "resources/dimensions.csv"
+        inputs["names"] = home("resources/dimensions.csv")
     if entry["by"] == "length":
         inputs["preferences"] = expand(
             "results/preferences/{method}.parquet", method=entry["methods"]

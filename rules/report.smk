@@ -131,12 +131,8 @@ def captions():
     kinds = {name: entry["kind"] for name, entry in config["tables"].items()}
     for name, entry in config.get("figures", {}).items():
         kinds[name] = "accuracy_by" if "by" in entry else entry["kind"]
-    files = {name: f"resources/report/{kind}.rst" for name, kind in kinds.items()}
-    return {
-        name: file
-        for name, file in files.items()
-        if (Path(workflow.basedir) / file).exists()
-    }
+    files = {name: home(f"resources/report/{kind}.rst") for name, kind in kinds.items()}
+    return {name: file for name, file in files.items() if Path(file).exists()}
 
 
 def online_files(files):
@@ -178,10 +174,10 @@ rule report:
         rejects="data/rejects.parquet" if "sources" in ALIGNX else [],
         splits=SPLITS_CHECKED,
         provenance=rules.provenance.output.provenance,
-        dimensions="resources/dimensions.csv",
+        dimensions=home("resources/dimensions.csv"),
         captions=list(dict.fromkeys(captions().values())),
         site=sorted(
-            str(path.relative_to(workflow.basedir))
+            home(str(path.relative_to(workflow.basedir)))
             for path in Path(workflow.basedir).glob("resources/report/*/*")
         ),
         library=library("report.py"),

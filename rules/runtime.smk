@@ -13,6 +13,7 @@ from snakemake.io import is_flagged
 from alignxplore.errors import UserError, check_writable
 from alignxplore.workflow.config import completed, resolved, unpinned_models
 from alignxplore.workflow.config_checks import check_config
+from alignxplore.workflow.config_paths import located
 from alignxplore.workflow.job import prefer_own_library, prefer_own_programs
 from alignxplore.workflow.locks import hold_workflow
 from alignxplore.workflow.onstart import check_keys, check_training
@@ -47,7 +48,7 @@ if workflow.is_main_process:
 
 # Snakemake has merged the configuration's files. Scripts get this dictionary, so change it in place.
 try:
-    settings = resolved(config)
+    settings = located(resolved(config), Path(workflow.basedir))
     check_config(settings, Path(workflow.basedir) / "config/schema.yaml")
 except UserError as error:
     raise WorkflowError(str(error)) from None

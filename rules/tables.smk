@@ -21,7 +21,7 @@ def benchmark_rows(wildcards):
 rule table_benchmarks:
     input:
         cases=lambda wildcards: cases_of(table_entry(wildcards)["benchmarks"]),
-        sql="scripts/sql/benchmarks.sql",
+        sql=home("scripts/sql/benchmarks.sql"),
         library=library("table_benchmarks.py"),
     output:
         csv=reported("results/{table}.csv", "benchmarks", "Tables"),
@@ -50,7 +50,7 @@ use rule table_benchmarks as table_win_rates with:
     input:
         wins=lambda wildcards: wins_between(methods_in(wildcards.table)),
         published=config.get("published", []),
-        sql="scripts/sql/win_rates.sql",
+        sql=home("scripts/sql/win_rates.sql"),
         library=library("table_win_rates.py"),
     output:
         csv=reported("results/{table}.csv", "win_rates", "Tables"),
@@ -73,7 +73,7 @@ use rule table_win_rates as table_strengths with:
     input:
         wins=lambda wildcards: wins_between(methods_in(wildcards.table)),
         published=config.get("published", []),
-        sql="scripts/sql/win_rates.sql",
+        sql=home("scripts/sql/win_rates.sql"),
         library=library("table_strengths.py"),
     output:
         csv=reported("results/{table}.csv", "strengths", "Tables"),
@@ -105,7 +105,7 @@ use rule table_win_rates as table_accuracy with:
             wildcards.table, table_entry(wildcards)
         ),
         published=config.get("published", []),
-        sql="scripts/sql/accuracy.sql",
+        sql=home("scripts/sql/accuracy.sql"),
         library=library("table_accuracy.py"),
     output:
         csv=reported("results/{table}.csv", "accuracy", "Tables"),
@@ -125,7 +125,7 @@ use rule table_win_rates as table_judges with:
             wildcards.table, table_entry(wildcards)
         ),
         published=config.get("published", []),
-        sql="scripts/sql/accuracy.sql",
+        sql=home("scripts/sql/accuracy.sql"),
         library=library("table_judges.py"),
     output:
         csv=reported("results/{table}.csv", "judges", "Tables"),

@@ -51,7 +51,7 @@ rule sft:
         data=setting("training/variants/{variant}/data", rules.verify.output.d_cold),
         preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
-        program="scripts/train_sft.py",
+        program=home("scripts/train_sft.py"),
         library=library("sft.py", "train_sft.py"),
     output:
         model=directory("models/trained/{variant}"),
@@ -91,7 +91,7 @@ rule grpo:
         data=setting("training/variants/{variant}/data", "data/splits/rl.parquet"),
         preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
-        program="scripts/train_grpo.py",
+        program=home("scripts/train_grpo.py"),
     output:
         model=directory("models/trained/{variant}"),
         metrics="results/training/{variant}.parquet",

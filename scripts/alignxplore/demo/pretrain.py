@@ -167,7 +167,6 @@ class Encoder:
             raise ValueError(f"annotated text is not in the prompt: {pending[0][0]!r}")
         text += f"{TURN_END}\n{TURN_START}assistant\n{prompt.prefill}"
         encoding = self.backend.encode(text, add_special_tokens=False)
-        notes = {encoding.char_to_token(place): word for place, word in places.items()}
         ids = encoding.ids
         completion = self.backend.encode(text + sample.completion, add_special_tokens=False).ids[len(ids) :]
         if sample.closed:
@@ -175,7 +174,9 @@ class Encoder:
         start = len(ids) - 1
         ids = ids + completion
         aux, answer = [-100] * len(ids), [-100] * len(ids)
-        for position, target in notes.items():
+        for place, target in places.items():
+            position = encoding.char_to_token(place)
+            assert position is not None, "every character of a prompt is in a token"
             aux[position] = target
         answer[start : start + len(completion)] = completion
         return ids, aux, answer

@@ -1,5 +1,6 @@
 """Checks of the configuration's paths: programs and files that exist, and models that something makes."""
 
+import copy
 import difflib
 import glob
 import graphlib
@@ -93,6 +94,27 @@ def path_errors(config: Config) -> Iterator[str]:
         elif path not in made and not path.startswith(MADE) and not Path(path).is_file():
             close = difflib.get_close_matches(path, map(str, Path(path).parent.glob("*")), 1)
             yield f"{key}: there is no file {path!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def located(config: Config, workflow: Path) -> dict[str, Any]:
+    """The configuration with the absolute paths of files that are in the workflow's directory and not in this one.
+
+    So the files that its configurations name are found with `snakemake --directory` too.
+    """
+    found: Any = copy.deepcopy(dict(config))
+    for key, path in values_at(config, [*PATHS, "training.launch"]):
+        words = path.split(" ") if key == "training.launch" else [path]
+        there = [str(workflow / word) if _is_elsewhere(word, workflow) else word for word in words]
+        *parents, last = key.split(".")
+        entry = found
+        for name in parents:
+            entry = entry[int(name) if isinstance(entry, list) else name]
+        entry[int(last) if isinstance(entry, list) else last] = " ".join(there)
+    return found
+
+
+def _is_elsewhere(path: str, workflow: Path) -> bool:
+    return bool(path) and not Path(path).exists() and (workflow / path).is_file()
 
 
 def values_at(config: Config, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
