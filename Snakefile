@@ -3,6 +3,10 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+# Snakemake has put the keys of --configfile first. The lowest layer gives the order, as of tables' rows.
+config.clear()
+
+
 # The lowest layer; --configfile adds others. Without one, the embedded default goes over it.
 configfile: f"{workflow.basedir}/config/base.yaml"
 
