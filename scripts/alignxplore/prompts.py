@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
 
 from alignxplore.errors import UserError
 
@@ -35,6 +36,18 @@ JUDGE_CHOICES = (" A", " B")
 SCORE_PREFILL = "Answer:"
 SCORE_CHOICES = (" A", " B", " C")
 """The same for PBA: the signal shows the first pole, the second pole, or neither."""
+
+
+VARIABLES = {
+    "preference": ("pairs", "ugc", "dimensions"),
+    "concise": ("pairs", "ugc"),
+    "judge": ("post", "preference", "response_a", "response_b", "written"),
+    "respond": ("post", "preference"),
+    "propose_rule": ("pairs",),
+    "refine_rule": ("rule", "explained", "failing"),
+    "score_dimension": ("prompt", "chosen", "rejected", "comment", "first", "second"),
+}
+"""What each template may use; `score_dimension` has a pair's `chosen` and `rejected`, or a `comment`."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +92,8 @@ class Templates:
     """
 
     def __init__(self, **paths: str | Path):
-        environment = jinja2.Environment(
-            trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False, undefined=jinja2.StrictUndefined
-        )
-        environment.filters["user"] = mark_user_text
         self.texts = {name: _read(path) for name, path in paths.items()}
-        self._templates = {name: _compile(environment, path, self.texts[name]) for name, path in paths.items()}
+        self._templates = {name: _compile(path, self.texts[name]) for name, path in paths.items()}
 
     @classmethod
     def of_rule(cls, inputs: Mapping[str, Any]) -> "Templates":
@@ -140,8 +149,28 @@ def _read(path: str | Path) -> str:
         raise UserError(f"prompt template {path}: {error.strerror or error}") from None
 
 
-def _compile(environment: jinja2.Environment, path: str | Path, text: str) -> jinja2.Template:
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["user"] = mark_user_text
+    return environment
+
+
+def _compile(path: str | Path, text: str) -> jinja2.Template:
     try:
-        return environment.from_string(text)
+        return _environment().from_string(text)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"prompt template {path}, line {error.lineno}: {error.message}") from None
+
+
+def check_template(name: str, path: str | Path) -> None:
+    """Raise UserError if the file is not a template that uses the variables of the template `name` alone."""
+    text = _read(path)
+    _compile(path, text)
+    unknown = jinja2.meta.find_undeclared_variables(_environment().parse(text)) - set(VARIABLES[name])
+    if unknown:
+        raise UserError(
+            f"prompt template {path}: there is no variable {', '.join(sorted(unknown))}; the template {name} has"
+            f" {', '.join(VARIABLES[name])}"
+        )

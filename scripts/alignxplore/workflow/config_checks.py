@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignxplore.errors import UserError
+from alignxplore.prompts import check_template
 from alignxplore.workflow.config import (
     DERIVED,
     JUDGE_PROMPTS,
@@ -71,6 +73,7 @@ def check_config(config: Config, schema_file: Path) -> None:
         launch_errors,
         model_errors,
         path_errors,
+        _template_errors,
         cycle_errors,
     ):
         try:
@@ -139,6 +142,16 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
             yield f"tables.{name}", ["published"]
         if entry["kind"] in ("win_rates", "strengths"):
             yield f"tables.{name}", ["online"]
+
+
+def _template_errors(config: Config) -> Iterator[str]:
+    """Yield templates that cannot be rendered, without those that do not exist."""
+    for name, path in config.get("prompts", {}).items():
+        if Path(path).is_file():
+            try:
+                check_template(name, path)
+            except UserError as error:
+                yield f"prompts.{name}: {error}"
 
 
 def _study_errors(config: Config) -> Iterator[str]:

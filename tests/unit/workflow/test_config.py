@@ -104,6 +104,19 @@ def test_every_key_of_a_path_is_tried():
     assert kinds == set(PATHS)
 
 
+@pytest.mark.parametrize(("text", "message"), [
+    ("Post: {{ postt | user }} {{ preference }}", "no variable postt; the template judge has post, preference, resp"),
+    ("Post: {{ post | usr }}", "No filter named 'usr'"),
+    ("{% if post %}", "line 1: Unexpected end of template"),
+])  # fmt: skip
+def test_a_template_that_cannot_be_rendered_is_named_before_any_job(tmp_path, text, message):
+    config = merged()
+    (tmp_path / "judge.jinja").write_text(text)
+    config["prompts"]["judge"] = str(tmp_path / "judge.jinja")
+    with pytest.raises(UserError, match=f"(?s)config: prompts.judge: .*judge.jinja.*{message}"):
+        check_config(config, CONFIG / "schema.yaml")
+
+
 def test_equal_settings_stand_in_equal_order():
     config, turned = merged(), merged()
     turned["evaluation"] = dict(reversed(turned["evaluation"].items()))
