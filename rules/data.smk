@@ -1,6 +1,6 @@
 # From raw files to disjoint splits; nothing here needs torch.
 
-from alignxplore.data.locations import HubFile, is_hub, local_files
+from alignxplore.data.locations import is_remote, local_copy, local_files
 
 DATA = config.get("data", {})
 ALIGNX = DATA.get("alignx", {})
@@ -8,14 +8,14 @@ ALIGNX = DATA.get("alignx", {})
 SPLITS_CHECKED = ["results/data/splits.csv"] if "splits" in DATA else []
 DATA_SEED = DATA.get("seed", config["seed"])
 
-# Sources on the hub, by the path of their copy in data/raw/hub.
-HUB_FILES = {
-    HubFile.parse(source).path: source
+# Sources on the hub and the web, by the path of their copy in data/raw.
+REMOTE_FILES = {
+    local_copy(source).removeprefix("data/raw/"): source
     for source in [
         *ALIGNX.get("sources", []),
         *(p["path"] for p in DATA.get("psoups", {}).values()),
     ]
-    if is_hub(source)
+    if is_remote(source)
 }
 
 
@@ -31,19 +31,19 @@ rule download:
     input:
         library=library("download.py"),
     output:
-        raw="data/raw/hub/{raw}",
+        raw="data/raw/{raw}",
     log:
         "logs/download/{raw}.log",
     benchmark:
         "logs/timings/download/{raw}.tsv"
     wildcard_constraints:
-        raw=one_of(HUB_FILES),
+        raw=one_of(REMOTE_FILES),
     conda:
         "../envs/cpu.yaml"
     resources:
         **needs(4000, 240),
     params:
-        source=lambda wildcards: HUB_FILES[wildcards.raw],
+        source=lambda wildcards: REMOTE_FILES[wildcards.raw],
     message:
         "Fetching {params.source}"
     script:

@@ -1,4 +1,4 @@
-"""Fetch one raw file from a dataset on the Hugging Face hub, at a pinned revision."""
+"""Fetch one raw file from the Hugging Face hub or the web."""
 
 from alignxplore.data.locations import download
 from alignxplore.workflow.job import script_main

@@ -1,15 +1,20 @@
-"""Find raw files: local names and globs, and `hf://OWNER/DATASET@REVISION[/FILE]` on the Hugging Face hub."""
+"""Find raw files: local names and globs, `hf://OWNER/DATASET@REVISION[/FILE]` on the Hugging Face hub, and files on the
+web with their checksum, `https://HOST/FILE#sha256=HEX`."""
 
 import glob
 import re
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignxplore.digests import digest
 from alignxplore.errors import UserError
 
-HUB_DIRECTORY = "data/raw/hub"
+HUB_DIRECTORY, WEB_DIRECTORY = "data/raw/hub", "data/raw/web"
+_WEB = re.compile(r"(?P<url>https?://[^\s#?]+[^\s#?/])#sha256=(?P<sha256>[0-9a-f]{64})")
 _HUB = re.compile(r"hf://(?P<dataset>[^/@]+/[^/@]+)@(?P<revision>[^/@]+)(?:/(?P<file>.+))?")
 
 
@@ -37,9 +42,37 @@ class HubFile:
         return f"{self.dataset}@{self.revision}/{self.file or 'train.parquet'}"
 
 
-def is_hub(source: str) -> bool:
-    """Whether a source is on the hub."""
-    return source.startswith("hf://")
+@dataclass(frozen=True)
+class WebFile:
+    """A file at an address, and what it must contain: the SHA-256 of its bytes, in hexadecimal."""
+
+    url: str
+    sha256: str
+
+    @classmethod
+    def parse(cls, source: str) -> "WebFile":
+        """Parse an address. Raises UserError if it names no checksum, without which it might change unseen."""
+        match = _WEB.fullmatch(source)
+        if not match:
+            raise UserError(f"{source!r} is not of the form https://HOST/FILE#sha256=HEX, with 64 digits")
+        return cls(match["url"], match["sha256"])
+
+    @property
+    def path(self) -> str:
+        """Path of the local copy, relative to WEB_DIRECTORY."""
+        return self.url.partition("://")[2]
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source is on the hub or the web, so that it must be downloaded."""
+    return source.startswith(("hf://", "https://", "http://"))
+
+
+def local_copy(source: str) -> str:
+    """The path of a remote source's local copy. Raises UserError if its address is malformed or pins nothing."""
+    if source.startswith("hf://"):
+        return f"{HUB_DIRECTORY}/{HubFile.parse(source).path}"
+    return f"{WEB_DIRECTORY}/{WebFile.parse(source).path}"
 
 
 def local_files(sources: Sequence[str]) -> list[str]:
@@ -49,8 +82,8 @@ def local_files(sources: Sequence[str]) -> list[str]:
     """
     paths: list[str] = []
     for source in sources:
-        if is_hub(source):
-            paths.append(f"{HUB_DIRECTORY}/{HubFile.parse(source).path}")
+        if is_remote(source):
+            paths.append(local_copy(source))
         elif glob.has_magic(source):
             found = sorted(glob.glob(source, recursive=True))
             if not found:
@@ -62,17 +95,24 @@ def local_files(sources: Sequence[str]) -> list[str]:
 
 
 def download(source: str, output: str | Path) -> None:
-    """Copy a file of a hub dataset to `output`, or write its train split there as Parquet.
+    """Write the local copy of a remote source to `output`; a hub dataset without a file becomes Parquet.
 
-    Raises UserError if the hub, the dataset, its revision or the file cannot be reached.
+    Raises UserError if it cannot be reached, or differs from its checksum.
     """
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    if source.startswith("hf://"):
+        _download_from_hub(source, output)
+    else:
+        _download_from_web(source, Path(output))
+
+
+def _download_from_hub(source: str, output: str | Path) -> None:
     # Imported here because they take seconds, and the workflow imports this module whenever it starts.
     import datasets
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
     hub = HubFile.parse(source)
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     try:
         if hub.file is not None:
             cached = huggingface_hub.hf_hub_download(hub.dataset, hub.file, repo_type="dataset", revision=hub.revision)
@@ -81,3 +121,27 @@ def download(source: str, output: str | Path) -> None:
             datasets.load_dataset(hub.dataset, split="train", revision=hub.revision).to_parquet(str(output))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UserError(f"{source}: {error}") from error
+
+
+def _download_from_web(source: str, output: Path) -> None:
+    """Fetch a file. One that was cut off is continued, if the server can; its checksum decides whether it is whole."""
+    web = WebFile.parse(source)
+    partial = output.with_name(f"{output.name}.partial")
+    begun = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(web.url, headers={"Range": f"bytes={begun}-"} if begun else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            with open(partial, "ab" if reply.status == 206 else "wb") as file:
+                shutil.copyfileobj(reply, file, 1 << 20)
+            if reply.length:
+                raise OSError("the connection was lost")
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # all of it is there already
+            raise UserError(f"{web.url}: HTTP {error.code} {error.reason}") from error
+    except OSError as error:
+        raise UserError(f"{web.url}: {getattr(error, 'reason', error)}; what was fetched is kept, run again") from error
+    found = digest(partial)
+    if found != web.sha256:
+        partial.unlink()
+        raise UserError(f"{web.url}: has the SHA-256 {found}, not {web.sha256}: another version, or damaged on the way")
+    partial.replace(output)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignxplore.data.locations import HubFile, is_hub
+from alignxplore.data.locations import is_remote, local_copy
 from alignxplore.errors import UserError
 from alignxplore.workflow.config import Config, variants
 
@@ -83,9 +83,9 @@ def path_errors(config: Config) -> Iterator[str]:
         entry = config["gguf"][key.split(".")[1]] if key.startswith("gguf.") else {}
         if "package" in entry and key.endswith(".file"):
             continue  # rule gguf_model says whether the package has it
-        if is_hub(path):
+        if is_remote(path):
             try:
-                HubFile.parse(path)
+                local_copy(path)
             except UserError as error:
                 yield f"{key}: {error}"
         elif glob.has_magic(path) and key.startswith("data.alignx"):
