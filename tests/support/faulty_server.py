@@ -8,7 +8,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-FAULTS = ("limit", "error", "overload", "drop", "cut", "garbage", "no_choices", "no_usage", "stall")
+FAULTS = ("limit", "error", "overload", "drop", "cut", "garbage", "no_choices", "stall")
 
 
 def answer(body: dict) -> dict:
@@ -33,6 +33,14 @@ def answer(body: dict) -> dict:
         ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8},
     }
+
+
+class Status(Exception):
+    """Raised by a `reply`: the request is answered with this status, body and headers."""
+
+    def __init__(self, status: int, body: dict | bytes, **headers: str):
+        super().__init__(status)
+        self.status, self.body, self.headers = status, body, headers
 
 
 class Server(ThreadingHTTPServer):
@@ -87,7 +95,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(404, {"error": {"message": "The model `missing` does not exist"}})
         if fault:
             return getattr(self, fault)(self.server.reply(body))
-        self.send(200, self.server.reply(body))
+        try:
+            self.send(200, self.server.reply(body))
+        except Status as status:
+            self.send(status.status, status.body, **status.headers)
 
     def send(self, status: int, body: dict | bytes, **headers: str) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -123,9 +134,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def no_choices(self, reply: dict) -> None:
         self.send(200, {**reply, "choices": []})
-
-    def no_usage(self, reply: dict) -> None:
-        self.send(200, {**reply, "usage": None})
 
     def stall(self, reply: dict) -> None:
         """Wait longer than the client does."""
