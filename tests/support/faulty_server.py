@@ -43,6 +43,25 @@ class Status(Exception):
         self.status, self.body, self.headers = status, body, headers
 
 
+def limited(per_second: float, burst: int, retry_after: bool, seconds: float = 0.05):
+    """Answers that take `seconds`, so many a second and at most `burst` at once; the rest are told to slow down."""
+    lock, bucket = threading.Lock(), [float(burst), time.monotonic()]
+
+    def reply(body: dict) -> dict:
+        with lock:
+            tokens, before = bucket
+            now = time.monotonic()
+            tokens = min(burst, tokens + (now - before) * per_second)
+            bucket[:] = tokens - (tokens >= 1), now
+        if tokens < 1:
+            wait = {"Retry_After": f"{(1 - tokens) / per_second:.3f}"} if retry_after else {}
+            raise Status(429, {"error": {"message": "slow down"}}, **wait)
+        time.sleep(seconds)
+        return answer(body)
+
+    return reply
+
+
 class Server(ThreadingHTTPServer):
     """`share` of the requests fail with one of `faults`; `reply` makes the other answers."""
 

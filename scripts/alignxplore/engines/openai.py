@@ -6,7 +6,8 @@ from typing import Any
 
 from alignxplore.engines import replies
 from alignxplore.engines.base import Completion, Refused, Sampling
-from alignxplore.engines.endpoint import Call, EmptyReply, Endpoint
+from alignxplore.engines.endpoint import Call, Endpoint
+from alignxplore.engines.failures import EmptyReply
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, disarmed
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignxplore.engines.base import Completion
-from alignxplore.engines.endpoint import BadReply, EmptyReply, NoAnswer, Unusable
+from alignxplore.engines.failures import BadReply, EmptyReply, NoAnswer, Unusable
 from alignxplore.formats import normalise_thinking
 
 _BLANK = re.compile(r"\s")

@@ -5,8 +5,7 @@ import time
 import numpy as np
 import pytest
 from alignxplore import engines
-from alignxplore.engines import Sampling
-from alignxplore.engines import endpoint
+from alignxplore.engines import Sampling, gate
 from alignxplore.errors import UserError
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
 from faulty_server import FAULTS, Server, Status, answer
@@ -17,7 +16,7 @@ SAMPLING = Sampling(temperature=0.9, top_p=0.95, top_k=10, max_new_tokens=32, se
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("TEST_KEY", "canary")
-    monkeypatch.setattr(endpoint, "LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr(gate, "LONGEST_BACKOFF", 0.05)
 
 
 def load(server: Server, journal=None, path: str = "gpt", run: dict | None = None, **options):
@@ -67,7 +66,7 @@ def test_what_was_answered_before_a_failure_is_kept(tmp_path):
 
 
 def test_retry_after_is_respected(monkeypatch):
-    monkeypatch.setattr(endpoint, "LONGEST_BACKOFF", 0.0)
+    monkeypatch.setattr(gate, "LONGEST_BACKOFF", 0.0)
     with Server(share=0.5, faults=("limit",)) as server:
         server.random.random = iter([0.0, 1.0]).__next__  # the first request is refused, the second is not
         started = time.monotonic()
@@ -94,7 +93,7 @@ def test_a_server_that_always_fails_is_given_up_on():
     with Server(share=1.0, faults=("no_choices",)) as server:
         with pytest.raises(UserError, match="model gpt at http.*not a completion"):
             load(server, run={"retries": 2}).generate([Prompt("p")], SAMPLING)
-        assert len(server.requests) == 4  # the last is harmless, and is not answered either
+        assert len(server.requests) == 3 + 3  # the last three are harmless, and are not answered either
 
 
 def reply(content="", finish_reason="stop", logprobs=None, **fields):
