@@ -75,6 +75,8 @@ class Server(ThreadingHTTPServer):
         self.share, self.faults, self.reply, self.key = share, faults, reply, key
         self.lock, self.random = threading.Lock(), random.Random(3)
         self.requests: list[dict] = []
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.failed: list[str] = []
 
     @property
@@ -101,6 +103,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             self.server.requests.append(body)
+            self.server.paths.append(self.path)
+            self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
             fault = (
                 self.server.random.choice(self.server.faults) if self.server.random.random() < self.server.share else ""
             )

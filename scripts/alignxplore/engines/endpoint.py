@@ -237,7 +237,10 @@ class Call:
         failure: BaseException | None = None
         try:
             while workers:
-                answer = found.get()
+                try:
+                    answer = found.get(timeout=1.0)  # a signal may wake another thread; this one must notice
+                except queue.Empty:
+                    continue
                 if answer is None:
                     workers -= 1
                 elif isinstance(answer, BaseException):

@@ -19,7 +19,7 @@ _PACE_CREDIT = 0.1
 """Seconds by which requests may catch up after a late start without exceeding a limit a minute by much."""
 
 
-_FIRST_GAP, _GAP_GROWS, _GAP_SHRINKS = 0.02, 1.25, 0.99
+_FIRST_GAP, _GAP_GROWS, _GAP_SHRINKS = 0.005, 1.25, 0.99
 """Seconds between starts after a first refusal, and how they change: one refusal undoes twenty answers."""
 
 
