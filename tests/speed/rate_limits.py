@@ -1,6 +1,6 @@
 """How much of a server's rate limit the engine uses: requests a second against the limit, and refused requests.
 
-    python tests/speed/rate_limits.py
+python tests/speed/rate_limits.py
 """
 
 import sys

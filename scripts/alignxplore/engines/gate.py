@@ -19,8 +19,9 @@ _PACE_CREDIT = 0.1
 """Seconds by which requests may catch up after a late start without exceeding a limit a minute by much."""
 
 
-_FIRST_GAP, _GAP_GROWS, _GAP_SHRINKS = 0.005, 1.25, 0.99
-"""Seconds between starts after a first refusal, and how they change: one refusal undoes twenty answers."""
+_FIRST_GAP, _LONGEST_GAP = 0.005, 1.0
+_GAP_GROWS, _GAP_SHRINKS = 1.25, 0.98
+"""Seconds between starts after a refusal, and their factors per refusal and answer: one refusal undoes 11 answers."""
 
 
 class Stopped(Exception):
@@ -85,7 +86,7 @@ class Gate:
             first = started >= self._lowered
             if first:
                 self._allowed = max(1.0, self._allowed / 2)
-                self._gap = min(LONGEST_BACKOFF, max(self._gap, _FIRST_GAP) * _GAP_GROWS)
+                self._gap = min(_LONGEST_GAP, max(self._gap, _FIRST_GAP) * _GAP_GROWS)
                 self._lowered, self._strikes = now, self._strikes + 1
             if asked or first:
                 seconds = asked or min(LONGEST_BACKOFF, self._gap * 2**self._strikes) * random.uniform(0.5, 1.0)

@@ -1,22 +1,41 @@
 """The OpenAI backend: any compatible endpoint, such as GPT-4, DeepSeek-R1 or a model served by vLLM or llama.cpp."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import openai
 
 from alignxplore.engines import replies
 from alignxplore.engines.base import Completion, Refused, Sampling
 from alignxplore.engines.endpoint import Call, Endpoint
-from alignxplore.engines.failures import EmptyReply
-from alignxplore.errors import UserError
+from alignxplore.engines.failures import BadReply, EmptyReply, NoAnswer, Unusable
+from alignxplore.engines.tokens import check_scored, choice_tokens, encode, encode_text
+from alignxplore.errors import UserError, unloadable
 from alignxplore.prompts import Prompt, disarmed
 
 log = logging.getLogger(__name__)
 
-_CHAT = "/chat/completions"
+T = TypeVar("T")
+
+_CHAT, _TEXT = "/chat/completions", "/completions"
 _TOP_LOGPROBS = 20
 _ANSWER_TOKENS = 2048
 _HARMLESS = "Hello."
+
+_PREFILLS: Mapping[str, Mapping[str, Any]] = {
+    "continue": {},
+    "vllm": {"continue_final_message": True, "add_generation_prompt": False},
+}
+"""Ways to have a last assistant message continued, and the fields that each needs."""
+
+_SCORES: Mapping[str, Mapping[str, Any]] = {"vllm": {"prompt_logprobs": 0}, "echo": {"echo": True, "logprobs": 1}}
+"""Ways to get the log-probabilities of a prompt, and the fields that each needs."""
+
+_UNKNOWN = (400, 404, 405, 422, 500, 501)
+"""Statuses with which endpoints refuse what they do not know."""
 
 
 class OpenAIBackend:
@@ -24,8 +43,9 @@ class OpenAIBackend:
 
     `omit` and `rename` are for fields of requests that the server refuses, `request` for additional ones, and
     `chat_template` has options for the model's template. `opens_thinking` says that the template opens the reasoning,
-    `logprobs` that the endpoint returns log-probabilities. The endpoint tokenises the prompt itself, so control tokens
-    in user text are broken before it is sent.
+    `logprobs` that the endpoint returns log-probabilities. `prefill` is how a judge's answer is begun, a key of
+    _PREFILLS or "ask"; by default it is found out. A chat endpoint tokenises the prompt itself, so control tokens in
+    user text are broken before it is sent. With the model's `tokenizer`, judges send token ids instead.
     """
 
     def __init__(
@@ -38,6 +58,9 @@ class OpenAIBackend:
         chat_template: Mapping[str, Any] | None = None,
         opens_thinking: bool = False,
         logprobs: bool = True,
+        prefill: str | None = None,
+        tokenizer: str | None = None,
+        tokenizer_revision: str | None = None,
         **run: Any,
     ):
         self.endpoint = Endpoint(path, base_url, **run)
@@ -47,6 +70,11 @@ class OpenAIBackend:
         self.chat_template = {"chat_template_kwargs": dict(chat_template)} if chat_template else {}
         self.opens_thinking = opens_thinking
         self.logprobs = logprobs
+        self.ids = _Ids(tokenizer, tokenizer_revision, chat_template) if tokenizer else None
+        # A model that reasons first cannot answer at once, but it can be asked to.
+        self._prefill = "ask" if opens_thinking else prefill
+        self._scores: str | None = None
+        self._lock = threading.Lock()
 
     def generate(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
@@ -92,29 +120,138 @@ class OpenAIBackend:
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
-        """Log-probabilities of the choices at the place where a greedy reply continues the prompt's prefill.
+        """Log-probabilities of the choices after the prompt's prefill, with which the answer is made to begin."""
+        settings = {"temperature": 0, "max_tokens": 1}
+        if self.ids:
+            heads, choices = self.ids.choices(prompts, choices)
+            bodies = [self._body({"prompt": head, **settings, "logprobs": _TOP_LOGPROBS}) for head in heads]
+            return self._next_tokens(_TEXT, bodies, choices, done)
+        way = self._prefill_way()
+        if way == "ask":
+            return self._selections(prompts, choices, done)
+        top = {**settings, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        bodies = [self._begun(disarmed(prompt.user), prompt.prefill, way, top) for prompt in prompts]
+        return self._next_tokens(_CHAT, bodies, choices, done)
 
-        A chat endpoint does not let us begin its reply, so the prompt asks it to begin with the prefill, and the
-        place is searched for in the reply.
-        """
-        settings = {"temperature": 0, "max_tokens": _ANSWER_TOKENS, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-        call = Call(self.endpoint, _CHAT, self._chat(_HARMLESS, settings), _ANSWER_TOKENS)
+    def _next_tokens(
+        self, route: str, bodies: Sequence[dict[str, Any]], choices: Sequence[str], done: Collection[int]
+    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+        """Log-probabilities of the choices as the next token."""
 
         def one(index: int) -> list[float]:
-            prompt = prompts[index]
-            asked = Prompt(f"{prompt.user}\nBegin your answer with {prompt.prefill}")
-            return call.ask(
-                self._chat(disarmed(asked.user), settings),
-                lambda reply: replies.selection(reply, prompt.prefill, choices),
-            )
+            return call.ask(bodies[index], lambda reply: replies.chosen(replies.first(reply), choices))
 
-        return call.answers(one, len(prompts), done)
+        call = Call(self.endpoint, route, self._harmless(bodies[0]), 1)
+        return call.answers(one, len(bodies), done)
+
+    def _selections(
+        self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int]
+    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+        """Log-probabilities of the choices where a greedy reply, asked to begin with the prefill, continues it."""
+        settings = {"temperature": 0, "max_tokens": _ANSWER_TOKENS, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        bodies = [
+            self._chat(f"{disarmed(prompt.user)}\nBegin your answer with {prompt.prefill}", settings)
+            for prompt in prompts
+        ]
+
+        def one(index: int) -> list[float]:
+            return call.ask(bodies[index], lambda reply: replies.selection(reply, prompts[index].prefill, choices))
+
+        call = Call(self.endpoint, _CHAT, self._harmless(bodies[0]), _ANSWER_TOKENS)
+        return call.answers(one, len(bodies), done)
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
-        """Not supported: chat endpoints do not score given text."""
-        raise UserError(f"model {self.path}: a chat endpoint cannot score responses; R_gen needs another engine")
+        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
+        if not self.ids:
+            raise UserError(
+                f"model {self.path}: a chat endpoint cannot score responses. If this one is vLLM, give the entry"
+                " `tokenizer`; else use the engine transformers or vllm"
+            )
+        scored = self.ids.continued(prompts, continuations)
+        way = self._scores_way()
+        bodies = [self._scoring(ids, way) for ids, _ in scored]
+
+        def one(index: int) -> tuple[float, int]:
+            ids, start = scored[index]
+            values = call.ask(bodies[index], lambda reply: replies.prompt_logprobs(reply, ids))
+            return sum(values[start:]), len(ids) - start
+
+        call = Call(self.endpoint, _TEXT, self._scoring(self.ids.harmless(), way), 1)
+        return call.answers(one, len(bodies), done)
+
+    def _prefill_way(self) -> str:
+        """How the endpoint is made to begin an answer, found out once."""
+        with self._lock:
+            if self._prefill is None:
+                self._prefill = next((way for way in _PREFILLS if self._continues(way)), "ask")
+                log.info("model %s: judges begin their answers by prefill: %s", self.endpoint.name, self._prefill)
+            return self._prefill
+
+    def _continues(self, way: str) -> bool:
+        """Whether the endpoint continues a last assistant message.
+
+        If it does, what it writes after its own first token is what it wrote after that token before, and just as
+        likely. One that opens a new turn or drops the message begins again:
+
+            The sea      ->  " is" " a" " vast" " body"      The sea      ->  "The" " sea" " is" " a"
+            The sea is   ->        " a" " vast" " body"      The sea is   ->  "The" " sea" " is"
+        """
+
+        def written(begun: str, count: int) -> list[replies.Token]:
+            settings = {"temperature": 0, "max_tokens": count, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+            body = self._begun("Write one sentence about the sea.", begun, way, settings)
+            return self._tried(_CHAT, body, replies.tokens) or []
+
+        begun, count = "The sea", 4
+        longer = written(begun, count)
+        return len(longer) == count and replies.alike(longer[1:], written(begun + longer[0].text, count - 1))
+
+    def _scores_way(self) -> str:
+        """How the endpoint is made to return the log-probabilities of a prompt, found out once."""
+        assert self.ids
+        ids = self.ids.harmless()
+        with self._lock:
+            if self._scores is None:
+                for way in _SCORES:
+                    if self._tried(_TEXT, self._scoring(ids, way), lambda reply: replies.prompt_logprobs(reply, ids)):
+                        self._scores = way
+                        log.info("model %s: prompts are scored as by %s", self.endpoint.name, way)
+                        return way
+                raise UserError(
+                    f"model {self.endpoint.name}: the endpoint does not return the log-probabilities of a prompt, as"
+                    " vLLM's does; score responses with the engine transformers or vllm"
+                )
+            return self._scores
+
+    def _tried(self, route: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T | None:
+        """`read` of the reply to a request that the endpoint may not know; None if it does not."""
+        try:
+            return self.endpoint.ask(route, body, read, threading.Event())
+        except (NoAnswer, BadReply):
+            return None
+        except (openai.OpenAIError, Unusable) as error:
+            if isinstance(error, openai.APIStatusError) and error.status_code in _UNKNOWN:
+                return None
+            raise self.endpoint.failure(error) from None
+
+    def _scoring(self, ids: Sequence[int], way: str) -> dict[str, Any]:
+        """The body of a request that scores its prompt."""
+        return self._body({"prompt": ids, "temperature": 0, "max_tokens": 1, **_SCORES[way]})
+
+    def _begun(self, text: str, begun: str, way: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a chat request whose answer is begun."""
+        body = self._chat(text, {**settings, **_PREFILLS[way]})
+        return {**body, "messages": [*body["messages"], {"role": "assistant", "content": begun}]}
+
+    def _harmless(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The same request with a harmless prompt."""
+        if "prompt" in body:
+            assert self.ids
+            return {**body, "prompt": self.ids.harmless()}
+        _, *begun = body["messages"]
+        return {**body, "messages": [{"role": "user", "content": _HARMLESS}, *begun]}
 
     def _chat(self, text: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The body of a chat request."""
@@ -124,6 +261,40 @@ class OpenAIBackend:
         """The body of a request, with fields left out, renamed and added as the entry says."""
         kept = {self.rename.get(name, name): value for name, value in fields.items() if name not in self.omit}
         return {"model": self.path, **kept, **self.request}
+
+
+class _Ids:
+    """Token ids of prompts, as the engines that run in this process make them."""
+
+    def __init__(self, path: str, revision: str | None, options: Mapping[str, Any] | None):
+        from transformers import AutoTokenizer  # not needed to ask a chat endpoint
+
+        local = Path(path).is_dir()
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                path, revision=revision, local_files_only=local, trust_remote_code=False
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(unloadable(path, error)) from error
+        self._options = options
+
+    def harmless(self) -> list[int]:
+        """A prompt that no server refuses."""
+        return encode(self._tokenizer, Prompt(_HARMLESS), self._options)
+
+    def choices(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> tuple[list[list[int]], list[str]]:
+        """The prompts up to where the choices differ, and the tokens by which they do as the vocabulary spells them."""
+        check_scored(self._tokenizer, prompts, self._options)
+        tokens = choice_tokens(self._tokenizer, choices)
+        spelled = [str(self._tokenizer.convert_ids_to_tokens(token)) for token in tokens]
+        return [encode(self._tokenizer, prompt, self._options) for prompt in prompts], spelled
+
+    def continued(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[list[int], int]]:
+        """Each prompt with its continuation, and the place where the latter begins."""
+        check_scored(self._tokenizer, prompts, self._options)
+        heads = [encode(self._tokenizer, prompt, self._options) for prompt in prompts]
+        tails = [encode_text(self._tokenizer, text) for text in continuations]
+        return [(head + tail, len(head)) for head, tail in zip(heads, tails, strict=True)]
 
 
 def start(revision: str | None = None, **options: Any) -> OpenAIBackend:

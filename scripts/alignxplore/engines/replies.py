@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignxplore.engines.base import Completion
 from alignxplore.engines.failures import BadReply, EmptyReply, NoAnswer, Unusable
@@ -12,8 +12,18 @@ _BLANK = re.compile(r"\s")
 _CUT_OFF = ("length", "max_tokens", "model_length")
 _FAILED = ("error", "abort")
 
-Token = tuple[str, float, dict[str, float]]
-"""A token of a reply, its log-probability, and those of the likeliest tokens at its place."""
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError)
+
+_SAME = 0.25
+"""Nats by which a served log-probability may differ between two requests, since servers compute in batches."""
+
+
+class Token(NamedTuple):
+    """A token of a reply, its log-probability, and those of the likeliest tokens at its place."""
+
+    text: str
+    logprob: float
+    top: dict[str, float]
 
 
 def completion(reply: Any, stops: Sequence[str], opens_thinking: bool) -> Completion:
@@ -43,10 +53,10 @@ def selection(reply: Any, prefill: str, choices: Sequence[str]) -> list[float]:
     """Log-probabilities of the choices at the last place where the reply continues `prefill`, ignoring white space."""
     wanted = _BLANK.sub("", prefill)
     text, found = "", None
-    for token, _, top in tokens(reply):
-        if token.strip() in [choice.strip() for choice in choices] and _BLANK.sub("", text).endswith(wanted):
-            found = top
-        text += token
+    for token in tokens(reply):
+        if token.text.strip() in [choice.strip() for choice in choices] and _BLANK.sub("", text).endswith(wanted):
+            found = token.top
+        text += token.text
     if found is None:
         raise NoAnswer("the reply selects no response")
     return chosen(found, choices)
@@ -58,7 +68,8 @@ def chosen(top: Mapping[str, float], choices: Sequence[str]) -> list[float]:
     Some servers drop the space that begins a token, so a choice is looked for with it and then without it. One that is
     not there gets the least of the log-probabilities, an upper bound. Raises NoAnswer if none is there.
     """
-    found = [top.get(choice, top.get(choice.strip())) for choice in choices]
+    spelled = [_spelled(choice) for choice in choices]
+    found = [top.get(choice, top.get(choice.strip())) for choice in spelled]
     if all(value is None for value in found):
         raise NoAnswer("none of the choices is among the likeliest tokens")
     return [min(top.values()) if value is None else value for value in found]
@@ -67,12 +78,45 @@ def chosen(top: Mapping[str, float], choices: Sequence[str]) -> list[float]:
 def tokens(reply: Any) -> list[Token]:
     """The tokens of a reply. Raises Unusable if it has text and no log-probabilities."""
     choice, text = _choice(reply)
-    found = _tokens(choice.get("logprobs"))
-    if text and not any(top for _, _, top in found):
+    try:
+        found = _tokens(choice.get("logprobs"))
+    except _UNREADABLE:
+        raise Unusable("its log-probabilities have an unknown form; set logprobs: false") from None
+    if not any(token.top for token in found) and (found or (text and not choice.get("logprobs"))):
         raise Unusable(
             "it returns no log-probabilities of the likeliest tokens; set logprobs: false and give the judge sampling"
         )
     return found
+
+
+def first(reply: Any) -> dict[str, float]:
+    """Log-probabilities of the likeliest tokens with which a reply begins."""
+    found = tokens(reply)
+    if not found:
+        raise NoAnswer("the reply ends at once")
+    return found[0].top
+
+
+def alike(some: Sequence[Token], others: Sequence[Token]) -> bool:
+    """Whether two replies consist of the same tokens with the same probabilities."""
+    return [token.text for token in some] == [token.text for token in others] and all(
+        abs(one.top[text] - other.top[text]) < _SAME
+        for one, other in zip(some, others, strict=True)
+        for text in sorted(one.top, key=one.top.__getitem__)[-5:]
+        if text in other.top
+    )
+
+
+def prompt_logprobs(reply: Any, ids: Sequence[int]) -> list[float]:
+    """The log-probability of each token of a prompt, the first one's being 0. Raises NoAnswer if they are missing."""
+    choice = reply["choices"][0]
+    if scored := choice.get("prompt_logprobs"):
+        found = [entry and entry[str(token)]["logprob"] for entry, token in zip(scored, ids, strict=True)]
+    else:
+        found = ((choice.get("logprobs") or {}).get("token_logprobs") or [])[: len(ids)]
+    if len(found) < len(ids) or None in found[1:]:
+        raise NoAnswer("the reply has no log-probabilities of the prompt")
+    return [0.0, *found[1:]]
 
 
 def _choice(reply: Any) -> tuple[dict[str, Any], str]:
@@ -102,7 +146,7 @@ def _logprobs(logprobs: Any) -> tuple[float, ...]:
     """The log-probabilities of a completion, or none: an answer is not thrown away for them."""
     try:
         return tuple(round(logprob, 5) for _, logprob, _ in _tokens(logprobs))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except _UNREADABLE:
         return ()
 
 
@@ -115,18 +159,13 @@ def _tokens(logprobs: Any) -> list[Token]:
     if not logprobs:
         return []
     if "content" in logprobs:
-        return [
-            (
-                _spelled(entry["token"]),
-                entry["logprob"],
-                _top((t["token"], t["logprob"]) for t in entry.get("top_logprobs") or []),
-            )
-            for entry in logprobs["content"] or []
-        ]
-    tops = logprobs.get("top_logprobs") or [None] * len(logprobs["tokens"])
+        entries = logprobs["content"] or []
+        tops = [[(top["token"], top["logprob"]) for top in entry.get("top_logprobs") or []] for entry in entries]
+        return [Token(_spelled(e["token"]), e["logprob"], _top(top)) for e, top in zip(entries, tops, strict=True)]
+    likeliest = logprobs.get("top_logprobs") or [None] * len(logprobs["tokens"])
     return [
-        (_spelled(token), logprob, _top((top or {}).items()))
-        for token, logprob, top in zip(logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True)
+        Token(_spelled(token), logprob, _top((top or {}).items()))
+        for token, logprob, top in zip(logprobs["tokens"], logprobs["token_logprobs"], likeliest, strict=True)
     ]
 
 

@@ -174,6 +174,7 @@ def test_a_dead_endpoint_is_named_within_seconds(monkeypatch, url, said):
 
 def test_an_endpoint_that_goes_away_in_a_run_is_waited_for(monkeypatch):
     monkeypatch.setattr(gate, "LONGEST_BACKOFF", 0.2)
+
     def closing(body):
         raise Status(200, answer(body), Connection="close")
 
