@@ -8,7 +8,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-FAULTS = ("limit", "error", "overload", "drop", "cut", "garbage", "no_choices", "no_usage", "stall")
+FAULTS = ("limit", "error", "overload", "drop", "cut", "garbage", "no_choices", "stall")
 
 
 def answer(body: dict) -> dict:
@@ -35,6 +35,33 @@ def answer(body: dict) -> dict:
     }
 
 
+class Status(Exception):
+    """Raised by a `reply`: the request is answered with this status, body and headers."""
+
+    def __init__(self, status: int, body: dict | bytes, **headers: str):
+        super().__init__(status)
+        self.status, self.body, self.headers = status, body, headers
+
+
+def limited(per_second: float, burst: int, retry_after: bool, seconds: float = 0.05):
+    """Answers that take `seconds`, so many a second and at most `burst` at once; the rest are told to slow down."""
+    lock, bucket = threading.Lock(), [float(burst), time.monotonic()]
+
+    def reply(body: dict) -> dict:
+        with lock:
+            tokens, before = bucket
+            now = time.monotonic()
+            tokens = min(burst, tokens + (now - before) * per_second)
+            bucket[:] = tokens - (tokens >= 1), now
+        if tokens < 1:
+            wait = {"Retry_After": f"{(1 - tokens) / per_second:.3f}"} if retry_after else {}
+            raise Status(429, {"error": {"message": "slow down"}}, **wait)
+        time.sleep(seconds)
+        return answer(body)
+
+    return reply
+
+
 class Server(ThreadingHTTPServer):
     """`share` of the requests fail with one of `faults`; `reply` makes the other answers."""
 
@@ -48,6 +75,8 @@ class Server(ThreadingHTTPServer):
         self.share, self.faults, self.reply, self.key = share, faults, reply, key
         self.lock, self.random = threading.Lock(), random.Random(3)
         self.requests: list[dict] = []
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.failed: list[str] = []
 
     @property
@@ -74,6 +103,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             self.server.requests.append(body)
+            self.server.paths.append(self.path)
+            self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
             fault = (
                 self.server.random.choice(self.server.faults) if self.server.random.random() < self.server.share else ""
             )
@@ -87,7 +118,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(404, {"error": {"message": "The model `missing` does not exist"}})
         if fault:
             return getattr(self, fault)(self.server.reply(body))
-        self.send(200, self.server.reply(body))
+        try:
+            self.send(200, self.server.reply(body))
+        except Status as status:
+            self.send(status.status, status.body, **status.headers)
 
     def send(self, status: int, body: dict | bytes, **headers: str) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -123,9 +157,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def no_choices(self, reply: dict) -> None:
         self.send(200, {**reply, "choices": []})
-
-    def no_usage(self, reply: dict) -> None:
-        self.send(200, {**reply, "usage": None})
 
     def stall(self, reply: dict) -> None:
         """Wait longer than the client does."""

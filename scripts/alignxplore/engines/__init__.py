@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore.digests import directory_digest
-from alignxplore.engines.base import Backend, Completion, Refused, Sampling
+from alignxplore.engines.base import OPENAI_URL, Backend, Completion, Refused, Sampling
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
@@ -55,10 +55,13 @@ def model_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
 def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's answers depend on, for journal keys: its content or address, its prompt format, its precision."""
     result = {key: value for key, value in entry.items() if key not in ("name", "run")}
-    if entry["engine"] == "openai" and "revision" in entry:
-        result.pop("base_url", None)
-    if entry["engine"] != "openai" and Path(entry["path"]).is_dir():
-        result["path"] = directory_digest(entry["path"])
+    if entry["engine"] == "openai":
+        result["base_url"] = entry.get("base_url", OPENAI_URL).rstrip("/")
+        if "revision" in entry:
+            del result["base_url"]
+    for key in ("tokenizer",) if entry["engine"] == "openai" else ("path",):
+        if key in entry and Path(entry[key]).is_dir():
+            result[key] = directory_digest(entry[key])
     return result
 
 

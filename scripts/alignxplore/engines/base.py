@@ -6,6 +6,9 @@ from typing import Literal, Protocol
 
 from alignxplore.prompts import Prompt
 
+OPENAI_URL = "https://api.openai.com/v1"
+"""Where an entry of the engine openai without `base_url` is served."""
+
 
 @dataclass(frozen=True)
 class Sampling:

@@ -1,85 +1,87 @@
-"""The OpenAI backend: any compatible chat endpoint, such as GPT-4, DeepSeek-R1 or a model served by vLLM."""
+"""The OpenAI backend: any compatible endpoint, such as GPT-4, DeepSeek-R1 or a model served by vLLM or llama.cpp."""
 
 import logging
-import os
-import re
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any, TypeVar
 
 import openai
-import tenacity
 
-from alignxplore.engines.base import Completion, Sampling
+from alignxplore.engines import replies
+from alignxplore.engines.base import Completion, Refused, Sampling
+from alignxplore.engines.endpoint import Call, Endpoint
+from alignxplore.engines.failures import BadReply, EmptyReply, NoAnswer, Unusable
 from alignxplore.errors import UserError
-from alignxplore.formats import normalise_thinking
+from alignxplore.formats import named_thoughts
 from alignxplore.prompts import Prompt, disarmed
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LONGEST_WAIT = 60.0
-"""Longest wait between two attempts in seconds, unless the server asks for a longer one."""
-
+_CHAT, _TEXT = "/chat/completions", "/completions"
 _TOP_LOGPROBS = 20
 _ANSWER_TOKENS = 2048
-_BLANK = re.compile(r"\s")
-_FATAL = (
-    openai.AuthenticationError,
-    openai.PermissionDeniedError,
-    openai.NotFoundError,
-    openai.BadRequestError,
-    openai.UnprocessableEntityError,
-)
-"""Errors that another attempt will not fix."""
+_HARMLESS = "Hello."
 
+_PREFILLS: Mapping[str, Mapping[str, Any]] = {
+    "continue": {},
+    "vllm": {"continue_final_message": True, "add_generation_prompt": False},
+}
+"""Ways to have a last assistant message continued, and the fields that each needs."""
 
-class _BadReply(Exception):
-    """A 200 response that is not a valid completion."""
+_SCORES: Mapping[str, Mapping[str, Any]] = {"vllm": {"prompt_logprobs": 0}, "echo": {"echo": True, "logprobs": 1}}
+"""Ways to get the log-probabilities of a prompt, and the fields that each needs."""
+
+_UNKNOWN = (400, 404, 405, 422, 500, 501)
+"""Statuses with which endpoints refuse what they do not know."""
 
 
 class OpenAIBackend:
-    """A served model; `path` is its name on the server, `key_env` the environment variable that holds the key.
+    """A served model; `path` is its name on the server, and `run` how it is reached (see Endpoint).
 
-    Transient failures (rate limits, server errors, timeouts, lost connections, invalid completions) are retried with
-    growing waits, or after the time in Retry-After. `request` adds fields to the body of every request, and
-    `chat_template` options for the model's template. `opens_thinking` says that the template opens the reasoning,
-    `logprobs` that the endpoint returns log-probabilities. The endpoint tokenises the prompt itself, so control tokens
-    in user text are broken before it is sent.
+    `omit` and `rename` are for fields of requests that the server refuses, `request` for additional ones, and
+    `chat_template` has options for the model's template. `opens_thinking` says that the template opens the reasoning,
+    `logprobs` that the endpoint returns log-probabilities. `prefill` is how a judge's answer is begun, a key of
+    _PREFILLS or "ask"; by default it is found out. A chat endpoint tokenises the prompt itself, so control tokens in
+    user text are broken before it is sent. With the model's `tokenizer`, judges send token ids instead.
     """
 
     def __init__(
         self,
         path: str,
         base_url: str | None = None,
-        key_env: str | None = None,
-        concurrency: int = 16,
-        timeout: float = 600.0,
-        retries: int = 8,
         request: Mapping[str, Any] | None = None,
+        omit: Collection[str] = (),
+        rename: Mapping[str, str] | None = None,
         chat_template: Mapping[str, Any] | None = None,
         opens_thinking: bool = False,
         logprobs: bool = True,
+        prefill: str | None = None,
+        tokenizer: str | None = None,
+        tokenizer_revision: str | None = None,
+        thoughts: str | Mapping[str, str] | None = None,
+        **run: Any,
     ):
-        key = os.environ.get(key_env) if key_env else "none"
-        if not key:
-            raise UserError(f"model {path}: the environment variable {key_env}, which holds its key, is not set")
-        self.client = openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0)
+        self.endpoint = Endpoint(path, base_url, **run)
         self.path = path
-        self.key_env = key_env
-        self.concurrency = concurrency
-        self.retries = retries
         self.request = dict(request or {})
-        if chat_template:
-            self.request["chat_template_kwargs"] = dict(chat_template)
+        self.omit, self.rename = omit, rename or {}
+        self.chat_template = {"chat_template_kwargs": dict(chat_template)} if chat_template else {}
         self.opens_thinking = opens_thinking
+        self.thoughts = named_thoughts(thoughts)
         self.logprobs = logprobs
+        self.ids = _Ids(tokenizer, tokenizer_revision, chat_template, thoughts) if tokenizer else None
+        # A model that reasons first cannot answer at once, but it can be asked to.
+        self._prefill = "ask" if opens_thinking else prefill
+        self._scores: str | None = None
+        self._lock = threading.Lock()
 
     def generate(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Sampling, done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, Completion]]]:
-        """One completion per prompt, in order of arrival."""
+    ) -> Iterator[list[tuple[int, Completion | Refused]]]:
+        """One completion per prompt, in order of arrival. An empty one is drawn once more."""
         if sampling.top_k and "top_k" not in self.request:
             # Not every endpoint supports it, and some refuse a request that contains it.
             log.warning(
@@ -88,147 +90,211 @@ class OpenAIBackend:
                 sampling.top_k,
             )
 
-        def one(index: int) -> Completion:
+        def body(text: str, seed: int) -> dict[str, Any]:
             settings: dict[str, Any] = {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "max_tokens": sampling.max_new_tokens,
-                "seed": seeds[index] % 2**31,
+                "seed": seed % 2**31,
             }
             if sampling.stop:
                 settings["stop"] = list(sampling.stop)
             if self.logprobs:
                 settings["logprobs"] = True
-            return self._ask(prompts[index], settings, lambda reply: self._completion(reply, sampling))
+            return self._chat(text, settings)
 
-        return self._concurrently(one, len(prompts), done)
+        call = Call(self.endpoint, _CHAT, body(_HARMLESS, 0), sampling.max_new_tokens)
+
+        def draw(index: int, seed: int) -> Completion:
+            return call.ask(
+                body(disarmed(prompts[index].user), seed),
+                lambda reply: replies.completion(reply, sampling.stop, self.opens_thinking, self.thoughts),
+            )
+
+        def one(index: int) -> Completion:
+            try:
+                return draw(index, seeds[index])
+            except EmptyReply:
+                return draw(index, seeds[index] + 1)
+
+        return call.answers(one, len(prompts), done)
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, list[float]]]]:
-        """Log-probabilities of the choices at the place where a greedy reply continues the prompt's prefill.
+    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+        """Log-probabilities of the choices after the prompt's prefill, with which the answer is made to begin."""
+        settings = {"temperature": 0, "max_tokens": 1}
+        if self.ids:
+            heads, spelled = self.ids.choices(prompts, choices)
+            bodies = [self._body({"prompt": head, **settings, "logprobs": _TOP_LOGPROBS}) for head in heads]
+            return self._next_tokens(_TEXT, bodies, spelled, done)
+        way = self._prefill_way()
+        if way == "ask":
+            return self._selections(prompts, choices, done)
+        top = {**settings, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        bodies = [self._begun(disarmed(prompt.user), prompt.prefill, way, top) for prompt in prompts]
+        return self._next_tokens(_CHAT, bodies, [choices] * len(bodies), done)
 
-        A chat endpoint does not let us begin its reply, so the prompt asks it to begin with the prefill, and the
-        place is searched for in the reply.
-        """
-        settings = {"temperature": 0, "max_tokens": _ANSWER_TOKENS, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+    def _next_tokens(
+        self, route: str, bodies: Sequence[dict[str, Any]], choices: Sequence[Sequence[str]], done: Collection[int]
+    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+        """Log-probabilities of each body's choices as the next token."""
 
         def one(index: int) -> list[float]:
-            prompt = prompts[index]
-            asked = Prompt(f"{prompt.user}\nBegin your answer with {prompt.prefill}")
-            return self._ask(asked, settings, lambda reply: _selection(reply, prompt.prefill, choices))
+            return call.ask(bodies[index], lambda reply: replies.chosen(replies.first(reply), choices[index]))
 
-        return self._concurrently(one, len(prompts), done)
+        call = Call(self.endpoint, route, self._harmless(bodies[0]), 1)
+        return call.answers(one, len(bodies), done)
+
+    def _selections(
+        self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int]
+    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+        """Log-probabilities of the choices where a greedy reply, asked to begin with the prefill, continues it."""
+        settings = {"temperature": 0, "max_tokens": _ANSWER_TOKENS, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        bodies = [
+            self._chat(f"{disarmed(prompt.user)}\nBegin your answer with {prompt.prefill}", settings)
+            for prompt in prompts
+        ]
+
+        def one(index: int) -> list[float]:
+            return call.ask(bodies[index], lambda reply: replies.selection(reply, prompts[index].prefill, choices))
+
+        call = Call(self.endpoint, _CHAT, self._harmless(bodies[0]), _ANSWER_TOKENS)
+        return call.answers(one, len(bodies), done)
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, tuple[float, int]]]]:
-        """Not supported: chat endpoints do not score given text."""
-        raise UserError(f"model {self.path}: a chat endpoint cannot score responses; R_gen needs another engine")
-
-    def _concurrently(
-        self, one: Callable[[int], T], count: int, done: Collection[int]
-    ) -> Iterator[list[tuple[int, T]]]:
-        """Yield `one(index)` of every index that is not done, running `concurrency` calls at a time.
-
-        The first failure cancels the calls that have not started. Those in flight are paid for, so they are awaited
-        and yielded before the failure is raised.
-        """
-        yielded = set()
-        failure: BaseException | None = None
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            futures = {pool.submit(one, index): index for index in range(count) if index not in done}
-            try:
-                for future in as_completed(futures):
-                    if failure := future.exception():
-                        break
-                    yielded.add(future)
-                    yield [(futures[future], future.result())]
-            finally:
-                for future in futures:
-                    future.cancel()
-        if failure:
-            late = [f for f in futures if f not in yielded and not f.cancelled() and not f.exception()]
-            yield [(futures[future], future.result()) for future in late]
-            raise failure
-
-    def _ask(self, prompt: Prompt, settings: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-        attempts = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self.retries + 1),
-            wait=_wait,
-            retry=tenacity.retry_if_exception(
-                lambda e: isinstance(e, (openai.OpenAIError, _BadReply)) and not isinstance(e, _FATAL)
-            ),
-            before_sleep=tenacity.before_sleep_log(log, logging.DEBUG),
-            reraise=True,
-        )
-        try:
-            return attempts(self._once, prompt, settings, read)
-        except (openai.OpenAIError, _BadReply) as error:
-            # Some endpoints repeat the key that they refuse.
-            reason = str(error).replace(self.client.api_key, f"<{self.key_env}>") if self.key_env else str(error)
-            raise UserError(f"model {self.path} at {self.client.base_url}: {reason}") from None
-
-    def _once(self, prompt: Prompt, settings: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-        message: Any = {"role": "user", "content": disarmed(prompt.user)}
-        try:
-            reply = self.client.chat.completions.create(
-                model=self.path, messages=[message], extra_body=self.request, **settings
+    ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
+        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
+        if not self.ids:
+            raise UserError(
+                f"model {self.path}: a chat endpoint cannot score responses. If this one is vLLM, give the entry"
+                " `tokenizer`; else use the engine transformers or vllm"
             )
-            return read(reply)
-        except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-            raise _BadReply(f"the reply is not a chat completion ({error})") from error
+        scored = self.ids.continued(prompts, continuations)
+        way = self._scores_way()
+        bodies = [self._scoring(ids, way) for ids, _ in scored]
 
-    def _completion(self, reply: Any, sampling: Sampling) -> Completion:
-        choice = reply.choices[0]
-        text = choice.message.content or ""
-        reasoning = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
-        counts = reply.usage.prompt_tokens, reply.usage.completion_tokens
-        if not isinstance(text, str) or not all(isinstance(count, int) for count in counts):
-            raise _BadReply("the reply has no text or no token counts")
-        if choice.finish_reason not in ("stop", "length"):
-            raise _BadReply(f"the reply has the finish reason {choice.finish_reason!r}")
-        if not text and not reasoning and choice.finish_reason == "stop":
-            raise _BadReply("the reply is empty")
-        # Endpoints drop the stop text. If the reply opened <answer> and lacks </answer>, it stopped there: put it back.
-        for stop in sampling.stop:
-            if choice.finish_reason == "stop" and stop.replace("/", "") in text and stop not in text:
-                text += stop
-        scored = (choice.logprobs and choice.logprobs.content) or []
-        return Completion(
-            text=normalise_thinking(text, reasoning, self.opens_thinking or None),
-            finish_reason=choice.finish_reason,
-            prompt_tokens=counts[0],
-            completion_tokens=counts[1],
-            logprobs=tuple(round(token.logprob, 5) for token in scored),
-        )
+        def one(index: int) -> tuple[float, int]:
+            ids, start = scored[index]
+            values = call.ask(bodies[index], lambda reply: replies.prompt_logprobs(reply, ids))
+            return sum(values[start:]), len(ids) - start
+
+        call = Call(self.endpoint, _TEXT, self._scoring(self.ids.harmless(), way), 1)
+        return call.answers(one, len(bodies), done)
+
+    def _prefill_way(self) -> str:
+        """How the endpoint is made to begin an answer, found out once."""
+        with self._lock:
+            if self._prefill is None:
+                self._prefill = next((way for way in _PREFILLS if self._continues(way)), "ask")
+                log.info("model %s: judges begin their answers by prefill: %s", self.endpoint.name, self._prefill)
+            return self._prefill
+
+    def _continues(self, way: str) -> bool:
+        """Whether the endpoint continues a last assistant message.
+
+        If it does, what it writes after its own first token is what it wrote after that token before, and just as
+        likely. One that opens a new turn or drops the message begins again:
+
+            The sea      ->  " is" " a" " vast" " body"      The sea      ->  "The" " sea" " is" " a"
+            The sea is   ->        " a" " vast" " body"      The sea is   ->  "The" " sea" " is"
+        """
+
+        def written(begun: str, count: int) -> list[replies.Token]:
+            settings = {"temperature": 0, "max_tokens": count, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+            body = self._begun("Write one sentence about the sea.", begun, way, settings)
+            return self._tried(_CHAT, body, replies.tokens) or []
+
+        begun, count = "The sea", 4
+        longer = written(begun, count)
+        return len(longer) == count and replies.alike(longer[1:], written(begun + longer[0].text, count - 1))
+
+    def _scores_way(self) -> str:
+        """How the endpoint is made to return the log-probabilities of a prompt, found out once."""
+        assert self.ids
+        ids = self.ids.harmless()
+        with self._lock:
+            if self._scores is None:
+                for way in _SCORES:
+                    if self._tried(_TEXT, self._scoring(ids, way), lambda reply: replies.prompt_logprobs(reply, ids)):
+                        self._scores = way
+                        log.info("model %s: prompts are scored as by %s", self.endpoint.name, way)
+                        return way
+                raise UserError(
+                    f"model {self.endpoint.name}: the endpoint does not return the log-probabilities of a prompt, as"
+                    " vLLM's does; score responses with the engine transformers or vllm"
+                )
+            return self._scores
+
+    def _tried(self, route: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T | None:
+        """`read` of the reply to a request that the endpoint may not know; None if it does not."""
+        try:
+            return self.endpoint.ask(route, body, read, threading.Event())
+        except (NoAnswer, BadReply):
+            return None
+        except (openai.OpenAIError, Unusable) as error:
+            if isinstance(error, openai.APIStatusError) and error.status_code in _UNKNOWN:
+                return None
+            raise self.endpoint.failure(error) from None
+
+    def _scoring(self, ids: Sequence[int], way: str) -> dict[str, Any]:
+        """The body of a request that scores its prompt."""
+        return self._body({"prompt": ids, "temperature": 0, "max_tokens": 1, **_SCORES[way]})
+
+    def _begun(self, text: str, begun: str, way: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a chat request whose answer is begun."""
+        body = self._chat(text, {**settings, **_PREFILLS[way]})
+        return {**body, "messages": [*body["messages"], {"role": "assistant", "content": begun}]}
+
+    def _harmless(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The same request with a harmless prompt."""
+        if "prompt" in body:
+            assert self.ids
+            return {**body, "prompt": self.ids.harmless()}
+        _, *begun = body["messages"]
+        return {**body, "messages": [{"role": "user", "content": _HARMLESS}, *begun]}
+
+    def _chat(self, text: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a chat request."""
+        return self._body({"messages": [{"role": "user", "content": text}], **settings, **self.chat_template})
+
+    def _body(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a request, with fields left out, renamed and added as the entry says."""
+        kept = {self.rename.get(name, name): value for name, value in fields.items() if name not in self.omit}
+        return {"model": self.path, **kept, **self.request}
 
 
-def _selection(reply: Any, prefill: str, choices: Sequence[str]) -> list[float]:
-    """Log-probabilities of the choices at the last place where the reply continues `prefill`, ignoring white space.
+class _Ids:
+    """Token ids of prompts, as the engines that run in this process make them."""
 
-    A choice that is not among the top tokens gets the least of their log-probabilities, an upper bound.
-    """
-    wanted = _BLANK.sub("", prefill)
-    text, found = "", None
-    for token in reply.choices[0].logprobs.content or []:
-        if token.token in choices and _BLANK.sub("", text).endswith(wanted):
-            top = {candidate.token: candidate.logprob for candidate in token.top_logprobs}
-            found = [top.get(choice, min(top.values())) for choice in choices]
-        text += token.token
-    if found is None:
-        raise _BadReply(f"the reply selects no response: {text[:200]!r}")
-    return found
+    def __init__(
+        self, path: str, revision: str | None, options: Mapping[str, Any] | None, thoughts: str | Mapping | None
+    ):
+        # Imported here because a chat endpoint is asked without transformers.
+        from alignxplore.engines.tokens import ChatTokenizer
+        from alignxplore.engines.weights import load_tokenizer
 
+        self._chat = ChatTokenizer(load_tokenizer(path, revision), options, thoughts=thoughts)
 
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Seconds to wait before the next attempt."""
-    error = state.outcome.exception() if state.outcome else None
-    retry_after = error.response.headers.get("Retry-After", "") if isinstance(error, openai.APIStatusError) else ""
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        return tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT)(state)
+    def harmless(self) -> list[int]:
+        """A prompt that no server refuses."""
+        return self._chat.encode(Prompt(_HARMLESS))
+
+    def choices(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
+        """The prompts up to where the choices differ, and for each the tokens that differ, spelled as in vocabularies."""
+        self._chat.check_scored(prompts)
+        heads, spelled = [], []
+        for prompt in prompts:
+            shared, tokens = self._chat.choices(prompt.prefill, choices)
+            heads.append(self._chat.encode(prompt) + shared)
+            spelled.append([str(self._chat.tokenizer.convert_ids_to_tokens(token)) for token in tokens])
+        return heads, spelled
+
+    def continued(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[list[int], int]]:
+        """Each prompt with its continuation, and the place where the latter begins."""
+        self._chat.check_scored(prompts)
+        return [self._chat.encode_answered(p, text) for p, text in zip(prompts, continuations, strict=True)]
 
 
 def start(revision: str | None = None, **options: Any) -> OpenAIBackend:

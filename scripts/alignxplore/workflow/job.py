@@ -55,7 +55,7 @@ def configure_logging(log_file: str | None = None) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers, force=True
     )
-    for noisy in ("httpx", "httpcore", "urllib3", "matplotlib", "fontTools"):
+    for noisy in ("httpx2", "httpcore2", "urllib3", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

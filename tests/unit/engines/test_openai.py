@@ -1,15 +1,22 @@
 """The OpenAI backend against a test server that limits rates, stalls, drops connections and sends invalid replies."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import numpy as np
 import pytest
 from alignxplore import engines
-from alignxplore.engines import Sampling
-from alignxplore.engines import openai as openai_backend
+from alignxplore.engines import Sampling, gate
 from alignxplore.errors import UserError
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
-from faulty_server import FAULTS, Server, answer
+from faulty_server import FAULTS, Server, Status, answer, limited
 
 SAMPLING = Sampling(temperature=0.9, top_p=0.95, top_k=10, max_new_tokens=32, seed=5)
 
@@ -17,7 +24,7 @@ SAMPLING = Sampling(temperature=0.9, top_p=0.95, top_k=10, max_new_tokens=32, se
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("TEST_KEY", "canary")
-    monkeypatch.setattr(openai_backend, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(gate, "LONGEST_BACKOFF", 0.05)
 
 
 def load(server: Server, journal=None, path: str = "gpt", run: dict | None = None, **options):
@@ -38,7 +45,7 @@ def test_a_thousand_requests_to_a_server_that_fails_on_a_third(tmp_path):
     """Each prompt gets the server's answer to it, in order, and is answered once."""
     with Server(share=0.3) as server:
         prompts = [Prompt(f"post {mark_user_text(str(index))}") for index in range(1000)]
-        engine = load(server, tmp_path, run={"timeout": 2.0, "concurrency": 32, "retries": 30})
+        engine = load(server, tmp_path, run={"timeout": 0.5, "concurrency": 32, "retries": 30})
         completions = engine.generate(prompts, SAMPLING)
         assert set(server.failed) == set(FAULTS)
         assert len(server.failed) > 250
@@ -67,12 +74,217 @@ def test_what_was_answered_before_a_failure_is_kept(tmp_path):
 
 
 def test_retry_after_is_respected(monkeypatch):
-    monkeypatch.setattr(openai_backend, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(gate, "LONGEST_BACKOFF", 0.0)
     with Server(share=0.5, faults=("limit",)) as server:
         server.random.random = iter([0.0, 1.0]).__next__  # the first request is refused, the second is not
         started = time.monotonic()
         load(server).generate([Prompt("p")], SAMPLING)
         assert time.monotonic() - started >= 0.02 and len(server.requests) == 2
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_a_long_wait_is_logged_once_and_a_longer_one_ends_the_job(monkeypatch, caplog, date):
+    monkeypatch.setattr(gate, "_LONG_WAIT", 0.5)
+
+    def value(seconds: float) -> str:
+        return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds + 1)) if date else str(seconds)
+
+    with Server() as server:
+        opens, seconds = time.monotonic() + 0.5, 1
+
+        def refuse_at_first(body):
+            if time.monotonic() < opens:
+                raise Status(429, {"error": {"message": "slow down"}}, Retry_After=value(seconds))
+            return answer(body)
+
+        server.reply = refuse_at_first
+        load(server, run={"concurrency": 4}).generate([Prompt(str(n)) for n in range(8)], SAMPLING)
+        (line,) = [line for line in caplog.messages if "waiting" in line]
+        assert "model gpt at http" in line and "limits the rate; waiting for" in line
+
+        opens, seconds = time.monotonic() + 60, 7 * 3600
+        started = time.monotonic()
+        with pytest.raises(UserError, match=r"asks to wait for 7.0 h.*run.max_wait"):
+            load(server, run={"concurrency": 4}).generate([Prompt("other")], SAMPLING)
+        assert time.monotonic() - started < 2
+
+
+def test_a_server_that_only_limits_the_rate_is_given_up_on():
+    with Server(reply=limited(0.001, 0, False)) as server:
+        started = time.monotonic()
+        with pytest.raises(UserError, match="limits the rate.*run.max_wait"):
+            load(server, run={"max_wait": 0.5, "concurrency": 4}).generate([Prompt("p")] * 4, SAMPLING)
+        assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("retry_after", [True, False])
+def test_a_rate_limit_is_used_and_no_request_is_lost_to_it(retry_after):
+    """At least half of 50 requests a second; tests/speed/rate_limits.py measures how much on a quiet machine."""
+    with Server(reply=limited(50, 10, retry_after)) as server:
+        started = time.monotonic()
+        prompts = [Prompt(f"post {index}") for index in range(160)]
+        completions = load(server, run={"retries": 0}).generate(prompts, SAMPLING)
+        seconds = time.monotonic() - started
+        assert all(c.finish_reason == "stop" for c in completions)
+        assert 150 / 50 * 0.95 < seconds < 150 / 50 * 2
+        assert len(server.requests) < 160 * 1.5
+
+
+def test_fewer_requests_fly_when_the_server_limits_the_rate_and_more_when_it_answers():
+    passage = gate.Gate("m", 8, None, None, max_wait=60.0)
+    started = [passage.enter(0, threading.Event()) for _ in range(8)]
+    for when in started:
+        passage.limited(when, None)
+    assert passage._allowed == 4  # eight at once count as one
+    for _ in range(100):
+        passage.answered()
+    assert passage._allowed == pytest.approx(8)
+
+
+@pytest.mark.parametrize(
+    ("run", "fastest"),
+    [({"requests_per_minute": 1200}, 40 / 20), ({"tokens_per_minute": 12000}, 40 * 8 / 200)],
+)
+def test_requests_and_tokens_a_minute_are_capped(run, fastest):
+    """Each answer takes 8 tokens; what was reserved for 32 new ones is given back."""
+    with Server(reply=answer) as server:
+        started = time.monotonic()
+        prompts = [Prompt(f"post {index}") for index in range(40)]
+        load(server, run={**run, "concurrency": 4}).generate(prompts, SAMPLING)
+        assert fastest * 0.9 < time.monotonic() - started < fastest * 2 + 1
+
+
+def unused_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [(f"http://127.0.0.1:{unused_port()}/v1", "Connection refused"), ("http://nowhere.invalid/v1", "resol|not known")],
+)
+def test_a_dead_endpoint_is_named_within_seconds(monkeypatch, url, said):
+    monkeypatch.setattr(gate, "LONGEST_BACKOFF", 60.0)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=f"model gpt at {url}: Connection error.*({said})"):
+        engines.load({"engine": "openai", "path": "gpt", "base_url": url}).generate([Prompt("p")] * 40, SAMPLING)
+    assert time.monotonic() - started < 10
+
+
+def test_an_endpoint_that_goes_away_in_a_run_is_waited_for(monkeypatch):
+    monkeypatch.setattr(gate, "LONGEST_BACKOFF", 0.2)
+
+    def closing(body):
+        raise Status(200, answer(body), Connection="close")
+
+    with Server(reply=closing) as server:
+        engine, port = load(server, run={"retries": 50}), server.server_port
+        engine.generate([Prompt("first")], SAMPLING)
+    found: list = []
+    asking = threading.Thread(target=lambda: found.extend(engine.generate([Prompt("second")], SAMPLING)))
+    asking.start()
+    time.sleep(1.0)
+    assert not found and asking.is_alive()
+    with Server(port=port):
+        asking.join(20)
+    assert found[0].text.startswith("echo: second")
+
+
+@pytest.mark.parametrize("busy", ["in flight", "sleeping"])
+def test_an_interrupt_ends_the_job_within_seconds(busy):
+    seen = threading.Event()
+
+    def reply(body):
+        seen.set()
+        if busy == "sleeping":
+            raise Status(503, {"error": {"message": "later"}}, Retry_After="300")
+        time.sleep(60)
+
+    code = (
+        "import sys; from alignxplore import engines\n"
+        "from alignxplore.prompts import Prompt\n"
+        "engine = engines.load({'engine': 'openai', 'path': 'gpt', 'base_url': sys.argv[1]})\n"
+        "engine.generate([Prompt(str(n)) for n in range(64)], engines.Sampling(1.0, 1.0, 0, 8, seed=1))"
+    )
+    with Server(reply=reply, key="none") as server:
+        job = subprocess.Popen([sys.executable, "-c", code, server.url], stderr=subprocess.PIPE, text=True)
+        assert seen.wait(60)
+        time.sleep(0.5)
+        interrupted = time.monotonic()
+        job.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in job.communicate(timeout=30)[1]
+        assert time.monotonic() - interrupted < 5
+
+
+OPENAI = {"engine": "openai", "path": "gpt", "run": {"key_env": "TEST_KEY"}}
+
+
+def test_the_address_is_part_of_a_models_identity():
+    default = "https://api.openai.com/v1"
+    assert engines.identity(OPENAI)["base_url"] == default
+    assert engines.identity({**OPENAI, "base_url": f"{default}/"}) == engines.identity(OPENAI)
+    assert engines.identity({**OPENAI, "base_url": "http://gpu1/v1"}) != engines.identity(OPENAI)
+    named = {**OPENAI, "revision": "May"}
+    assert engines.identity({**named, "base_url": "http://gpu1/v1"}) == engines.identity(named)
+
+
+@pytest.mark.parametrize(
+    ("variable", "advice"),
+    [("OPENAI_BASE_URL", "base_url"), ("OPENAI_ORG_ID", "run.organization"), ("OPENAI_PROJECT_ID", "run.project")],
+)
+def test_the_environment_redirects_no_request(monkeypatch, variable, advice):
+    with Server() as server:
+        monkeypatch.setenv(variable, server.url)
+        with pytest.raises(UserError, match=f"{variable} is set.*{advice}"):
+            engines.load(OPENAI).generate([Prompt("p")], SAMPLING)
+        assert not server.requests
+        load(server).generate([Prompt("p")], SAMPLING)  # the entry names its endpoint
+        assert not {"openai-organization", "openai-project"} & set(server.headers[0])
+        load(server, run={"organization": "org-1", "project": "proj-1"}).generate([Prompt("q")], SAMPLING)
+        assert (server.headers[1]["openai-organization"], server.headers[1]["openai-project"]) == ("org-1", "proj-1")
+
+
+def test_a_proxy_is_named_without_its_password(monkeypatch, caplog):
+    with Server() as server:
+        monkeypatch.setenv("http_proxy", f"http://user:secret@127.0.0.1:{server.server_port}")
+        entry = {**OPENAI, "base_url": "http://far.invalid/v1"}
+        engines.load(entry).generate([Prompt("p")], SAMPLING)
+        assert f"is reached through the proxy 127.0.0.1:{server.server_port}" in caplog.text
+        assert "secret" not in caplog.text
+        assert server.paths == ["http://far.invalid/v1/chat/completions"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "said"),
+    [
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "http://far.invalid/v1", "socksio"),
+        ({"HTTP_PROXY": "nonsense://127.0.0.1:9"}, "http://far.invalid/v1", "nonsense"),
+        ({}, "http://[far/v1", "model gpt at"),
+        ({}, "http://far:port/v1", "model gpt at"),
+    ],
+)
+def test_a_proxy_or_address_that_cannot_be_used_is_one_line(monkeypatch, environment, url, said):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said):
+        engines.load({**OPENAI, "base_url": url}).generate([Prompt("p")], SAMPLING)
+
+
+def test_a_job_needs_no_home():
+    code = (
+        "import sys; from alignxplore import engines\n"
+        "from alignxplore.prompts import Prompt\n"
+        "from alignxplore.workflow.job import configure_logging; configure_logging()\n"
+        "engine = engines.load({'engine': 'openai', 'path': 'gpt', 'base_url': sys.argv[1]})\n"
+        "engine.generate([Prompt('p')], engines.Sampling(1.0, 1.0, 0, 8, seed=1))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    with Server(key="none") as server:
+        command = [sys.executable, "-c", code, server.url]
+        job = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        (line,) = job.stderr.splitlines()  # none per request
+        assert "gpt, generate: 0 from the journal, 1 new" in line
 
 
 def test_a_wrong_key_or_a_missing_model_is_not_retried(monkeypatch):
@@ -92,9 +304,9 @@ def test_a_wrong_key_or_a_missing_model_is_not_retried(monkeypatch):
 
 def test_a_server_that_always_fails_is_given_up_on():
     with Server(share=1.0, faults=("no_choices",)) as server:
-        with pytest.raises(UserError, match="model gpt at http.*not a chat completion"):
+        with pytest.raises(UserError, match="model gpt at http.*not a completion"):
             load(server, run={"retries": 2}).generate([Prompt("p")], SAMPLING)
-        assert len(server.requests) == 3
+        assert len(server.requests) == 3 + 3  # the last three are harmless, and are not answered either
 
 
 def reply(content="", finish_reason="stop", logprobs=None, **fields):
@@ -125,9 +337,35 @@ def test_reasoning_is_returned_in_tags_however_it_is_served(served, options, exp
         assert server.requests[0]["stop"] == ["</answer>"]
 
 
-def test_a_reply_with_another_finish_reason_is_rejected():
-    with Server(reply=reply("half", "content_filter")) as server, pytest.raises(UserError, match="content_filter"):
-        load(server, run={"retries": 1}).generate([Prompt("p")], SAMPLING)
+@pytest.mark.parametrize(
+    ("served", "text", "finish_reason"),
+    [
+        (reply("t", "eos"), "t", "stop"),
+        (reply("t", "stop_sequence"), "t", "stop"),
+        (reply("t", None), "t", "stop"),
+        (reply("t", "max_tokens"), "t", "length"),
+        (reply("", "length"), "", "length"),
+        (reply([{"type": "text", "text": "t"}, {"type": "text", "text": "u"}]), "tu", "stop"),
+        (reply([{"type": "thinking", "thinking": []}, {"type": "text", "text": "t"}]), "t", "stop"),
+        (reply("<answer>d</answer> and more"), "<answer>d</answer>", "stop"),
+        (reply("<answer>d</answer> and more", "length"), "<answer>d</answer>", "stop"),
+        (reply("t", logprobs={"content": [{"token": "t", "logprob": None}]}), "t", "stop"),
+        (reply("t", logprobs={"unknown": 1}), "t", "stop"),
+    ],
+)
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "total_tokens": None}, "absent"])
+def test_a_usable_answer_is_used_whatever_else_the_reply_lacks(served, text, finish_reason, usage):
+    def lacking(body):
+        made = {**served(body), "usage": usage}
+        if usage == "absent":
+            del made["usage"]
+        return made
+
+    with Server(reply=lacking) as server:
+        (found,) = load(server).generate([Prompt("p")], Sampling(0.9, 0.95, 10, 32, seed=5, stop=("</answer>",)))
+        assert (found.text, found.finish_reason) == (text, finish_reason)
+        assert (found.prompt_tokens, found.completion_tokens, found.logprobs) == (0, 0, ())
+        assert len(server.requests) == 1
 
 
 def test_the_request_contains_what_the_entry_asks_for():
@@ -137,6 +375,15 @@ def test_the_request_contains_what_the_entry_asks_for():
         (body,) = server.requests
         assert body["reasoning_effort"] == "low" and body["chat_template_kwargs"] == {"enable_thinking": False}
         assert "logprobs" not in body and body["max_tokens"] == 32 and "stop" not in body
+
+
+def test_fields_are_left_out_and_renamed():
+    with Server() as server:
+        options = {"omit": ["seed", "top_p"], "rename": {"max_tokens": "max_completion_tokens"}}
+        load(server, **options).generate([Prompt("p")], SAMPLING)
+        (body,) = server.requests
+        assert body["max_completion_tokens"] == 32 and body["temperature"] == 0.9
+        assert not {"max_tokens", "seed", "top_p"} & set(body)
 
 
 def test_control_tokens_in_user_text_are_broken():
@@ -150,26 +397,135 @@ def test_control_tokens_in_user_text_are_broken():
         assert "1 < 2" in sent
 
 
-def selection(choice: str):
+def selection(choice: str, space: str = " "):
+    """A judge's reply that selects `choice`, in tokens that spell the space before a word as `space`."""
+
+    def spelled(text: str) -> str:
+        return text.replace(" ", space)
+
     tokens = ['{"', "selection", '":', ' "', "Response", choice, '"}']
-    tops = [[{"token": t, "logprob": -0.1, "bytes": None}] for t in tokens]
-    tops[5] = [{"token": " B", "logprob": -0.2, "bytes": None}, {"token": " A", "logprob": -1.8, "bytes": None}]
-    content = [
-        {"token": t, "logprob": -0.1, "bytes": None, "top_logprobs": top} for t, top in zip(tokens, tops, strict=True)
-    ]
-    return reply("".join(tokens), logprobs={"content": content, "refusal": None})
+    tops = [[{"token": spelled(t), "logprob": -0.1}] for t in tokens]
+    tops[5] = [{"token": spelled(" B"), "logprob": -0.2}, {"token": spelled(" A"), "logprob": -1.8}]
+    content = [{"token": spelled(t), "logprob": -0.1, "top_logprobs": top} for t, top in zip(tokens, tops, strict=True)]
+    return reply("".join(tokens), logprobs={"content": content})
 
 
-def test_choices_are_read_at_the_selection():
-    with Server(reply=selection(" B")) as server:
+@pytest.mark.parametrize("space", [" ", "Ġ", "▁", ""])
+def test_choices_are_read_at_the_selection(space):
+    with Server(reply=selection(" B", space)) as server:
         prompt = Prompt("p", JUDGE_PREFILL)
         np.testing.assert_allclose(load(server).choice_logprobs([prompt], JUDGE_CHOICES), [[-1.8, -0.2]])
         assert JUDGE_PREFILL in server.requests[0]["messages"][0]["content"]
-        server.reply = selection(" neither")
-        with pytest.raises(UserError, match="selects no response"):
-            load(server, run={"retries": 1}).choice_logprobs([prompt], JUDGE_CHOICES)
         with pytest.raises(UserError, match="R_gen needs another engine"):
             load(server).loglikelihood([prompt], ["x"])
+
+
+REFUSALS = {
+    "post 7": (
+        Status(400, {"error": {"code": "content_filter", "message": "The prompt 'post 7' is filtered, id a1b2"}}),
+        "400 content_filter: The prompt … is filtered, id …",
+    ),
+    "post 17": (
+        Status(400, {"error": {"type": "exceed_context_size_error", "code": 400, "message": "17 tokens, 16 fit"}}),
+        "400 exceed_context_size_error: … tokens, … fit",
+    ),
+    "post 27": (
+        Status(422, {"detail": [{"loc": ["body", "messages"], "msg": "not a fit text", "input": "post 27"}]}),
+        "422: body.messages: not a fit text",
+    ),
+    "post 37": (reply("half", "content_filter"), "finish reason content_filter"),
+    "post 47": (reply(None, refusal="I cannot help with post 47"), "the reply is a refusal"),
+    "post 57": (reply(""), "the reply is empty"),
+}
+
+
+def refusing(otherwise):
+    def make(body):
+        text = body["messages"][0]["content"].partition("\n")[0]
+        if text not in REFUSALS:
+            return otherwise(body)
+        served = REFUSALS[text][0]
+        if isinstance(served, Status):
+            raise served
+        return served(body)
+
+    return make
+
+
+def test_six_prompts_of_a_hundred_are_refused_in_six_ways(tmp_path, caplog):
+    """Each costs one request (the empty one two), is counted under its own reason, and is not asked again."""
+    prompts = [Prompt(f"post {index}") for index in range(100)]
+    with Server(reply=refusing(answer)) as server:
+        completions = load(server, tmp_path, run={"concurrency": 4}).generate(prompts, SAMPLING)
+        for index, completion in enumerate(completions):
+            if f"post {index}" in REFUSALS:
+                assert (completion.finish_reason, completion.text) == ("refused", "")
+            else:
+                assert completion.finish_reason == "stop" and completion.text.startswith(f"echo: post {index} ")
+        assert len(server.requests) == 100 + 1
+        (summary,) = [line for line in caplog.messages if "refused 6 of 100" in line]
+        for _, reason in REFUSALS.values():
+            assert f"1 x {reason}" in summary
+        assert load(server, tmp_path).generate(prompts, SAMPLING) == completions
+        assert len(server.requests) == 100 + 1
+
+
+def test_a_prompt_asked_alone_is_refused_if_a_harmless_one_is_answered():
+    with Server(reply=refusing(answer)) as server:
+        (completion,) = load(server).generate([Prompt("post 7")], SAMPLING)
+        assert completion.finish_reason == "refused"
+        assert [body["messages"][0]["content"] for body in server.requests] == ["post 7", "Hello."]
+
+
+def test_a_judge_that_selects_nothing_costs_one_prompt():
+    def served(body):
+        chosen = " neither" if "post 3" in body["messages"][0]["content"] else " B"
+        return selection(chosen)(body)
+
+    with Server(reply=served) as server:
+        prompts = [Prompt(f"post {index}", JUDGE_PREFILL) for index in range(6)]
+        found = load(server).choice_logprobs(prompts, JUDGE_CHOICES)
+        assert np.isnan(found).any(1).tolist() == [False, False, False, True, False, False]
+        assert sum("post 3" in body["messages"][0]["content"] for body in server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, {"error": {"message": "Unsupported parameter: 'max_tokens'", "param": "max_tokens"}}),
+        (422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 5}]}),
+        (403, {"error": {"message": "Country not supported"}}),
+        (402, {"error": {"message": "Insufficient balance"}}),
+        (429, {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}),
+    ],
+)
+def test_what_concerns_every_request_ends_the_job_at_once(status, said):
+    def refuse(body):
+        raise Status(status, said)
+
+    detail = f"^model gpt at http.*{status}.*(max_tokens|body.seed: Extra inputs|Country|balance|quota)"
+    with Server(reply=refuse) as server:
+        with pytest.raises(UserError, match=detail):
+            load(server, run={"concurrency": 4}).generate([Prompt(str(n)) for n in range(500)], SAMPLING)
+        assert len(server.requests) <= 5
+
+
+def test_a_prompt_that_the_server_always_fails_on_costs_one_prompt():
+    def served(body):
+        if body["messages"][0]["content"] == "post 3":
+            raise Status(500, {"error": {"message": "crashed"}})
+        return answer(body)
+
+    with Server(reply=served) as server:
+        prompts = [Prompt(f"post {index}") for index in range(12)]
+        completions = load(server, run={"retries": 3}).generate(prompts, SAMPLING)
+        assert [c.finish_reason for c in completions].index("refused") == 3
+        assert sum(c.finish_reason == "stop" for c in completions) == 11
+
+
+def test_a_reply_without_logprobs_is_an_error_with_advice():
+    with Server(reply=reply("Response A")) as server, pytest.raises(UserError, match="gpt at .*logprobs: false"):
+        load(server).choice_logprobs([Prompt("p", JUDGE_PREFILL)], JUDGE_CHOICES)
 
 
 def test_a_missing_or_misconfigured_engine_is_named():
