@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import openai
@@ -282,7 +281,7 @@ class _Ids:
         return self._chat.encode(Prompt(_HARMLESS))
 
     def choices(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
-        """The prompts up to where the choices differ, and for each the tokens that differ, spelled as in vocabularies."""
+        """The prompts up to where the choices differ, and for each the tokens by which they do, as vocabularies spell them."""
         self._chat.check_scored(prompts)
         heads, spelled = [], []
         for prompt in prompts:
