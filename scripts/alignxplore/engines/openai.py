@@ -281,7 +281,7 @@ class _Ids:
         return self._chat.encode(Prompt(_HARMLESS))
 
     def choices(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
-        """The prompts up to where the choices differ, and for each the tokens by which they do, as vocabularies spell them."""
+        """The prompts up to where the choices differ, and the tokens by which each does, spelled as in vocabularies."""
         self._chat.check_scored(prompts)
         heads, spelled = [], []
         for prompt in prompts:
