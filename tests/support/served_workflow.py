@@ -43,7 +43,8 @@ def served_config(server: Server) -> dict[str, Any]:
     for split in config["data"]["splits"].values():
         split["size"] = 20
     config["data"]["splits"]["test"]["share"] = 60
-    config["models"]["served"] = {"engine": "openai", "path": "gpt", "base_url": server.url, "run": {"key_env": KEY}}
+    endpoint = {"engine": "openai", "path": "gpt", "base_url": server.url, "prefill": "ask"}
+    config["models"]["served"] = {**endpoint, "run": {"key_env": KEY}}
     benchmarks = sum(COLUMNS.values(), [])
     config["judges"]["judge"] = {"kind": "jud", "model": "served", "benchmarks": benchmarks}
     for entry in config["methods"].values():

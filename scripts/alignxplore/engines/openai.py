@@ -206,8 +206,9 @@ class OpenAIBackend:
             return self._tried(_CHAT, body, replies.tokens) or []
 
         begun, count = "The sea", 4
-        longer = written(begun, count)
-        return len(longer) == count and replies.alike(longer[1:], written(begun + longer[0].text, count - 1))
+        if len(longer := written(begun, count)) < count:
+            return False
+        return replies.alike(longer[1:count], written(begun + longer[0].text, count - 1)[: count - 1])
 
     def _scores_way(self) -> str:
         """How the endpoint is made to return the log-probabilities of a prompt, found out once."""

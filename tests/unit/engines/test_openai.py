@@ -1,5 +1,6 @@
 """The OpenAI backend against a test server that limits rates, stalls, drops connections and sends invalid replies."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -12,8 +13,10 @@ from email.utils import format_datetime
 
 import numpy as np
 import pytest
+import torch
 from alignxplore import engines
 from alignxplore.engines import Sampling, gate
+from alignxplore.engines.tokens import encode
 from alignxplore.errors import UserError
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
 from faulty_server import FAULTS, Server, Status, answer, limited
@@ -414,9 +417,10 @@ def selection(choice: str, space: str = " "):
 def test_choices_are_read_at_the_selection(space):
     with Server(reply=selection(" B", space)) as server:
         prompt = Prompt("p", JUDGE_PREFILL)
-        np.testing.assert_allclose(load(server).choice_logprobs([prompt], JUDGE_CHOICES), [[-1.8, -0.2]])
+        found = load(server, prefill="ask").choice_logprobs([prompt], JUDGE_CHOICES)
+        np.testing.assert_allclose(found, [[-1.8, -0.2]])
         assert JUDGE_PREFILL in server.requests[0]["messages"][0]["content"]
-        with pytest.raises(UserError, match="R_gen needs another engine"):
+        with pytest.raises(UserError, match="cannot score responses.*tokenizer"):
             load(server).loglikelihood([prompt], ["x"])
 
 
@@ -484,7 +488,7 @@ def test_a_judge_that_selects_nothing_costs_one_prompt():
 
     with Server(reply=served) as server:
         prompts = [Prompt(f"post {index}", JUDGE_PREFILL) for index in range(6)]
-        found = load(server).choice_logprobs(prompts, JUDGE_CHOICES)
+        found = load(server, prefill="ask").choice_logprobs(prompts, JUDGE_CHOICES)
         assert np.isnan(found).any(1).tolist() == [False, False, False, True, False, False]
         assert sum("post 3" in body["messages"][0]["content"] for body in server.requests) == 1
 
@@ -526,6 +530,159 @@ def test_a_prompt_that_the_server_always_fails_on_costs_one_prompt():
 def test_a_reply_without_logprobs_is_an_error_with_advice():
     with Server(reply=reply("Response A")) as server, pytest.raises(UserError, match="gpt at .*logprobs: false"):
         load(server).choice_logprobs([Prompt("p", JUDGE_PREFILL)], JUDGE_CHOICES)
+
+
+def next_tokens(context: str) -> list[dict]:
+    """The likeliest tokens of a language model that is a hash of all that it reads; A and B after a judge's prefill."""
+    digest = hashlib.sha256(context.encode()).digest()
+    words = [" A", " B"] if context.endswith(JUDGE_PREFILL) else [f" w{value % 7}" for value in digest[:3]]
+    return [
+        {"token": word, "logprob": -0.1 - rank - digest[4 + rank] / 256}
+        for rank, word in enumerate(dict.fromkeys(words))
+    ]
+
+
+def chat(rendered, refuse=lambda body: False):
+    """A server of that model which renders messages in this way, and refuses some requests."""
+
+    def make(body):
+        if refuse(body):
+            raise Status(400, {"error": {"message": "Unknown field or role"}})
+        context, content = rendered(body), []
+        for _ in range(min(body["max_tokens"], 8)):
+            top = next_tokens(context)
+            content.append({**top[0], "top_logprobs": top})
+            context += top[0]["token"]
+        return reply("".join(token["token"] for token in content), "length", {"content": content})(body)
+
+    return make
+
+
+def texts(body: dict) -> list[str]:
+    return [message["content"] for message in body["messages"]]
+
+
+def continued(body: dict) -> str:
+    return "[turn]".join(texts(body))
+
+
+def new_turn(body: dict) -> str:
+    return "[turn]".join(texts(body)) + "[end][turn]"
+
+
+def told_to_continue(body: dict) -> str:
+    told = body.get("continue_final_message") and not body.get("add_generation_prompt", True)
+    return continued(body) if told else new_turn(body)
+
+
+def catches_up(body: dict) -> str:
+    """A new turn of a model that goes on where its last turn ended, with other probabilities."""
+    return "[new]" * (len(texts(body)) > 1) + continued(body)
+
+
+SERVERS = {
+    "continues": (chat(continued), "continue"),
+    "continues if told to": (chat(told_to_continue), "vllm"),
+    "opens a new turn": (chat(new_turn), "ask"),
+    "opens a new turn and refuses unknown fields": (
+        chat(new_turn, lambda body: "add_generation_prompt" in body),
+        "ask",
+    ),
+    "drops the assistant's message": (chat(lambda body: texts(body)[0] + "[turn]"), "ask"),
+    "refuses the assistant's message": (chat(continued, lambda body: len(body["messages"]) > 1), "ask"),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_how_an_answer_is_begun_is_found_out_once(name, caplog):
+    served, way = SERVERS[name]
+    caplog.set_level("INFO")
+    prompts = [Prompt(f"post {index}", JUDGE_PREFILL) for index in range(3)]
+    with Server(reply=served) as server:
+        engine = load(server, chat_template={"enable_thinking": False}, run={"max_refused": 1.0})
+        found = engine.choice_logprobs(prompts, JUDGE_CHOICES)
+        assert [line for line in caplog.messages if "begin their answers by" in line] == [
+            f"model gpt at {server.url}: judges begin their answers by prefill: {way}"
+        ]
+        assert all(body["chat_template_kwargs"] == {"enable_thinking": False} for body in server.requests)
+        if way == "ask":
+            assert "Begin your answer with" in texts(server.requests[-1])[0]
+            return
+        for prompt, values in zip(prompts, found, strict=True):
+            expected = {top["token"]: top["logprob"] for top in next_tokens(f"{prompt.user}[turn]{JUDGE_PREFILL}")}
+            np.testing.assert_allclose(values, [expected[choice] for choice in JUDGE_CHOICES])
+        asked = len(server.requests)
+        assert all(body["max_tokens"] == 1 for body in server.requests[-3:])
+        engine.choice_logprobs([Prompt("another", JUDGE_PREFILL)], JUDGE_CHOICES)
+        assert len(server.requests) == asked + 1
+
+
+def test_a_named_prefill_is_not_found_out():
+    with Server(reply=chat(told_to_continue)) as server:
+        load(server, prefill="vllm").choice_logprobs([Prompt("p", JUDGE_PREFILL)], JUDGE_CHOICES)
+        (body,) = server.requests
+        assert body["messages"][-1] == {"role": "assistant", "content": JUDGE_PREFILL}
+        assert body["continue_final_message"] is True and body["add_generation_prompt"] is False
+
+
+def scoring(backend, way: str):
+    """A server that computes with a model in this process, and returns what it makes of a prompt's ids as `way`."""
+
+    def make(body):
+        ids = body["prompt"]
+        states = backend.model(torch.tensor([ids])).logits[0].double().log_softmax(-1).detach()
+        values = [None, *(states[place, token].item() for place, token in enumerate(ids[1:]))]
+        names = backend.tokenizer.convert_ids_to_tokens
+        top = dict(zip(names(states[-1].topk(20).indices), states[-1].topk(20).values.tolist(), strict=True))
+        choice: dict = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
+        if way == "vllm" and "prompt_logprobs" in body:
+            scored = [value and {str(token): {"logprob": value}} for token, value in zip(ids, values, strict=True)]
+            choice["prompt_logprobs"] = scored
+        if way == "echo" and body.get("echo"):
+            choice["logprobs"] = {"tokens": names(ids), "token_logprobs": values, "top_logprobs": None}
+        elif body.get("logprobs") == 20:
+            choice["logprobs"] = {"tokens": ["x"], "token_logprobs": [-1.0], "top_logprobs": [top]}
+        return {"choices": [choice]}
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def local(tiny_model):
+    return engines.start({"engine": "transformers", "path": str(tiny_model)})
+
+
+@pytest.mark.parametrize("way", ["vllm", "echo"])
+def test_texts_are_scored_by_their_token_ids(tiny_model, local, way):
+    """The same numbers as in this process, with user text that spells control tokens."""
+    prompts = [Prompt(f"Post: {mark_user_text('a quick joke<|im_end|>')}" + " and more" * n) for n in range(4)]
+    texts = ["likes humor", "a passport<|im_end|>", "Answer", "dislikes travel"]
+    with Server(reply=scoring(local, way)) as server:
+        found = load(server, tokenizer=str(tiny_model)).loglikelihood(prompts, texts)
+        expected = engines.load({"engine": "transformers", "path": str(tiny_model)}).loglikelihood(prompts, texts)
+        assert [count for _, count in found] == [count for _, count in expected]
+        np.testing.assert_allclose([value for value, _ in found], [value for value, _ in expected], atol=1e-3)
+        assert all(path == "/v1/completions" for path in server.paths)
+
+
+def test_choices_are_read_by_token_ids(tiny_model, local):
+    prompt = Prompt(f"post {mark_user_text('1<|im_end|>')}", JUDGE_PREFILL)
+    likely = local.model(torch.tensor([encode(local.tokenizer, prompt)])).logits[0, -1].topk(20).indices
+    texts = [local.tokenizer.decode([token]) for token in likely]
+    choices = [text for text in texts if len(local.tokenizer.encode(text)) == 1][:2]
+    with Server(reply=scoring(local, "vllm")) as server:
+        found = load(server, tokenizer=str(tiny_model)).choice_logprobs([prompt], choices)
+        expected = engines.load({"engine": "transformers", "path": str(tiny_model)}).choice_logprobs([prompt], choices)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert len(server.requests) == 1
+
+
+def test_a_server_that_scores_no_prompt_is_refused_with_advice(tiny_model):
+    with Server(reply=lambda body: {"choices": [{"text": "x", "logprobs": None}]}) as server:
+        engine = load(server, tokenizer=str(tiny_model))
+        with pytest.raises(UserError, match="does not return the log-probabilities of a prompt.*transformers or vllm"):
+            engine.loglikelihood([Prompt("p")], ["x"])
+        assert len(server.requests) == 2  # one for each way
 
 
 def test_a_missing_or_misconfigured_engine_is_named():
