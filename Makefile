@@ -88,7 +88,7 @@ $(VENV)/run.done: envs/requirements/run.txt pyproject.toml
 	$(PIP) --no-deps --editable .
 	@touch $@
 
-$(VENV)/test.done: envs/requirements/test.txt $(VENV)/run.done
+$(VENV)/test.done: envs/requirements/test.txt $(VENV)/smollm2.done
 	@echo "Adding the test tools."
 	$(PIP) -r envs/requirements/test.txt
 	@touch $@

@@ -16,7 +16,7 @@ import pytest
 import torch
 from alignxplore import engines
 from alignxplore.engines import Sampling, gate
-from alignxplore.engines.tokens import encode
+from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
 from faulty_server import FAULTS, Server, Status, answer, limited
@@ -667,7 +667,7 @@ def test_texts_are_scored_by_their_token_ids(tiny_model, local, way):
 
 def test_choices_are_read_by_token_ids(tiny_model, local):
     prompt = Prompt(f"post {mark_user_text('1<|im_end|>')}", JUDGE_PREFILL)
-    likely = local.model(torch.tensor([encode(local.tokenizer, prompt)])).logits[0, -1].topk(20).indices
+    likely = local.model(torch.tensor([ChatTokenizer(local.tokenizer).encode(prompt)])).logits[0, -1].topk(20).indices
     texts = [local.tokenizer.decode([token]) for token in likely]
     choices = [text for text in texts if len(local.tokenizer.encode(text)) == 1][:2]
     with Server(reply=scoring(local, "vllm")) as server:
