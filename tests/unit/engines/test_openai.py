@@ -16,7 +16,6 @@ import pytest
 import torch
 from alignxplore import engines
 from alignxplore.engines import Sampling, gate
-from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
 from faulty_server import FAULTS, Server, Status, answer, limited
@@ -632,7 +631,7 @@ def scoring(backend, way: str):
         ids = body["prompt"]
         states = backend.model(torch.tensor([ids])).logits[0].double().log_softmax(-1).detach()
         values = [None, *(states[place, token].item() for place, token in enumerate(ids[1:]))]
-        names = backend.tokenizer.convert_ids_to_tokens
+        names = backend.chat.tokenizer.convert_ids_to_tokens
         top = dict(zip(names(states[-1].topk(20).indices), states[-1].topk(20).values.tolist(), strict=True))
         choice: dict = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
         if way == "vllm" and "prompt_logprobs" in body:
@@ -667,9 +666,9 @@ def test_texts_are_scored_by_their_token_ids(tiny_model, local, way):
 
 def test_choices_are_read_by_token_ids(tiny_model, local):
     prompt = Prompt(f"post {mark_user_text('1<|im_end|>')}", JUDGE_PREFILL)
-    likely = local.model(torch.tensor([ChatTokenizer(local.tokenizer).encode(prompt)])).logits[0, -1].topk(20).indices
-    texts = [local.tokenizer.decode([token]) for token in likely]
-    choices = [text for text in texts if len(local.tokenizer.encode(text)) == 1][:2]
+    likely = local.model(torch.tensor([local.chat.encode(prompt)])).logits[0, -1].topk(20).indices
+    texts = [local.chat.tokenizer.decode([token]) for token in likely]
+    choices = [text for text in texts if len(local.chat.tokenizer.encode(text)) == 1][:2]
     with Server(reply=scoring(local, "vllm")) as server:
         found = load(server, tokenizer=str(tiny_model)).choice_logprobs([prompt], choices)
         expected = engines.load({"engine": "transformers", "path": str(tiny_model)}).choice_logprobs([prompt], choices)
