@@ -1,0 +1,16 @@
+"""Write the opposite of each case's golden preference."""
+
+import polars as pl
+from alignxplore import records
+from alignxplore.data.wording import Wording
+from alignxplore.methods.controls import opposite_preferences
+from alignxplore.workflow.job import script_main
+
+
+def main(snakemake):
+    cases = pl.concat([records.read(path, records.CASE) for path in snakemake.input.cases])
+    preferences = opposite_preferences(cases, snakemake.params.method, Wording.load(snakemake.input.wording))
+    records.write(preferences, snakemake.output.preferences, records.PREFERENCE)
+
+
+script_main(main, snakemake)  # noqa: F821
