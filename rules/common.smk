@@ -166,6 +166,7 @@ def methods_shown(methods):
         {
             "name": name,
             "label": entry["label"],
+            "kind": entry["kind"],
             "paper": entry.get("paper", entry["label"]),
             "reference": entry.get("reference", False),
         }

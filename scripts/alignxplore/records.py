@@ -104,6 +104,7 @@ JUDGEMENT = pl.Schema(
         "position_flip": pl.Boolean(),
         "unparsed": pl.Int8(),
         "format_ok": pl.Boolean(),
+        "completion_tokens": pl.Int32(),
         "target": pl.String(),
     }
 )
@@ -111,7 +112,7 @@ JUDGEMENT = pl.Schema(
 
 `unparsed` counts the presentation orders, 0 to 2, without a verdict: the judge's answer selected neither response, or
 its prompt was refused, or the method's completion was and there is no description to judge. Their probability is one
-half. A tie, a mean probability of one half, is not `correct`. Cases with the same post and the same two responses share
+half. A tie, a mean probability of one half, is not `correct`. `completion_tokens` are the description's. Cases with the same post and the same two responses share
 a `target`.
 """
 
