@@ -1,6 +1,6 @@
 """The configuration: what its files say together, and look-ups that rules and checks share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ ORDERED = (
     "benchmarks", "columns", "figures", "gguf", "groups", "judges", "methods", "models", "psoups", "splits", "tables",
 )  # fmt: skip
 """Keys of mappings whose order is shown, or means something: a user in several splits belongs to the last."""
+
+CONTROLS = ("golden", "opposite", "shuffled", "none")
+"""Kinds of the methods under whose descriptions a table of validity compares judges."""
 
 VERBATIM = ("chat_template", "grpo", "request", "settings", "sft")
 """Keys of mappings that other programs read, in which null is a value."""
@@ -48,8 +51,17 @@ def origin_name(config: Config, name: str) -> str:
 
 
 def table_methods(config: Config, table: str) -> list[str]:
-    """The methods that name a table, in the config's order: its rows."""
+    """The methods that name a table, in the config's order; for a table of validity, the first of each control's kind."""
+    if config["tables"].get(table, {}).get("kind") == "validity":
+        kinds = [entry["kind"] for entry in config["methods"].values()]
+        return [list(config["methods"])[kinds.index(kind)] for kind in CONTROLS if kind in kinds]
     return [name for name, entry in config["methods"].items() if table in entry.get("tables", ())]
+
+
+def judged_benchmarks(config: Config, judge: str, benchmarks: Iterable[str]) -> list[str]:
+    """Those of the benchmarks that a judge is asked about: all, if its entry names none."""
+    asked = config["judges"][judge].get("benchmarks", config["benchmarks"])
+    return [name for name in benchmarks if name in asked]
 
 
 def unpinned_models(config: Config) -> list[str]:

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import DERIVED, Config, benchmark_origin, origin_name, table_methods
+from alignxplore.workflow.config import (
+    CONTROLS,
+    DERIVED,
+    Config,
+    benchmark_origin,
+    judged_benchmarks,
+    origin_name,
+    table_methods,
+)
 from alignxplore.workflow.config_paths import check_cycles, check_launch, check_paths
 from alignxplore.workflow.schema import check_document, known
 
@@ -175,6 +183,9 @@ def _check_tables(config: Config) -> None:
             if methods:
                 raise UserError(f"config: methods.{methods[0]}.tables: {name!r} lists benchmarks, not methods")
             continue
+        if kind == "validity":
+            _check_validity(name, methods, config)
+            continue
         if len(methods) < (1 if kind == "accuracy" else 2):
             raise UserError(f"config: {key}: too few methods name it in their `tables`: {', '.join(methods) or 'none'}")
         if kind in ("win_rates", "strengths"):
@@ -194,6 +205,21 @@ def _check_tables(config: Config) -> None:
                 _check_judged(key, judge, entry["benchmarks"], config)
             # A method without descriptions judges cases itself, so no judge could be compared on it.
             _check_methods(key, methods, entry["benchmarks"], config, describing=True)
+
+
+def _check_validity(name: str, methods: Sequence[str], config: Config) -> None:
+    """Check that a table of validity finds a method of each kind, and that every judge has something to judge."""
+    entry, key = config["tables"][name], f"tables.{name}"
+    for method, other in config["methods"].items():
+        if name in other.get("tables", ()):
+            raise UserError(f"config: methods.{method}.tables: {name!r} lists judges, not methods")
+    if missing := sorted(set(CONTROLS) - {config["methods"][method]["kind"] for method in methods}):
+        raise UserError(f"config: {key}: needs a method of kind {missing[0]!r}")
+    for judge in entry["judges"]:
+        judged = judged_benchmarks(config, judge, entry["benchmarks"])
+        if not judged:
+            raise UserError(f"config: {key}.judges: {judge!r} judges none of the table's benchmarks")
+        _check_methods(key, methods, judged, config)
 
 
 def _check_change(key: str, title: str, columns: Config, config: Config) -> None:
