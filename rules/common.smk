@@ -169,6 +169,7 @@ def methods_shown(methods):
         {
             "name": name,
             "label": entry["label"],
+            "kind": entry["kind"],
             "paper": entry.get("paper", entry["label"]),
             "reference": entry.get("reference", False),
         }

@@ -66,10 +66,33 @@ rule preferences_given:
     params:
         method="{method}",
         entry=method_settings,
+        script="preferences_given",
     message:
         "Writing the descriptions of {wildcards.method}"
     script:
-        "../scripts/preferences_given.py"
+        "../scripts/{params.script}.py"
+
+
+use rule preferences_given as preferences_opposite with:
+    input:
+        cases=method_cases,
+        wording=setting("data/wording", []),
+        library=library("preferences_opposite.py"),
+    wildcard_constraints:
+        method=one_of(names_in("methods", kind="opposite")),
+    params:
+        script="preferences_opposite",
+
+
+use rule preferences_given as preferences_shuffled with:
+    input:
+        cases=method_cases,
+        library=library("preferences_shuffled.py"),
+    wildcard_constraints:
+        method=one_of(names_in("methods", kind="shuffled")),
+    params:
+        script="preferences_shuffled",
+        seed=config["seed"],
 
 
 rule preferences_pba:

@@ -1,6 +1,10 @@
 # Tables: DuckDB queries over the records, with intervals, significance, and the paper's figures.
 
-from alignxplore.workflow.config import benchmark_origin, origin_name
+from alignxplore.workflow.config import (
+    benchmark_origin,
+    judged_benchmarks,
+    origin_name,
+)
 
 
 def table_entry(wildcards):
@@ -135,3 +139,31 @@ use rule table_win_rates as table_judges with:
     params:
         kind="judges",
         columns=lambda wildcards: judge_columns(table_entry(wildcards)),
+
+
+def validity_columns(wildcards):
+    """One column per judge and benchmark of a table that it judges."""
+    entry = table_entry(wildcards)
+    return [
+        {"name": f"{judge}, {name}", "judge": judge, "benchmarks": [name]}
+        for judge in entry["judges"]
+        for name in judged_benchmarks(config, judge, entry["benchmarks"])
+    ]
+
+
+use rule table_win_rates as table_validity with:
+    input:
+        judgements=lambda wildcards: judgements_shown(
+            wildcards.table, table_entry(wildcards)
+        ),
+        cases=lambda wildcards: cases_of(table_entry(wildcards)["benchmarks"]),
+        sql="scripts/sql/validity.sql",
+        library=library("table_validity.py"),
+    output:
+        csv=reported("results/{table}.csv", "validity", "Tables"),
+        markdown="results/{table}.md",
+    wildcard_constraints:
+        table=one_of(names_in("tables", kind="validity")),
+    params:
+        kind="validity",
+        columns=validity_columns,

@@ -1,4 +1,4 @@
-"""Write the descriptions of a method that asks no model: empty, the raw signals, or the golden preference."""
+"""Write the descriptions of a method that asks no model: empty, from the signals, or the golden preference."""
 
 import polars as pl
 from alignxplore import records

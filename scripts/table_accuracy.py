@@ -11,7 +11,8 @@ def main(snakemake):
     changes = {c["name"]: c["change_from"] for c in params.columns if "change_from" in c}
     labels = {method["name"]: method["label"] for method in params.methods}
     compare_with = labels[params.compare_with] if params.compare_with else None
-    cells = tables.accuracy_cells(found, params.resamples, params.seed, changes, params.origins, compare_with)
+    null = next((method["label"] for method in params.methods if method["kind"] == "none"), None)
+    cells = tables.accuracy_cells(found, params.resamples, params.seed, changes, params.origins, compare_with, null)
     tables.write_cells(found, cells, params.title, tables.accuracy_note(compare_with), output.csv, output.markdown)
 
 

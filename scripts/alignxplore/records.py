@@ -104,6 +104,7 @@ JUDGEMENT = pl.Schema(
         "position_flip": pl.Boolean(),
         "unparsed": pl.Int8(),
         "format_ok": pl.Boolean(),
+        "completion_tokens": pl.Int32(),
         "target": pl.String(),
     }
 )
@@ -111,8 +112,8 @@ JUDGEMENT = pl.Schema(
 
 `unparsed` counts the presentation orders, 0 to 2, without a verdict: the judge's answer selected neither response, or
 its prompt was refused, or the method's completion was and there is no description to judge. Their probability is one
-half. A tie, a mean probability of one half, is not `correct`. Cases with the same post and the same two responses share
-a `target`.
+half. A tie, a mean probability of one half, is not `correct`. `format_ok` and `completion_tokens` are those of the
+PREFERENCE. Cases with the same post and the same two responses share a `target`.
 """
 
 RESPONSE = pl.Schema(

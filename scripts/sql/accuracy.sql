@@ -1,6 +1,7 @@
 -- Tables 2, 4 and 5: the percentage of cases whose chosen response a judge prefers under a method's description (the
 -- bracket of Eq. 5 and 6). R_format, the other factor of those rewards, is left out: any description that was parsed is
--- judged, so that methods without completions can be compared too. in_format reports it separately.
+-- judged, so that methods without completions can be compared too. in_format reports it separately. Methods without
+-- completions have neither format nor tokens.
 -- A tie, a mean probability of exactly one half, is no win. A cell in which no case is decided has no percentage: R_gen,
 -- for example, compares an empty description with itself.
 -- One row per method and column; a column has one judge and one or more benchmarks.
@@ -19,6 +20,7 @@ SELECT
     100 * avg((j.unparsed = 0 AND j.p_chosen_ab + j.p_chosen_ba = 1)::DOUBLE) AS ties,
     100 * avg(j.unparsed / 2) AS unparsed,
     100 * avg(j.format_ok::DOUBLE) AS in_format,
+    avg(j.completion_tokens) FILTER (j.format_ok IS NOT NULL) AS tokens,
     m.reference,
     any_value(p.percent) AS paper
 FROM judgements AS j

@@ -22,7 +22,7 @@ from served_workflow import KEY, served_config, verdict
 from trees import ROOT, copy_workflow, snakemake
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-METHODS = ("golden", "liked")
+METHODS = ("golden", "disliked")
 JUDGES = ("judge", "writer", "likelier", "people")
 
 
@@ -86,7 +86,7 @@ def extended(tmp_path_factory, tiny_model):
                 assert not file.exists()
                 file.parent.mkdir(exist_ok=True)
                 file.write_text(block.text, encoding="utf-8")
-        for name in ("golden", "liked"):
+        for name in ("golden", "disliked"):
             config["methods"][name]["benchmarks"] = ["brevity"]
         for name in ("judge", "writer"):
             config["judges"][name]["benchmarks"] = ["brevity"]
@@ -124,10 +124,10 @@ def test_a_benchmark(extended):
 
 def test_a_method(extended):
     cases = {case["case_id"]: case for case in pl.read_parquet(extended / "data/cases/brevity.parquet").to_dicts()}
-    described = pl.read_parquet(extended / "results/preferences/liked.parquet")
+    described = pl.read_parquet(extended / "results/preferences/disliked.parquet")
     for row in described.to_dicts():
-        assert row["preference"].split("\n") == [pair["chosen"] for pair in cases[row["case_id"]]["pairs"]]
-    assert ("What the user chose", "judge") in cells(extended)
+        assert row["preference"].split("\n") == [pair["rejected"] for pair in cases[row["case_id"]]["pairs"]]
+    assert ("What the user rejected", "judge") in cells(extended)
 
 
 def test_a_judge(extended):
@@ -154,7 +154,7 @@ def test_a_reward(extended, tiny_model):
 
 def test_an_engine(extended):
     """People who always say A disagree with themselves on every case, and are right on none."""
-    judged = pl.read_parquet(extended / "results/judgements/people/liked.parquet")
+    judged = pl.read_parquet(extended / "results/judgements/people/disliked.parquet")
     assert judged["position_flip"].all() and not judged["correct"].any() and judged["unparsed"].sum() == 0
     assert (judged["p_chosen_ab"] == 1).all() and (judged["p_chosen_ba"] == 0).all()
 

@@ -120,6 +120,7 @@ def write_records(directory: Path, count: int) -> None:
                             position_flip=pl.lit(False),
                             unparsed=pl.lit(0),
                             format_ok=pl.lit(True),
+                            completion_tokens=pl.lit(500),
                             target=pl.col("case_id"),
                         )
                     )

@@ -102,6 +102,7 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
                     "position_flip": number == 1,
                     "unparsed": 0,
                     "format_ok": None if method == "vpl" else True,
+                    "completion_tokens": 20,
                     "target": f"{benchmark} {number}",
                 }
                 for benchmark, number in keys

@@ -36,6 +36,7 @@ def write_judgements(directory: Path) -> list[str]:
                     "p_chosen_ba": 0.25,
                     "unparsed": int(rng.integers(3)),
                     "format_ok": None if method == "gold" else bool(rng.random() < 0.6),
+                    "completion_tokens": len(method) + int(index) ** 2 % 90,
                     "target": f"{benchmark} {index}",
                     "correct": bool(rng.random() < skill[method]),
                     "position_flip": bool(rng.random() < 0.3),

@@ -41,9 +41,9 @@ def test_default_plan(tree):
     described = sum(count for name, count in jobs.items() if name.startswith("preferences_"))
     assert (described, jobs["vpl"], jobs["provenance"]) == (len(config["methods"]) - 1, 1, 1)
     wanted = {
-        (column["judge"], method)
+        (judge, method)
         for table, entry in config["tables"].items()
-        for column in entry.get("columns", {}).values()
+        for judge in [*entry.get("judges", ()), *(column["judge"] for column in entry.get("columns", {}).values())]
         for method in table_methods(config, table)
     }
     own = {(judge, method) for judge, method in wanted if config["methods"][method]["kind"] == "vpl"}

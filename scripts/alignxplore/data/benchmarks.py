@@ -50,18 +50,28 @@ def reverse(cases: pl.DataFrame, name: str, wording: Wording | None) -> pl.DataF
     """
     if cases["ugc"].list.len().sum():
         raise UserError(f"benchmark {name!r}: comments cannot be reversed: they have no rejected text")
-    personas = _personas(cases, name)
+    golden = opposite_descriptions(cases, wording)
     rows = []
-    for row in cases.iter_rows(named=True):
-        turned = {**_swapped(row), "benchmark": name, "pairs": [_swapped(pair) for pair in row["pairs"]]}
-        direction = turned["direction"]
-        if row["dimension"]:
-            golden = personas[row["dimension"], direction[0]]
+    for row, text in zip(cases.iter_rows(named=True), golden, strict=True):
+        pairs = [_swapped(pair) for pair in row["pairs"]]
+        rows.append({**_swapped(row), "benchmark": name, "pairs": pairs, "golden_preference": text})
+    return pl.DataFrame(rows, schema=CASE)
+
+
+def opposite_descriptions(cases: pl.DataFrame, wording: Wording | None) -> list[str]:
+    """The description of each case's opposite direction by `wording` or, in P-SOUPS, the other persona.
+
+    Raises UserError if the cases of a P-SOUPS dimension have only one persona.
+    """
+    personas = _personas(cases)
+    texts = []
+    for dimension, direction in cases.select("dimension", "direction").iter_rows():
+        if dimension:
+            texts.append(personas[dimension, -direction[0]])
         else:
             assert wording is not None, "the configuration's checks ask for data.wording"
-            golden = wording.describe(direction)
-        rows.append({**turned, "golden_preference": golden})
-    return pl.DataFrame(rows, schema=CASE)
+            texts.append(wording.describe([-sign for sign in direction]))
+    return texts
 
 
 def truncate(cases: pl.DataFrame, name: str, signals: int) -> pl.DataFrame:
@@ -82,12 +92,12 @@ def _swapped(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "direction": direction}
 
 
-def _personas(cases: pl.DataFrame, name: str) -> dict[tuple[str, int], str]:
+def _personas(cases: pl.DataFrame) -> dict[tuple[str, int], str]:
     """The persona of each P-SOUPS dimension and direction."""
     found = cases.filter(pl.col("dimension") != "")
     found = found.select("dimension", pl.col("direction").list.first(), "golden_preference").unique()
     personas = {(dimension, sign): persona for dimension, sign, persona in found.rows()}
     for dimension, sign in personas:
         if len(personas) != found.height or (dimension, -sign) not in personas:
-            raise UserError(f"benchmark {name!r}: {dimension} needs one persona in each direction")
+            raise UserError(f"the P-SOUPS dimension {dimension!r} needs one persona in each direction")
     return personas

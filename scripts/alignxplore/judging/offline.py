@@ -25,12 +25,12 @@ def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences:
 def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:
     """JUDGEMENT rows of `judged`, under the judge name `name`.
 
-    `judged` has case_id, benchmark, method, format_ok and the target's prompt, chosen and rejected. `probabilities`
-    (rows, 2) are those of the chosen response, shown first and second; NaN if unknown.
+    `judged` has case_id, benchmark, method, format_ok, completion_tokens and the target's prompt, chosen and rejected.
+    `probabilities` (rows, 2) are those of the chosen response, shown first and second; NaN if unknown.
     """
     unparsed = np.isnan(probabilities)
     known = np.where(unparsed, 0.5, probabilities)
-    return judged.select("case_id", "benchmark", "method", "format_ok").with_columns(
+    return judged.select("case_id", "benchmark", "method", "format_ok", "completion_tokens").with_columns(
         judge=pl.lit(name),
         p_chosen_ab=pl.Series(known[:, 0], dtype=pl.Float64),
         p_chosen_ba=pl.Series(known[:, 1], dtype=pl.Float64),

@@ -1,4 +1,4 @@
-"""Methods that ask no model: no description, the raw signals, or the benchmark's own description."""
+"""Methods that ask no model: no description, the signals, what the user liked, or the benchmark's own description."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,9 +15,15 @@ def _signals(case: Mapping[str, Any]) -> str:
     return "\n".join(f"{number}. Post: {line}" for number, line in enumerate(lines, 1))
 
 
+def _liked(case: Mapping[str, Any]) -> str:
+    """The responses that the user chose, and the user's own comments."""
+    return "\n".join([pair["chosen"] for pair in case["pairs"]] + [item["comment"] for item in case["ugc"]])
+
+
 GIVEN: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "none": lambda case: "",
     "signals": _signals,
+    "liked": _liked,
     "golden": lambda case: case["golden_preference"],
 }
 """How a method of each kind describes the user of a case."""

@@ -213,7 +213,7 @@ def judge(model: VPL, cases: pl.DataFrame, pairs: Pairs, method: str, name: str)
         )
     # The reward sees one response at a time, so there is no order of presentation.
     probabilities = np.repeat(p_chosen(model, pairs)[:, None], 2, axis=1)
-    judged = cases.with_columns(method=pl.lit(method), format_ok=pl.lit(None, pl.Boolean))
+    judged = cases.with_columns(method=pl.lit(method), format_ok=pl.lit(None, pl.Boolean), completion_tokens=0)
     return judgement_rows(judged, name, probabilities)
 
 

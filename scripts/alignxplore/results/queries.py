@@ -49,12 +49,13 @@ def column_order(found: pl.DataFrame) -> list[str]:
 
 
 def methods_relation(methods: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """methods(position, method, label, paper, reference): the methods of a table in their order."""
+    """methods(position, method, label, kind, paper, reference): the methods of a table in their order."""
     rows = [
         {
             "position": position,
             "method": method["name"],
             "label": method["label"],
+            "kind": method.get("kind"),
             "paper": method.get("paper"),
             "reference": method.get("reference", False),
         }
@@ -64,6 +65,7 @@ def methods_relation(methods: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         "position": pl.Int64,
         "method": pl.String,
         "label": pl.String,
+        "kind": pl.String,
         "paper": pl.String,
         "reference": pl.Boolean,
     }

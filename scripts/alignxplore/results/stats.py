@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+from scipy.optimize import minimize
+from scipy.special import expit
 
 
 def bootstrap_interval(values: ArrayLike, clusters: Sequence[str], resamples: int, seed: int) -> tuple[float, float]:
@@ -96,6 +98,39 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:
     a, b = np.asarray(first, float), np.asarray(second, float)
     chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
     return 1.0 if chance == 1 else float(((a == b).mean() - chance) / (1 - chance))
+
+
+def length_controlled(wins: ArrayLike, differences: ArrayLike) -> float:
+    """The share of wins (0 or 1 each) if both texts of every case were equally long.
+
+    `differences` are the lengths of the text that should win minus those of the other.
+
+    After AlpacaEval's length-controlled win rate (Dubois et al., 2024), for cases instead of instructions:
+
+        P(win) = 1 / (1 + exp(-(a + b d / s)))    d the difference in length, s its standard deviation
+
+    with a and b at the maximum of the likelihood; the result is P(win) at d = 0, which is 1 / (1 + exp(-a)). If all
+    cases are won or lost, or all lengths are equal, it is the share of wins. It is NaN if a length separates the cases
+    won from those lost, because then there is no maximum.
+    """
+    y, d = np.asarray(wins, float), np.asarray(differences, float)
+    if y.min() == y.max() or not d.any():
+        return float(y.mean())
+    won, lost = d[y == 1], d[y == 0]
+    if won.min() >= lost.max() or lost.min() >= won.max():
+        return math.nan
+    x = np.column_stack([np.ones_like(d), d / d.std()])
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        margin = x @ weights
+        return float(np.mean(np.logaddexp(0, margin) - y * margin)), x.T @ (expit(margin) - y) / len(y)
+
+    def curvature(weights: np.ndarray) -> np.ndarray:
+        p = expit(x @ weights)
+        return (x.T * (p * (1 - p))) @ x / len(y)
+
+    fit = minimize(loss, np.zeros(2), jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10})
+    return float(expit(fit.x[0]))
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:

@@ -48,6 +48,8 @@ ACCURACY_CELLS = pl.Schema(
         "change": pl.Float64(),
         "change_low": pl.Float64(),
         "change_high": pl.Float64(),
+        "harmed": pl.Float64(),
+        "tokens": pl.Float64(),
     }
 )
 """Fields of an accuracy CSV. A cell in which no case is decided has no `percent`, interval, test, change or difference.
@@ -60,6 +62,9 @@ ACCURACY_CELLS = pl.Schema(
   refused.
 - `in_format`: percentage of the method's completions in the right format; null if the method writes none.
 - `change`: points gained over the column that `change_from` names, on the same cases, with a 95% interval.
+- `harmed`: percentage of cases that are right without a description and wrong under the method's; null without such a
+  row on the same cases, and for that row itself.
+- `tokens`: mean completion tokens of a description, its reasoning included; null if the method writes no completions.
 """
 COMPARED_CELLS = pl.Schema(
     {
@@ -115,6 +120,7 @@ def accuracy_cells(
     changes: Mapping[str, str] | None = None,
     origins: Mapping[str, str] | None = None,
     compare_with: str | None = None,
+    null: str | None = None,
 ) -> pl.DataFrame:
     """ACCURACY_CELLS from the result of accuracy.sql, or COMPARED_CELLS if `compare_with` is the label of a method.
 
@@ -124,7 +130,7 @@ def accuracy_cells(
 
     `changes` maps a column to the column from which its change is counted, over the same cases. Two cases are the same
     if they have one id and their benchmarks have one origin; a benchmark that `origins` does not name is its own
-    origin.
+    origin. `null` is the label of the method without a description, from which `harmed` is counted.
 
     A cell in which no case is decided takes part in no comparison.
 
@@ -140,6 +146,7 @@ def accuracy_cells(
         source = (changes or {}).get(row["column"])
         before = by_place[row["method"], source] if source is not None else None
         cell |= _change(before, row, origins or {}, resamples, seed)
+        cell["harmed"] = _harmed(by_place.get((null, row["column"])), row)
         if compare_with is not None:
             cell |= _difference(by_place.get((compare_with, row["column"])), row, resamples, seed)
         cells.append(cell)
@@ -234,6 +241,13 @@ def _difference(
     difference, low, high = _points(gained, row["targets"], resamples, seed)
     p_value = paired_t_test(row["outcomes"], baseline["outcomes"])
     return {"difference": difference, "difference_low": low, "difference_high": high, "p_holm": p_value}
+
+
+def _harmed(null: Mapping[str, Any] | None, row: Mapping[str, Any]) -> float | None:
+    """The percentage of cases that are right in `null`, the row without a description, and wrong in `row`."""
+    if null is None or null is row or null["cases"] != row["cases"] or None in (null["percent"], row["percent"]):
+        return None
+    return 100 * float(np.mean(np.greater(null["outcomes"], row["outcomes"])))
 
 
 def _points(gained: Sequence[float] | np.ndarray, targets: Sequence[str], resamples: int, seed: int) -> list[float]:

@@ -1,6 +1,6 @@
 """The configuration: what its files say together, and look-ups that rules and checks share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ ORDERED = (
     "benchmarks", "columns", "figures", "gguf", "groups", "judges", "methods", "models", "psoups", "splits", "tables",
 )  # fmt: skip
 """Keys of mappings whose order is shown, or means something: a user in several splits belongs to the last."""
+
+CONTROLS = ("golden", "opposite", "shuffled", "none")
+"""Kinds of the methods under whose descriptions a table of validity compares judges."""
 
 VERBATIM = ("chat_template", "grpo", "request", "settings", "sft")
 """Keys of mappings that other programs read, in which null is a value."""
@@ -46,8 +49,14 @@ def completed(config: Config) -> dict[str, Any]:
         elif entry["kind"] == "benchmarks":
             entry = {"benchmarks": list(config["benchmarks"]), **entry}
         elif entry["kind"] == "judges":
-            shared = [name for name in config["benchmarks"] if all(name in judged(config, judge) for judge in judges)]
+            shared = [
+                name
+                for name in config["benchmarks"]
+                if all(name in judged_benchmarks(config, judge, [name]) for judge in judges)
+            ]
             entry = {"judges": judges, "benchmarks": shared, **entry}
+        elif entry["kind"] == "validity":
+            entry = {"judges": judges, "benchmarks": list(config["benchmarks"]), **entry}
         tables[name] = entry
     return {**config, "tables": tables}
 
@@ -59,13 +68,8 @@ def _columns(config: Config) -> dict[str, Any]:
         f"{benchmark}, {judge}" if several else benchmark: {"judge": judge, "benchmarks": [benchmark]}
         for benchmark in config["benchmarks"]
         for judge in config["judges"]
-        if benchmark in judged(config, judge)
+        if judged_benchmarks(config, judge, [benchmark])
     }
-
-
-def judged(config: Config, judge: str) -> list[str]:
-    """The benchmarks that a judge is asked about."""
-    return list(config["judges"][judge].get("benchmarks", config["benchmarks"]))
 
 
 def variants(config: Config) -> Mapping[str, Any]:
@@ -96,8 +100,17 @@ def origin_name(config: Config, name: str) -> str:
 
 
 def table_methods(config: Config, table: str) -> list[str]:
-    """The methods that name a table, in the config's order: its rows."""
+    """The methods that name a table, in the config's order; for validity, the first of each control's kind."""
+    if config["tables"].get(table, {}).get("kind") == "validity":
+        kinds = [entry["kind"] for entry in config["methods"].values()]
+        return [list(config["methods"])[kinds.index(kind)] for kind in CONTROLS if kind in kinds]
     return [name for name, entry in config["methods"].items() if table in entry.get("tables", ())]
+
+
+def judged_benchmarks(config: Config, judge: str, benchmarks: Iterable[str]) -> list[str]:
+    """Those of the benchmarks that a judge is asked about: all, if its entry names none."""
+    asked = config["judges"][judge].get("benchmarks", config["benchmarks"])
+    return [name for name in benchmarks if name in asked]
 
 
 def unpinned_models(config: Config) -> list[str]:

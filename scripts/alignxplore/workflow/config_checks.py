@@ -8,11 +8,13 @@ from typing import Any
 from alignxplore.errors import UserError
 from alignxplore.prompts import check_template
 from alignxplore.workflow.config import (
+    CONTROLS,
     DERIVED,
     JUDGE_PROMPTS,
     Config,
     benchmark_origin,
     completed,
+    judged_benchmarks,
     method_prompts,
     origin_name,
     table_methods,
@@ -118,7 +120,8 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
         keys = [f"prompts.{prompt}" for prompt in method_prompts(entry)]
         if entry["kind"] in ("model", "lminductreason") and "sampling" not in entry:
             keys.append("evaluation")
-        if entry["kind"] == "pba":
+        origins = {benchmark_origin(config, n).get("source") for n in entry.get("benchmarks", config["benchmarks"])}
+        if entry["kind"] == "pba" or (entry["kind"] == "opposite" and "alignx" in origins):
             keys.append("data.wording")
         if entry["kind"] == "vpl":
             keys += ["vpl", "data.splits.rl"]
@@ -253,6 +256,9 @@ def _table_errors(config: Config) -> Iterator[str]:
             if methods:
                 yield f"methods.{methods[0]}.tables: {name!r} lists benchmarks, not methods"
             continue
+        if kind == "validity":
+            yield from _validity_errors(name, methods, completed(config))
+            continue
         if len(methods) < (1 if kind == "accuracy" else 2):
             yield f"{key}: too few methods name it in their `tables`: {', '.join(methods) or 'none'}"
         if kind in ("win_rates", "strengths"):
@@ -272,6 +278,21 @@ def _table_errors(config: Config) -> Iterator[str]:
                 yield from _judged_errors(key, judge, entry["benchmarks"], config)
             # A method without descriptions judges cases itself, so no judge could be compared on it.
             yield from _described_errors(key, methods, entry["benchmarks"], config, describing=True)
+
+
+def _validity_errors(name: str, methods: Sequence[str], config: Config) -> Iterator[str]:
+    """Yield an error unless a table of validity finds a method of each kind, and each judge has something to judge."""
+    entry, key = config["tables"][name], f"tables.{name}"
+    for method, other in config["methods"].items():
+        if name in other.get("tables", ()):
+            yield f"methods.{method}.tables: {name!r} lists judges, not methods"
+    for kind in sorted(set(CONTROLS) - {config["methods"][method]["kind"] for method in methods}):
+        yield f"{key}: needs a method of kind {kind!r}"
+    for judge in entry["judges"]:
+        judged = judged_benchmarks(config, judge, entry["benchmarks"])
+        if not judged:
+            yield f"{key}.judges: {judge!r} judges none of the table's benchmarks"
+        yield from _described_errors(key, methods, judged, config)
 
 
 def _change_errors(key: str, title: str, columns: Config, config: Config) -> Iterator[str]:

@@ -90,7 +90,7 @@ def test_what_cannot_be_reversed(psoups, wording):
     with pytest.raises(UserError, match="'r': comments cannot be reversed"):
         reverse(with_ugc, "r", wording)
     one_sided = psoups.filter(pl.col("golden_preference") == KIND)
-    with pytest.raises(UserError, match="'r': style needs one persona in each direction"):
+    with pytest.raises(UserError, match="P-SOUPS dimension 'style' needs one persona in each direction"):
         reverse(one_sided, "r", wording)
 
 

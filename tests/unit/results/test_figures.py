@@ -140,7 +140,8 @@ def test_accuracy_by_length_equals_pandas(scored, tmp_path):
     ]
     preferences = tmp_path / "preferences.parquet"
     records.write(pl.DataFrame(rows, schema=records.PREFERENCE), preferences, records.PREFERENCE)
-    joined = frame.merge(pd.DataFrame(rows), on=["method", "benchmark", "case_id"])
+    written = frame.drop(columns=["format_ok", "completion_tokens"])
+    joined = written.merge(pd.DataFrame(rows), on=["method", "benchmark", "case_id"])
     expected = []
     for method, own in joined.groupby("method"):
         ordered = own.sort_values(["completion_tokens", "benchmark", "case_id"])

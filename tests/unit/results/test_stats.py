@@ -11,6 +11,7 @@ from alignxplore.results.stats import (
     calibration_error,
     cohen_kappa,
     holm,
+    length_controlled,
     mcnemar_test,
     paired_t_test,
     resampled_counts,
@@ -163,3 +164,24 @@ def test_kappa_and_wilson_equal_statsmodels():
 def test_calibration_error_is_the_weighted_gap():
     # 10 cases at 0.6, half of them right, and 30 at 0.9, all right: (10 * 0.1 + 30 * 0.1) / 40.
     assert calibration_error([0.6, 0.9], [0.5, 1.0], [10, 30]) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("slope", [-1.5, 0.0, 0.4, 6.0])
+def test_length_control_equals_statsmodels(slope):
+    rng = np.random.default_rng(4)
+    differences = rng.normal(30, 200, 300).round()
+    wins = rng.random(300) < 1 / (1 + np.exp(-(0.7 + slope * differences / 200)))
+    x = sm.add_constant(differences / differences.std())
+    fit = sm.Logit(wins.astype(float), x).fit(disp=0, tol=1e-12)
+    at_zero = fit.predict([[1.0, 0.0]])[0]
+    assert length_controlled(wins, differences) == pytest.approx(at_zero, abs=1e-7)
+    if slope:
+        assert abs(at_zero - wins.mean()) > 0.005, "so length makes a difference"
+
+
+def test_length_control_without_an_effect_to_estimate():
+    assert length_controlled([1, 1, 1], [5, -3, 0]) == 1.0 and length_controlled([0, 0], [5, -3]) == 0.0
+    assert length_controlled([1, 0, 1, 1], [0, 0, 0, 0]) == 0.75
+    assert math.isnan(length_controlled([1, 1, 0], [7, 2, -3])), "the longer text always wins"
+    assert math.isnan(length_controlled([1, 0, 0], [-7, 2, 2]))
+    assert math.isnan(length_controlled([1, 0, 0], [9, 9, 9]))

@@ -76,7 +76,7 @@ def test_equal_bests_are_all_marked():
             "n": 6,
             "percent": 100 * sum(own) / 6,
             "reference": method == "gold",
-            **dict.fromkeys(("position_flip", "ties", "unparsed", "in_format", "paper")),
+            **dict.fromkeys(("position_flip", "ties", "unparsed", "in_format", "tokens", "paper")),
         }
         for method, own in outcomes.items()
     ]
@@ -225,6 +225,36 @@ def test_changes_are_paired_by_case(judgements, tmp_path):
         tables.accuracy_cells(found, 10, 1, {"turned": "two"})
     with pytest.raises(UserError, match="'twice' has the same case twice"):
         tables.accuracy_cells(found, 10, 1, {"twice": "one"}, origins)
+
+
+def test_harmed_cases_are_right_without_a_description_and_wrong_with_it(judgements, undecided):
+    frame = pd.concat([pd.read_parquet(path) for path in judgements])
+    right = frame.pivot_table(index=["judge", "benchmark", "case_id"], columns="method", values="correct") > 0.5
+    cells = tables.accuracy_cells(query_accuracy(judgements), 50, 1, null="Plain")
+    for column in COLUMNS:
+        own = right.loc[column["judge"]].loc[column["benchmarks"]]
+        harmed = dict(cells.filter(column=column["name"]).select("method", "harmed").iter_rows())
+        for method in ("ours", "gold"):
+            expected = 100 * pd.crosstab(own["plain"], own[method], normalize="all").loc[True, False]
+            assert harmed[method.title()] == pytest.approx(expected, abs=0.0051) and expected > 0
+        assert harmed["Plain"] is None, "it cannot harm itself"
+    without = tables.accuracy_cells(query_accuracy(judgements), 50, 1)
+    assert without["harmed"].null_count() == without.height
+    assert without.drop("harmed").equals(cells.drop("harmed"))
+    empty = tables.accuracy_cells(query_accuracy(undecided), 50, 1, null="Plain").filter(column="both")
+    assert empty["harmed"].null_count() == 3, "a row in which no case is decided is right about none"
+
+
+def test_tokens_are_means_over_the_cases_of_methods_that_write(judgements):
+    cells = tables.accuracy_cells(query_accuracy(judgements), 50, 1)
+    frame = pd.concat([pd.read_parquet(path) for path in judgements])
+    for column in COLUMNS:
+        own = frame[(frame.judge == column["judge"]) & frame.benchmark.isin(column["benchmarks"])]
+        means = own.groupby("method").completion_tokens.mean()
+        found = dict(cells.filter(column=column["name"]).select("method", "tokens").iter_rows())
+        expected = {"Plain": means["plain"], "Ours": means["ours"], "Gold": None}
+        assert found == {label: value and pytest.approx(value, abs=0.0051) for label, value in expected.items()}
+        assert means["gold"] > 0, "so it is empty because it writes nothing"
 
 
 def test_win_rates_mirror_each_other(tmp_path):

@@ -309,6 +309,16 @@ def test_null_removes_an_entry_except_from_what_is_passed_on():
         (lambda c: c["tables"]["table2"].update(compare_with="r_gen"), "tables.table2.compare_with: no such name"),
         (lambda c: c["methods"]["golden"]["tables"].append("table9"), "methods.golden.tables: no such name 'table9'"),
         (lambda c: c["methods"]["golden"]["tables"].append("table1"), "'table1' lists benchmarks, not methods"),
+        (lambda c: c["methods"]["pba"]["tables"].append("validity"), "'validity' lists judges, not methods"),
+        (lambda c: c["methods"]["shuffled"].update(kind="liked"), "tables.validity: needs a method of kind 'shuffled'"),
+        (
+            lambda c: c["tables"]["validity"].update(benchmarks=["psoups_style"]),
+            "tables.validity.judges: 'judge2' judges none of the table's benchmarks",
+        ),
+        (
+            lambda c: c["tables"]["validity"]["benchmarks"].append("alignx_test_ugc"),
+            "methods.opposite.benchmarks, needed by tables.validity: no such name 'alignx_test_ugc'",
+        ),
         (lambda c: c["tables"]["table3"].update(compare_with="golden"), "tables.table3.compare_with: does not apply"),
         (lambda c: c["methods"]["pba"].update(sampling=c["evaluation"]), "methods.pba.sampling: does not apply"),
         (lambda c: c["models"]["judge"]["run"].update(retries=2), "models.judge.run.retries: does not apply"),
