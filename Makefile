@@ -32,7 +32,9 @@ SMOLLM2 ?= smollm2
 
 tables: $(VENV)/run.done
 	@echo "Running the default experiment; results/ will hold what it makes."
-	$(BIN)/snakemake --cores $(CORES)
+	@started=$$(date +%s) && $(BIN)/snakemake --cores $(CORES) && took=$$(($$(date +%s) - started)) && \
+	printf '\nThe report: %s\nThe run took %d min %d s.\n' \
+		$(CURDIR)/results/report/index.html $$((took / 60)) $$((took % 60))
 
 plan: $(VENV)/run.done
 	@$(BIN)/python -m alignxplore plan $(if $(CONFIG),--configfile $(CONFIG))

@@ -9,18 +9,29 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
+from snakemake.utils import update_config
 
 from alignxplore.errors import UserError, check_writable
-from alignxplore.workflow.config import completed, resolved, unpinned_models
+from alignxplore.workflow.config import (
+    completed,
+    resolved,
+    typed,
+    unpinned_models,
+)
 from alignxplore.workflow.config_checks import check_config
 from alignxplore.workflow.config_paths import located
-from alignxplore.workflow.job import prefer_own_library, prefer_own_programs
+from alignxplore.workflow.job import (
+    hide_progress_bars,
+    prefer_own_library,
+    prefer_own_programs,
+)
 from alignxplore.workflow.locks import hold_workflow
 from alignxplore.workflow.onstart import check_keys, check_training
 from alignxplore.workflow.provenance import sidecar
 
 prefer_own_programs()
 prefer_own_library(SCRIPTS)
+hide_progress_bars()
 
 if workflow.is_main_process:
     # Snakemake 9.27: its lock on the directory survives a kill -9. So we hold a lock that the kernel
@@ -45,6 +56,10 @@ async def check_incomplete(dag, original=DAG.check_incomplete):
 
 if workflow.is_main_process:
     DAG.check_incomplete = check_incomplete
+
+# Snakemake 9.27 leaves numbers inside `--config online='{cases: 5}'` as text. Test:
+# tests/workflow/test_dag.py, test_nested_numbers_on_the_command_line.
+update_config(config, typed(workflow.config_settings.config))
 
 # Snakemake has merged the configuration's files. Scripts get this dictionary, so change it in place.
 try:

@@ -16,13 +16,14 @@ import sys
 from pathlib import Path
 
 from snakemake.api import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
+from snakemake.cli import parse_config
 from snakemake.profiles import ProfileConfigFileParser
 from snakemake.settings.types import Quietness, RerunTrigger
 
 ROOT = Path(__file__).parents[1]
 
 
-def plan(configfiles, targets=()):
+def plan(configfiles, targets=(), values=()):
     """The configuration's `journal`, and `jobs`: rule, wildcards, params, files, resources and `reason` of each.
 
     The reason is empty for a job that is up to date. The rerun settings are those of profiles/default, as in a run.
@@ -37,7 +38,9 @@ def plan(configfiles, targets=()):
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True, enable_file_logging=False)) as api:
         workflow_api = api.workflow(
             resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(configfiles=[Path(file) for file in configfiles]),
+            config_settings=ConfigSettings(
+                config=parse_config(values), configfiles=[Path(file) for file in configfiles]
+            ),
             snakefile=ROOT / "Snakefile",
         )
         workflow_api.dag(settings)
@@ -66,13 +69,16 @@ def _described(job, reason):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument(
         "--configfile", nargs="*", default=[], help="as Snakemake takes it: files over config/base.yaml"
     )
+    parser.add_argument("--config", nargs="*", default=[], help="KEY=VALUE over the files, as Snakemake takes it")
     parser.add_argument("targets", nargs="*", help="files or rules; all results by default")
     arguments = parser.parse_args()
-    json.dump(plan(arguments.configfile, arguments.targets), sys.stdout, default=str)
+    json.dump(plan(arguments.configfile, arguments.targets, arguments.config), sys.stdout, default=str)
 
 
 if __name__ == "__main__":

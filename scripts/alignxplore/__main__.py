@@ -90,7 +90,7 @@ def journal_prune(arguments: argparse.Namespace) -> None:
 
 def plan_run(arguments: argparse.Namespace) -> None:
     """Print which jobs would run, why, and what they would cost, estimated from earlier runs. Runs nothing."""
-    jobs, journal = plan.workflow_jobs(arguments.configfile, arguments.targets)
+    jobs, journal = plan.workflow_jobs(arguments.configfile, arguments.targets, arguments.config)
     print(plan.describe(plan.estimate(jobs, journal), len(jobs)))
 
 
@@ -166,11 +166,13 @@ MODEL_HELP = (
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m alignxplore", description=__doc__)
+    result = argparse.ArgumentParser(prog="python -m alignxplore", description=__doc__, allow_abbrev=False)
     commands = result.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, action: Callable[..., None], within: Any = commands) -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = within.add_parser(name, help=action.__doc__, description=action.__doc__)
+        command: argparse.ArgumentParser = within.add_parser(
+            name, help=action.__doc__, description=action.__doc__, allow_abbrev=False
+        )
         command.set_defaults(run=action)
         return command
 
@@ -190,7 +192,9 @@ def parser() -> argparse.ArgumentParser:
     of_judge.add_argument("first", help="first response")
     of_judge.add_argument("second", help="second response")
 
-    journal = commands.add_parser("journal", help="Inspect or prune the record of all model answers.")
+    journal = commands.add_parser(
+        "journal", help="Inspect or prune the record of all model answers.", allow_abbrev=False
+    )
     actions = journal.add_subparsers(required=True, metavar="ACTION")
     of_stats, of_prune = add("stats", journal_stats, actions), add("prune", journal_prune, actions)
     for command in (of_stats, of_prune):
@@ -206,6 +210,9 @@ def parser() -> argparse.ArgumentParser:
         "--configfile", nargs="+", default=[], metavar="FILE",
         help="files over config/base.yaml, as Snakemake takes them (default: config/demo.yaml)",
     )  # fmt: skip
+    command.add_argument(
+        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="values over all files, as Snakemake takes them"
+    )
     command.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules (default: all results)")
 
     command = add("verify", verify_tree)

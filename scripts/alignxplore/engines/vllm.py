@@ -63,7 +63,9 @@ class VLLMBackend:
             ]
             if indices:
                 outputs = self.llm.generate(
-                    [{"prompt_token_ids": rows[i]} for i in indices], [parameters[i] for i in indices]
+                    [{"prompt_token_ids": rows[i]} for i in indices],
+                    [parameters[i] for i in indices],
+                    use_tqdm=False,
                 )
                 yield list(zip(indices, outputs, strict=True))
 

@@ -1,12 +1,19 @@
 """Loading a causal language model and its tokenizer from a directory or the hub: complete, or not at all."""
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx2
+from huggingface_hub import constants, get_session
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignxplore.errors import UserError, unloadable
+
+# The hub client prints its warnings itself, and passes them on to our handlers as well.
+logging.getLogger("huggingface_hub").handlers.clear()
 
 _LOADING_ERRORS = (OSError, ValueError, ImportError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError)
 
@@ -70,4 +77,21 @@ def _named(tensors: list[str]) -> str:
 
 
 def _source(path: str | Path, revision: str | None) -> dict[str, Any]:
-    return {"revision": revision, "local_files_only": Path(path).is_dir(), "trust_remote_code": False}
+    local = Path(path).is_dir() or not _hub_is_there()
+    return {"revision": revision, "local_files_only": local, "trust_remote_code": False}
+
+
+@cache
+def _hub_is_there() -> bool:
+    """Whether the hub can be reached at all.
+
+    Without a network, the hub client would retry every one of its requests for half a minute, and then look into its
+    cache anyway.
+    """
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except (ConnectionError, httpx2.ConnectError):  # the former if HF_HUB_OFFLINE is set
+        return False
+    except httpx2.HTTPError:
+        pass  # slow or busy: worth the client's retries
+    return True

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 Config = Mapping[str, Any]
 
 DERIVED = ("reverse_of", "truncation_of")
@@ -19,6 +21,21 @@ CONTROLS = ("golden", "opposite", "shuffled", "none")
 
 VERBATIM = ("chat_template", "grpo", "request", "settings", "sft")
 """Keys of mappings that other programs read, in which null is a value."""
+
+
+def typed(value: Any) -> Any:
+    """A value of --config with numbers, booleans and nulls inside mappings and lists, which Snakemake leaves as text."""
+    if isinstance(value, Mapping):
+        return {name: typed(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [typed(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return found if found is None or isinstance(found, bool | int | float) else value
 
 
 def resolved(config: Config) -> dict[str, Any]:

@@ -67,6 +67,14 @@ def prefer_own_programs() -> None:
     _put_first("PATH", str(Path(sys.executable).parent))
 
 
+def hide_progress_bars() -> None:
+    """Turn off transformers' bars in the jobs: they print one each time a model is loaded or saved.
+
+    transformers asks the hub client, which reads the variable when it is imported. A user's own value wins.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 def prefer_own_library(scripts: Path) -> None:
     """Make jobs import the library in `scripts`, even if the environment has another one installed."""
     _put_first("PYTHONPATH", str(scripts))

@@ -78,9 +78,14 @@ class _State:
     fresh: set[str] = field(default_factory=set)
 
 
-def workflow_jobs(configfiles: Sequence[str], targets: Sequence[str]) -> tuple[list[Job], str]:
-    """All jobs of the workflow and its journal. Raises UserError with Snakemake's message if it cannot plan."""
-    command = [sys.executable, str(PROGRAM), "--configfile", *configfiles, "--", *targets]
+def workflow_jobs(
+    configfiles: Sequence[str], targets: Sequence[str], values: Sequence[str] = ()
+) -> tuple[list[Job], str]:
+    """All jobs of the workflow and its journal; `values` are KEY=VALUE over the files.
+
+    Raises UserError with Snakemake's message if it cannot plan.
+    """
+    command = [sys.executable, str(PROGRAM), "--configfile", *configfiles, "--config", *values, "--", *targets]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         noise = ("Traceback", "Config file", " ")
