@@ -165,6 +165,7 @@ def unused_port() -> int:
 @pytest.mark.parametrize(
     ("url", "said"),
     [(f"http://127.0.0.1:{unused_port()}/v1", "Connection refused"), ("http://nowhere.invalid/v1", "resol|not known")],
+    ids=["nothing listens", "no such host"],
 )
 def test_a_dead_endpoint_is_named_within_seconds(monkeypatch, url, said):
     monkeypatch.setattr(gate, "LONGEST_BACKOFF", 60.0)
