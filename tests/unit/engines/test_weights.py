@@ -102,7 +102,7 @@ def test_a_gguf_file_without_all_tensors_is_refused(tmp_path):
                           ("feed_forward_length", 48), ("head_count", 4), ("head_count_kv", 4),
                           ("layer_norm_rms_eps", 1e-5), ("rope_dimension_count", 8), ("vocab_size", 260)):  # fmt: skip
         getattr(writer, f"add_{method}")(value)
-    characters = [*(chr(number) for number in range(33, 33 + 257)), "<s>", "</s>", "<unk>"]
+    characters = [*(chr(number) for number in range(33, 33 + 256)), "!!", "<s>", "</s>", "<unk>"]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(characters)
     writer.add_token_merges(["! !"])
