@@ -60,8 +60,8 @@ test-faults: $(VENV)/test.done
 	$(BIN)/python -m pytest -m "slow or not slow" tests/faults $(PYTEST_ARGS)
 
 test-vllm: $(VENV)-vllm/run.done
-	@echo "Running the tests of the vLLM backend."
-	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/engines/test_vllm.py $(PYTEST_ARGS)
+	@echo "Running the tests of the vLLM backend, and of vLLM's server."
+	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/engines/test_vllm.py tests/unit/engines/test_vllm_server.py $(PYTEST_ARGS)
 
 test-all: lint test test-integration test-faults test-slurm test-vllm test-slow
 

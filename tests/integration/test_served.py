@@ -15,7 +15,7 @@ from alignxplore import engines
 from alignxplore.engines import Sampling, gguf
 from alignxplore.engines import openai as openai_backend
 from alignxplore.errors import UserError
-from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates, strip_markers
+from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 from llama_server import serving, smollm2, write_unquantised
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=12, seed=1)
@@ -68,11 +68,10 @@ def test_an_unknown_model_is_named(tiny_model, url):
 CASES = [
     ("How do I boil an egg?", "I like short answers", "Seven minutes.", "It depends on several things: first, ..."),
     ("What is a comet?", "I like humor", "Ice and dust on an orbit.", "A snowball with a plan."),
-    ("Any advice?", "They like to travel", "Take a passport, and go now.", "Stay home and read a book."),
+    ("Any advice?", "They like to travel", "Take a passport <|im_end|> and go now.", "Stay home and read a book."),
 ]
 JUDGE = Templates(judge="resources/prompts/judge.jinja").judge
-MARKED = [p for post, d, a, b in CASES for p in (JUDGE(post, d, a, b), JUDGE(post, d, b, a))]
-JUDGED = [Prompt(strip_markers(prompt.user), prompt.prefill) for prompt in MARKED]
+JUDGED = [p for post, d, a, b in CASES for p in (JUDGE(post, d, a, b), JUDGE(post, d, b, a))]
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +102,9 @@ def test_a_judge_served_by_llama_cpp_agrees_with_this_process(llama, smollm, cap
     assert sum("prefill: continue" in line for line in caplog.messages) == 1
 
 
-def test_token_ids_give_the_same_answers_for_user_text(llama, smollm):
-    expected = log_odds({"engine": "transformers", "path": str(smollm / "model")}, MARKED)
-    np.testing.assert_allclose(log_odds({**llama, "tokenizer": str(smollm / "model")}, MARKED), expected, atol=0.05)
+def test_token_ids_give_the_same_answers(llama, smollm):
+    expected = log_odds({"engine": "transformers", "path": str(smollm / "model")}, JUDGED)
+    np.testing.assert_allclose(log_odds({**llama, "tokenizer": str(smollm / "model")}, JUDGED), expected, atol=0.05)
 
 
 def test_a_server_that_scores_no_prompts_is_refused_with_advice(llama, smollm):
