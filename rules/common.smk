@@ -177,6 +177,19 @@ def methods_shown(methods):
     ]
 
 
+def trained_labels(names):
+    """Labels of checkpoints: that of the first method that uses one, or else its name."""
+    methods = config["methods"]
+    used = {
+        config["models"][entry["model"]]["path"]: entry["label"]
+        for entry in reversed(methods.values())
+        if "model" in entry
+    }
+    labels = {name: used.get(f"models/trained/{name}", name) for name in names}
+    vpl = names_in("methods", kind="vpl")  # its checkpoint has the method's name
+    return labels | {name: methods[name]["label"] for name in names if name in vpl}
+
+
 def judge_columns(entry):
     """One column per judge that a table or figure compares."""
     benchmarks = entry["benchmarks"]

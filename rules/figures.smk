@@ -26,7 +26,9 @@ rule figure_training:
     resources:
         **needs(1000, 30),
     params:
-        labels=setting("figures/{figure}/variants"),
+        labels=lambda wildcards: list(
+            trained_labels(figure_entry(wildcards)["variants"]).values()
+        ),
         metric=setting("figures/{figure}/metric"),
     message:
         "Drawing {wildcards.figure}"

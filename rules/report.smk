@@ -197,6 +197,13 @@ rule report:
         },
         captions=captions(),
         labels={name: config["methods"][name]["label"] for name in METHODS_SHOWN},
+        trained=trained_labels(trained_shown()),
+        references=[
+            config["methods"][name]["label"]
+            for name in METHODS_SHOWN
+            if config["methods"][name].get("reference")
+        ],
+        demo="demo" in config,
     message:
         "Writing the site {output.site}/index.html"
     script:

@@ -24,13 +24,15 @@ def main(snakemake):
         tables=results(inputs.tables, params.titles, params.captions),
         figures=results(inputs.figures, params.titles, params.captions),
         points={Path(path).stem: Path(path) for path in inputs.points},
-        metrics={Path(path).stem: Path(path) for path in inputs.metrics},
+        metrics={params.trained[Path(path).stem]: Path(path) for path in inputs.metrics},
         funnel=_path(inputs.funnel),
         splits=_path(inputs.splits),
         rejects=_path(inputs.rejects),
         provenance=Path(inputs.provenance),
         sources=sources,
         study=_path(inputs.study),
+        references=params.references,
+        demo=params.demo,
     )
     resources = Path(inputs.site[0]).parents[1]
     write_site(resources, Path(snakemake.output.site), site)

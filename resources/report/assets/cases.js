@@ -44,6 +44,9 @@
   };
   const outcomes = (state, name) => index.outcomes[index.judges.indexOf(of(state, "judge"))]?.[methods.indexOf(of(state, name))] ?? null;
 
+  // Whether a judge decides any case of a benchmark. One that decides none was not asked about it.
+  const judges = (judge, { from, to }) => index.outcomes[judge].some((of) => of && /[01]/.test(of.slice(from, to)));
+
   const filtered = async (state) => {
     const mask = (await AX.search(state.get("q") || "")) || new Uint8Array(index.count).fill(1);
     const wanted = state.get("dimension");
@@ -106,7 +109,11 @@
     const count = Math.max(1, Math.ceil(shown.length / PAGE));
     const page = Math.min(count, Math.max(1, Number(state.get("page")) || 1));
     const compared = ["a", "b"].flatMap((name) => index.methods[methods.indexOf(of(state, name))]?.[1] ?? []);
-    const signs = compared.length ? `; ✓ and ✗ are the verdicts of ${of(state, "judge")} on ${compared.join(" and ")}` : "";
+    const judge = of(state, "judge");
+    const benchmark = benchmarks.find(({ name }) => name === state.get("benchmark"));
+    const unasked = benchmark && index.judges.includes(judge) && !judges(index.judges.indexOf(judge), benchmark);
+    const verdicts = unasked ? `; ${judge} does not judge ${benchmark.name}` : `; ✓ and ✗ are the verdicts of ${judge} on ${compared.join(" and ")}`;
+    const signs = compared.length ? verdicts : "";
     status.textContent = `${spaced.format(shown.length)} of ${spaced.format(index.count)} cases${signs}`;
     list.start = (page - 1) * PAGE + 1;
     list.replaceChildren(...shown.slice((page - 1) * PAGE, page * PAGE).map((number) => row(state, number, open)));
@@ -161,22 +168,26 @@
       return cells.every((cell) => cell === undefined) ? [] : [[label, cells]];
     });
     if (!rows.length) return "";
+    const benchmark = benchmarks.find(({ name }) => name === one.benchmark);
+    const asked = index.judges.map((_, judge) => judges(judge, benchmark));
+    const unasked = index.judges.filter((_, judge) => !asked[judge]).map((name) => `${name} does not judge ${one.benchmark}.`);
     return e(
       "section",
       { class: "everyone" },
       e("h3", null, "All methods and judges"),
+      unasked.length ? e("p", { class: "soft" }, unasked.join(" ")) : null,
       e(
         "div",
         { class: "scroll", role: "region", tabindex: "0", "aria-label": "Verdicts on all methods" },
         e(
           "table",
           { class: "plain" },
-          e("thead", null, e("tr", null, e("th", { scope: "col" }, "method"), ...index.judges.map((name) => e("th", { scope: "col" }, name)))),
+          e("thead", null, e("tr", null, e("th", { scope: "col" }, "method"), ...index.judges.flatMap((name, judge) => (asked[judge] ? e("th", { scope: "col" }, name) : [])))),
           e(
             "tbody",
             null,
             ...rows.map(([label, cells]) =>
-              e("tr", null, e("th", { scope: "row" }, label), ...cells.map((cell, judge) => e("td", null, sign(cell === undefined ? "-" : Number(cell), index.judges[judge])))),
+              e("tr", null, e("th", { scope: "row" }, label), ...cells.flatMap((cell, judge) => (!asked[judge] ? [] : e("td", null, cell === undefined ? e("span", { class: "soft" }, "not judged") : sign(Number(cell), index.judges[judge]))))),
             ),
           ),
         ),

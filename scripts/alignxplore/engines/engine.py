@@ -121,9 +121,12 @@ class Engine:
             if self._backend is None:
                 self._backend = self._load()
                 loading = time.monotonic() - started
+            clock = time.monotonic()
             for batch in ask(self._backend, asked, done):
                 self._check_finite([record for _, record in batch])
-                answers = [(keys[asked[place]], {"model": self.name, **record}) for place, record in batch]
+                took = {"seconds": round((time.monotonic() - clock) / max(len(batch), 1), 5)}
+                clock = time.monotonic()
+                answers = [(keys[asked[place]], {"model": self.name, **record, **took}) for place, record in batch]
                 # A batch that was half done is computed whole again; what the journal has stays as it is.
                 new = [(key, record) for key, record in answers if key not in found]
                 found.update(new)
@@ -196,6 +199,7 @@ class Engine:
             "seconds": round(seconds, 3),
             "loading": round(loading, 3),
             "hit_tokens": sum(tokens(hits)),
+            "hit_seconds": round(sum(record.get("seconds", 0.0) for record in hits), 3),
             "new_tokens": new_prompt_tokens + new_completion_tokens,
             "new_prompt_tokens": new_prompt_tokens,
             "new_completion_tokens": new_completion_tokens,

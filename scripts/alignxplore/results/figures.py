@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ WINDOW = 10
 CHANCE = 50
 """Accuracy of a coin toss, in percent."""
 AXES = {
-    "confidence": "judge confidence (probability of its choice)",
+    "confidence": "judge confidence (probability of its choice, %)",
     "dimension": "accuracy (% of cases)",
     "signals": "signals shown (pairs and comments)",
     "length": "completion length (tokens; cases in fifths)",
@@ -127,7 +128,12 @@ def accuracy_points(found: pl.DataFrame) -> pl.DataFrame:
 
 
 def accuracy_panels(points: pl.DataFrame, by: str) -> Figure:
-    """POINTS with their intervals against `by`, a key of AXES: one panel per judge, one series per method."""
+    """POINTS with their intervals against `by`, a key of AXES: one panel per judge, one series per method.
+
+    Confidence has a panel for each judge and method, because the series would cover each other.
+    """
+    if by == "confidence":
+        return _calibration(points)
     panels = {str(panel): own for (panel,), own in points.group_by("panel", maintain_order=True)}
     across, draw = (6.2, _dimensions) if by == "dimension" else (4.6, _lines)
     down = 1.6 + 0.26 * points["x"].n_unique() if by == "dimension" else 3.8
@@ -139,8 +145,32 @@ def accuracy_panels(points: pl.DataFrame, by: str) -> Figure:
             place.set_title(f"judge: {panel}", fontsize=10)
             draw(place, own, by)
         handles, names = axes[0, 0].get_legend_handles_labels()
-        if by != "confidence":  # those panels each have a legend of their own, with calibration errors
-            _legend_below(figure, handles, names)
+        _legend_below(figure, handles, names)
+    return figure
+
+
+def _calibration(points: pl.DataFrame) -> Figure:
+    """Accuracy against confidence, one row per judge and one column per method; larger dots stand for more cases."""
+    judges, methods = (points[name].unique(maintain_order=True).to_list() for name in ("panel", "series"))
+    with matplotlib.rc_context(STYLE):
+        figure, grid = pyplot.subplots(
+            len(judges), len(methods), figsize=(2.3 * len(methods) + 0.5, 2.1 * len(judges) + 0.9),
+            layout="constrained", squeeze=False, sharex=True, sharey=True,
+        )  # fmt: skip
+        for (row, judge), (column, method) in product(enumerate(judges), enumerate(methods)):
+            axes = grid[row, column]
+            own = points.filter((pl.col("panel") == judge) & (pl.col("series") == method))
+            axes.plot([50, 100], [50, 100], color="0.5", linewidth=0.8, label="a perfectly calibrated judge")
+            x, color = 100 * own["x"], COLORS[column % len(COLORS)]
+            axes.errorbar(x, own["accuracy"], yerr=_spread(own), linestyle="", color=color, elinewidth=0.8, alpha=0.6)
+            axes.scatter(x, own["accuracy"], s=120 * own["n"] / own["n"].sum() + 6, color=color, zorder=3)
+            error = calibration_error(own["x"], own["accuracy"] / 100, own["n"])
+            axes.set_title(f"{method}\njudge: {judge}, n = {own['n'].sum()}, ECE {error:.2f}", fontsize=8)
+        grid[0, 0].set_xlim(48, 102)
+        grid[0, 0].set_xticks(range(50, 101, 10))
+        figure.supxlabel(AXES["confidence"], fontsize=10)
+        figure.supylabel(AXES["dimension"], fontsize=10)
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside upper right")
     return figure
 
 
@@ -175,8 +205,6 @@ def _lines(axes: Any, points: pl.DataFrame, by: str) -> None:
         # By signals, the same cases recur with more and more signals. Otherwise each case is in one point only.
         counts = own["n"].to_list()
         label = f"{name} (n = {max(counts) if by == 'signals' else sum(counts)})"
-        if by == "confidence":
-            label += f", ECE {calibration_error(own['x'], own['accuracy'] / 100, own['n']):.2f}"
         line = LINES[index % len(LINES)]
         axes.errorbar(own["x"], own["accuracy"], yerr=_spread(own), linestyle=line, label=label, **_look(index))
     axes.axhline(CHANCE, color="0.5", linewidth=0.8)
@@ -185,9 +213,6 @@ def _lines(axes: Any, points: pl.DataFrame, by: str) -> None:
     axes.label_outer()
     if by == "signals":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if by == "confidence":
-        axes.plot([0.5, 1], [50, 100], color="0.5", linewidth=0.8)
-        axes.legend(fontsize=8, loc="lower right")
 
 
 def _series(points: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -144,8 +144,9 @@ def _commit() -> str | None:
 def _account(calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Totals per model over a job's calls.
 
-    Tokens, seconds and dollars count only prompts that the journal did not answer. `seconds` excludes `loading`, the
-    time that the model took to start.
+    Tokens, seconds and dollars count only prompts that the journal did not answer; those of `reused` are what the
+    journal's answers took when they were made, in dollars of today's price. `seconds` excludes `loading`, the time
+    that the model took to start.
     """
     found: dict[str, dict[str, Any]] = {}
     for call in calls:
@@ -157,6 +158,9 @@ def _account(calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "seconds": 0.0,
             "loading": 0.0,
             "cost": 0.0,
+            "reused_tokens": 0,
+            "reused_seconds": 0.0,
+            "reused_cost": 0.0,
         }
         total = found.setdefault(call["model"], {"model": call["model"], **zero})
         total["asked"] += call["hits"] + call["new"]
@@ -166,6 +170,9 @@ def _account(calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         total["seconds"] = round(total["seconds"] + call["seconds"], 3)
         total["loading"] = round(total["loading"] + call["loading"], 3)
         total["cost"] += call["paid_dollars"]
+        total["reused_tokens"] += call["hit_tokens"]
+        total["reused_seconds"] = round(total["reused_seconds"] + call["hit_seconds"], 3)
+        total["reused_cost"] += call["saved_dollars"]
     return list(found.values())
 
 

@@ -9,6 +9,8 @@ from alignxplore.errors import UserError
 
 WIDE = ("method", "column", "percent", "low", "high")
 """Fields that make a file a wide table."""
+AGAINST = ", against "
+"""What win_rates.sql writes between the group and the opponent of a column."""
 CHANGE = ("change", "change_low", "change_high")
 
 
@@ -79,7 +81,23 @@ def read_table(path: str | Path) -> Table:
             points, change_low, change_high = (_number(fields[name], path, number, name) for name in CHANGE)
             change = (points, change_low, change_high)
         figures[fields["column"]] = Cell(percent, low, high, fields.get("mark", ""), paper, change)
-    return Table(header, rows, tuple(columns), wide)
+    return Table(header, rows, _in_order_of_rows(list(columns), list(wide)), wide)
+
+
+def _in_order_of_rows(columns: Sequence[str], methods: Sequence[str]) -> Sequence[str]:
+    """The columns as they are, but those of a win-rate table, "GROUP, against METHOD", in the order of its rows.
+
+    A method is not compared with itself, so the first row lacks the first column.
+    """
+    named = {f"{AGAINST}{method}": place for place, method in enumerate(methods)}
+    groups = dict.fromkeys(column.partition(AGAINST)[0] for column in columns)
+    order = {group: place for place, group in enumerate(groups)}
+
+    def place(column: str) -> tuple[int, int]:
+        group, against, method = column.partition(AGAINST)
+        return order[group], named.get(against + method, 0)
+
+    return sorted(columns, key=place)
 
 
 def _number(value: str, path: str | Path, line: int, field: str) -> float:

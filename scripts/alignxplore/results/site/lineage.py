@@ -18,14 +18,16 @@ JSON_FIELDS = ("wildcards", "config", "inputs", "models", "versions", "account")
 
 @dataclass(frozen=True)
 class Total:
-    """What a set of jobs took: seconds, prompts that models were asked, tokens, and cost in dollars."""
+    """What a set of jobs took: seconds, prompts that models were asked, tokens, and cost in dollars.
+
+    An answer that the journal gave counts with what it took when it was made.
+    """
 
     jobs: int
     seconds: float
     asked: int
     from_journal: int
-    prompt_tokens: int
-    completion_tokens: int
+    tokens: int
     cost: float
 
 
@@ -91,12 +93,11 @@ class Lineage:
 
         return Total(
             len(jobs),
-            sum(row["seconds"] or 0.0 for row in jobs.values()),
+            sum(row["seconds"] or 0.0 for row in jobs.values()) + summed("reused_seconds"),
             summed("asked"),
             summed("from_journal"),
-            summed("prompt_tokens"),
-            summed("completion_tokens"),
-            float(summed("cost")),
+            summed("prompt_tokens") + summed("completion_tokens") + summed("reused_tokens"),
+            float(summed("cost") + summed("reused_cost")),
         )
 
     def origin(self, output: str) -> Mapping[str, Any] | None:

@@ -4,7 +4,7 @@ import datetime
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -46,8 +46,9 @@ class Result:
 class Inputs:
     """Everything that the site shows.
 
-    `points` maps a figure to the CSV file of what it draws; `metrics` maps a checkpoint to the Parquet file of its
-    training metrics.
+    `points` maps a figure to the CSV file of what it draws; `metrics` maps a checkpoint's label to the Parquet file of
+    its training metrics. `references` are the labels of methods that do not compete. `demo` says that the models are
+    the scale models of the default run.
     """
 
     tables: Sequence[Result]
@@ -60,6 +61,8 @@ class Inputs:
     provenance: Path
     sources: Sources
     study: Path | None = None
+    references: Collection[str] = ()
+    demo: bool = False
 
 
 def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
@@ -75,7 +78,22 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
     shutil.copy(inputs.provenance, data)
     numbers = write_cases(inputs.sources, data)
     numbers.write_parquet(data / "cases.parquet")
-    pages = _Pages(resources / "pages", directory, lineage, study=inputs.study is not None)
+    # The pages with content, which the navigation lists.
+    names = {"index": "Results", "cases": "Cases", "case_study": "Case study", "training": "Training", "data": "Data"}
+    names["provenance"] = "Provenance"
+    empty = {
+        "cases": not numbers.height,
+        "case_study": inputs.study is None,
+        "training": not inputs.metrics,
+        "data": not (inputs.funnel and inputs.splits and inputs.rejects),
+    }
+    pages = _Pages(
+        resources / "pages",
+        directory,
+        lineage=lineage,
+        names={name: title for name, title in names.items() if not empty.get(name)},
+        references=inputs.references,
+    )
     finals = [*inputs.tables, *inputs.figures]
     shown = {result.name: csv_tables.read_table(_copied(result.path, data)) for result in inputs.tables}
     _write_cells(shown, data / "cells.parquet")
@@ -93,8 +111,10 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
         total=lineage.total([*made, *(source for output in made for source in lineage.chain(output))]),
         commits=_distinct(lineage, "commit"),
         seeds=_distinct(lineage, "seed"),
+        demo=inputs.demo,
     )
-    pages.write("cases", count=numbers.height)
+    if numbers.height:
+        pages.write("cases", count=numbers.height)
     if inputs.study is not None:
         pages.write("case_study")
         _write_study(inputs.study, numbers, data)
@@ -136,9 +156,9 @@ def _copied(path: Path, directory: Path) -> Path:
 
 
 class _Pages:
-    """Renders the templates in a directory; all text is escaped."""
+    """Renders the templates in a directory with the values that they share; all text is escaped."""
 
-    def __init__(self, templates: Path, directory: Path, lineage: Lineage, study: bool):
+    def __init__(self, templates: Path, directory: Path, **shared: Any):
         self.directory = directory
         self.environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(templates),
@@ -160,7 +180,7 @@ class _Pages:
             "words": lambda name: name.replace("_", " "),
         }
         self.environment.tests["endswith"] = str.endswith
-        self.environment.globals |= {"lineage": lineage, "study": study}
+        self.environment.globals |= shared
 
     def write(self, name: str, **values: Any) -> None:
         try:
