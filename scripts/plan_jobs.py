@@ -38,7 +38,9 @@ def plan(configfiles, targets=(), values=()):
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True, enable_file_logging=False)) as api:
         workflow_api = api.workflow(
             resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(config=parse_config(values), configfiles=[Path(file) for file in configfiles]),
+            config_settings=ConfigSettings(
+                config=parse_config(values), configfiles=[Path(file) for file in configfiles]
+            ),
             snakefile=ROOT / "Snakefile",
         )
         workflow_api.dag(settings)
@@ -67,7 +69,9 @@ def _described(job, reason):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument(
         "--configfile", nargs="*", default=[], help="as Snakemake takes it: files over config/base.yaml"
     )
