@@ -21,7 +21,7 @@ VERBATIM = ("chat_template", "grpo", "request", "settings", "sft")
 
 
 def typed(value: Any) -> Any:
-    """A value of --config with the numbers, booleans and nulls in its mappings and lists, which Snakemake leaves text."""
+    """A value of --config with numbers, booleans and nulls in its mappings and lists, which Snakemake leaves text."""
     if isinstance(value, Mapping):
         return {name: typed(part) for name, part in value.items()}
     if isinstance(value, list):
