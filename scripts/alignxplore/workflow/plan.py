@@ -36,11 +36,12 @@ GROWTH = ("size", "generations", "cases")
 SAME_WORK = ("captions", "labels", "learning_rate", "seed", "title", "titles")
 """Parameters that change a job's result, but not how long it takes."""
 
-NO_RECORD = "no earlier run of them is on record"
-OTHER_SETTINGS = "their settings differ from those of the earlier run"
-OTHER_MODEL = "they use a model that differs from the earlier run's"
-OTHER_GPUS = "they ran on another number of GPUs"
-OTHER_SIZE = "the size of their input is unknown"
+NO_RECORD = "no earlier run is on record"
+OTHER_SETTINGS = "settings differ from those of the earlier run"
+OTHER_MODEL = "the model differs from that of the earlier run"
+OTHER_GPUS = "the earlier run had another number of GPUs"
+UNCOUNTED = "tokens are not counted when probabilities are read"
+OTHER_SIZE = "the size of the input is unknown"
 
 DATA = (".csv", ".json", ".jsonl")
 """Suffixes of data files whose rows are not counted."""
@@ -214,14 +215,24 @@ def _expect(
             result.tokens = result.seconds = result.dollars = None
             result.unknown = result.unknown or OTHER_MODEL
         elif new and rate is not None:
-            result.tokens = _sum(result.tokens, rate.tokens * new)
+            result.tokens = _sum(result.tokens, rate.tokens * new) if rate.tokens else None
             result.seconds = _sum(result.seconds, rate.seconds * new + rate.loading)
             result.dollars = _sum(result.dollars, rate.dollars * new)
+    if result.tokens is None and result.unknown is None:
+        result.unknown = UNCOUNTED
+        result.dollars = None if _served(job) else result.dollars
     if unlike:
         result.seconds = None
     if unlike in (OTHER_SETTINGS, OTHER_MODEL) and result.new:
         result.tokens = result.dollars = None
     return result
+
+
+def _served(job: Job) -> bool:
+    """Whether a job asks a model that may bill its tokens."""
+    judge = job["params"].get("judge") or {}
+    entries = [job["params"].get("model") or {}, judge.get("model") or {}]
+    return any(entry.get("engine") == "openai" for entry in entries)
 
 
 def _scale(job: Job, record: Record, state: _State) -> float | None:
@@ -308,13 +319,13 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
     """The plan as text: the causes, one line per rule, and totals; `jobs` is the number of all jobs."""
     if not estimates:
         return f"Nothing to do: all {jobs} jobs are up to date."
-    causes: dict[str, dict[str, int]] = {}
+    causes: dict[str, list[Estimate]] = {}
     for item in estimates:
         for cause in item.causes:
-            of_rules = causes.setdefault(cause, {})
-            of_rules[item.job["rule"]] = of_rules.get(item.job["rule"], 0) + 1
+            causes.setdefault(cause, []).append(item)
     lines = [f"{len(estimates)} of {jobs} jobs would run.", "", "Why:"]
-    for cause, of_rules in _folded(causes).items():
+    for cause, concerned in _folded(causes).items():
+        of_rules = Counter(item.job["rule"] for item in concerned)
         lines.append(f"  {cause}  ({', '.join(f'{rule} x{number}' for rule, number in of_rules.items())})")
     rules = dict.fromkeys(item.job["rule"] for item in estimates)
     columns = ("asked", "new", "tokens", "seconds", "gpu_hours", "dollars")
@@ -330,7 +341,7 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
     reasons = Counter(item.unknown for item in estimates if item.unknown)
     if reasons:
         lines.append("")
-        lines += [f"{number} jobs cannot be estimated: {reason}." for reason, number in reasons.items()]
+        lines += [f"Unknown for {number} jobs: {reason}." for reason, number in reasons.items()]
         lines.append("Totals marked + exclude what is unknown.")
     machines = Counter(item.machine for item in estimates if item.machine not in (None, machine()))
     if machines:
@@ -341,20 +352,20 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
     return "\n".join(lines)
 
 
-def _folded(causes: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    """Causes, and how many jobs of each rule they concern, with many files of one directory as one cause."""
+def _folded(causes: Mapping[str, Sequence[Estimate]]) -> dict[str, list[Estimate]]:
+    """Causes and the jobs that they concern, with many files of one directory as one cause."""
     alike: dict[tuple[str, str], list[str]] = {}
     for cause in causes:
         file, _, what = cause.partition(": ")
-        directory = "/".join(Path(file).parts[:2]) if len(Path(file).parts) > 2 and what else cause
+        directory = "/".join(Path(file).parts[:2]) if what and len(Path(file).parts) > 2 else cause
         alike.setdefault((directory, what), []).append(cause)
-    folded: dict[str, dict[str, int]] = {}
+    folded: dict[str, list[Estimate]] = {}
     for (directory, what), members in alike.items():
-        many = len(members) > SHOWN_FILES
-        for cause in members:
-            of_rules = folded.setdefault(f"{directory}: {len(members)} files: {what}" if many else cause, {})
-            for rule, number in causes[cause].items():
-                of_rules[rule] = of_rules.get(rule, 0) + number
+        if len(members) <= SHOWN_FILES:
+            folded |= {cause: list(causes[cause]) for cause in members}
+        else:
+            jobs = {id(item): item for cause in members for item in causes[cause]}
+            folded[f"{directory}: {len(members)} files: {what}"] = list(jobs.values())
     return folded
 
 

@@ -102,7 +102,7 @@ def test_a_job_without_record_is_unknown_rather_than_zero(jobs):
     found = planned(jobs, "judge")
     assert found["judge"].seconds is None and found["judge"].causes == ["no record of an earlier run"]
     text = plan.describe(list(found.values()), len(jobs))
-    assert "judge     1  unknown" in text and "1 jobs cannot be estimated" in text
+    assert "judge     1  unknown" in text and "Unknown for 1 jobs: no earlier run" in text
 
 
 def test_a_job_answered_by_the_journal_gives_no_rate_for_new_prompts(jobs):
@@ -177,7 +177,7 @@ def test_rows_that_cannot_be_counted_are_unknown_from_there_on(jobs):
     assert [found[rule].unknown for rule in ("refine", "cases", "describe")] == [plan.OTHER_SIZE] * 3
     assert found["describe"].asked is None
     text = plan.describe(list(found.values()), len(jobs))
-    assert f"3 jobs cannot be estimated: {plan.OTHER_SIZE}." in text
+    assert f"Unknown for 3 jobs: {plan.OTHER_SIZE}." in text
 
 
 def test_a_model_that_was_asked_two_kinds_of_questions_has_no_common_rate(jobs):
@@ -203,10 +203,11 @@ def test_many_files_of_a_directory_are_one_line(jobs):
     job = {**jobs[4], "rule": "judgements", "reason": "r"}
     files = [f"results/judgements/judge/m{n}.parquet" for n in range(40)]
     estimates = [plan.Estimate(job, [f"{file}: missing"]) for file in files]
+    estimates[0].causes.append("results/judgements/judge2/m0.parquet: missing")
     estimates.append(plan.Estimate(job, ["data/a/b.parquet: missing"]))
     lines = plan.describe(estimates, 50).splitlines()
     assert lines[3:6] == [
-        "  results/judgements: 40 files: missing  (judgements x40)",
+        "  results/judgements: 41 files: missing  (judgements x40)",
         "  data/a/b.parquet: missing  (judgements x1)",
         "",
     ]
@@ -228,3 +229,16 @@ def test_snakemakes_reason_is_quoted_file_by_file():
         "c: missing output file",
         "d: updated input file",
     ]
+
+
+@pytest.mark.parametrize(("engine", "dollars"), [("transformers", 0), ("openai", None)])
+def test_uncounted_tokens_are_unknown_rather_than_zero(jobs, engine, dollars):
+    path = provenance.sidecar(J)
+    record = json.loads(path.read_text())
+    record["params"]["judge"]["model"]["engine"] = jobs[4]["params"]["judge"]["model"]["engine"] = engine
+    record["account"][0].update(prompt_tokens=0, completion_tokens=0, cost=0)
+    path.write_text(json.dumps(record))
+    Path("resources/a.jinja").write_text("other")
+    found = planned(jobs, "describe", "judge")["judge"]
+    assert (found.new, found.tokens, found.dollars, found.unknown) == (100, None, dollars, plan.UNCOUNTED)
+    assert found.seconds == pytest.approx(25)
