@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -279,3 +280,40 @@ def test_plan_names_old_and_new_values(run, tree):
     (tree / "share.yaml").write_text("data: {alignx: {max_reject_share: 0.5}}\n")
     text = ran(run("plan", "--configfile", "config/demo.yaml", "share.yaml", "--", refined))
     assert "max_reject_share: 0.05 -> 0.5  (gather_refined x1)" in text
+
+
+def test_plan_takes_values_as_snakemake_does(run, tree):
+    refined = "data/refined.parquet"
+    text = ran(run("plan", "--config", "data={alignx: {shards: 3}}", "seed=2", "--", refined))
+    assert "5 of 5 jobs would run" in text and re.search(r"^refine +3 ", text, re.MULTILINE)
+    wrong = run("plan", "--config", "data={alignx: {shards: many}}", "--", refined)
+    assert wrong.returncode == 1 and "data.alignx.shards: 'many' is not of type 'integer'" in wrong.stderr
+    wrong = run("plan", "--config", "config/demo.yaml", "--", refined)
+    assert wrong.returncode == 1 and "name=value" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plan", "--configf", "config/demo.yaml"],
+        ["infer", "--mod", "x", "y.json"],
+        ["journal", "stats", "--dir", "journal"],
+    ],
+)
+def test_options_are_not_abbreviated(run, command):
+    wrong = run(*command)
+    assert wrong.returncode == 2 and "usage:" in wrong.stderr
+
+
+def test_a_model_that_is_not_there_is_one_line_and_soon_without_a_network(tmp_path):
+    (tmp_path / "signals.json").write_text(json.dumps([PAIR]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"  # bound but not listening: refuses connections
+        environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), "HF_ENDPOINT": nobody, "HF_HOME": str(tmp_path)}
+        environment.pop("HF_HUB_OFFLINE", None)
+        command = [sys.executable, "-m", "alignxplore", "infer", "--model", "nobody/nothing", "signals.json"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, **TEXT, timeout=40)  # six retries take 48 s
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "ERROR model nobody/nothing cannot be loaded" in line and nobody in line

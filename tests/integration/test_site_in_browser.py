@@ -115,7 +115,7 @@ def test_every_table_is_there_with_its_numbers(visit):
     expect(wide.locator("td.best .value")).to_have_text("75.5 best")
     page.locator("#table2 summary").click()
     fields = page.locator("#table2 details table tbody tr").first.locator("td")
-    assert fields.all_inner_texts()[6:] == ["2e-06", "*", "51.37", "1e-05", "4.44", "0.00"]
+    assert fields.all_inner_texts()[6:] == ["2e-06", "*", "51.37", "1e-05", "4.44", "0.00", "0.00"]
     assert columns_of(page, "#table1 table", 2) == ["90", "1000"]
     figure = page.locator("#figure2 img")
     assert figure.evaluate("image => image.complete && image.naturalWidth") == 300
@@ -377,6 +377,91 @@ def test_a_narrow_screen_does_not_scroll_sideways(visit):
     expect(page.locator("#list a").first).to_be_visible()
 
 
+NARROW = pytest.mark.parametrize("visit", [{"viewport": {"width": 390, "height": 844}}], indirect=True)
+
+
+@NARROW
+def test_a_title_is_below_the_header_when_jumped_to(visit):
+    page = visit.open("index")
+    for name in ("table1", "table2", "figure2"):
+        page.locator(f".contents a[href='#{name}']").click()
+        page.wait_for_timeout(50)
+        header, title = (page.locator(one).bounding_box() for one in ("header.bar", f"#{name}-title"))
+        assert title["y"] >= header["y"] + header["height"], name
+
+
+@NARROW
+def test_the_open_tab_is_in_view(visit):
+    for name in ("index", "cases", "case_study", "training", "data", "provenance"):
+        tab = visit.open(name).locator("nav [aria-current=page]").bounding_box()
+        assert tab["x"] >= 0 and tab["x"] + tab["width"] <= 390, name
+
+
+@pytest.mark.parametrize(
+    "visit", [{"viewport": {"width": width, "height": 900}} for width in (390, 1280)], indirect=True
+)
+def test_tables_that_scroll_sideways_say_so_and_no_others(visit):
+    found = set()
+    for name, fragment in (("index", ""), ("data", ""), ("cases", "#case=alignx_test/case-7&a=backbone")):
+        page = visit.open(name, fragment)
+        page.wait_for_load_state()
+        expect(page.locator(".scroll").first).to_be_attached()
+        page.wait_for_timeout(100)
+        for box in page.locator(".scroll:visible").all():
+            hidden = box.evaluate("box => box.scrollWidth - box.clientWidth")
+            hint = box.locator("xpath=preceding-sibling::*[1][contains(@class, 'hint')]")
+            assert hint.is_visible() == (hidden > 1)
+            assert (box.evaluate("box => getComputedStyle(box).maskImage") != "none") == (hidden > 1)
+            found.add(hidden > 1)
+            if hidden > 1:  # no shadow at the end
+                box.evaluate("box => (box.scrollLeft = box.scrollWidth)")
+                expect(box).not_to_have_class(re.compile("more"))
+    assert found == {True, False}
+
+
+def test_words_do_not_break_in_headers_and_first_columns(browser, tmp_path):
+    inputs = sample_inputs(tmp_path)
+    header = "method,column,percent,low,high"
+    methods = ("LMInductReason", "AlignXplore w/o cold start", "Golden Preference")
+    rows = [f"{name},{column},50,40,60" for name in methods for column in ("psoups_informativeness", "alignx_test_ugc")]
+    (tmp_path / "results/table2.csv").write_text("\n".join([header, *rows]) + "\n")
+    write_site(Path("resources/report"), tmp_path / "site", replace(inputs, references=["Golden Preference"]))
+    visit = Visit(browser, tmp_path / "site", viewport={"width": 390, "height": 844})
+    page = visit.open("index")
+    broken = page.locator("#table2 .wide").evaluate(
+        """table => [...table.querySelectorAll("th")].flatMap(cell => {
+            const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
+            for (let node; (node = walker.nextNode()); )
+                for (const word of node.data.matchAll(/[^\\s]+/g)) {
+                    const range = document.createRange();
+                    range.setStart(node, word.index);
+                    range.setEnd(node, word.index + word[0].length);
+                    const lines = new Set([...range.getClientRects()].map(({ top }) => Math.round(top)));
+                    if (lines.size > 1) found.push(word[0]);
+                }
+            return found;
+        })"""
+    )
+    assert broken == []
+    visit.context.close()
+
+
+def test_a_judge_that_does_not_judge_a_benchmark_says_so(visit):
+    said = "gen does not judge psoups_style"
+    page = visit.open("cases", "#case=psoups_style/case-1")
+    everyone = page.locator("#case .everyone")
+    expect(everyone).to_contain_text(f"{said}.")
+    assert everyone.locator("thead th").all_inner_texts() == ["method", "judge"]
+    assert all(text.strip() for text in everyone.locator("tbody td").all_inner_texts())
+    page.get_by_label("Benchmark").select_option("psoups_style")
+    page.get_by_label("Judge", exact=True).select_option("gen")
+    expect(status(page)).to_contain_text(said)
+    page = visit.open("cases", "#case=alignx_test/case-1&judge=gen&benchmark=alignx_test")
+    expect(page.locator("#case .everyone thead th")).to_have_text(["method", "judge", "gen"])
+    expect(status(page)).to_contain_text("are the verdicts of gen")
+    assert "does not judge" not in page.locator("main").inner_text()
+
+
 def test_study_training_data_and_provenance_pages(visit):
     page = visit.open("case_study")
     expect(page.locator(".onecase h2")).to_have_text(["alignx_test case-7", "alignx_test case-3"])
@@ -420,8 +505,8 @@ def test_a_run_without_methods_shows_its_cases(browser, tmp_path):
     page = visit.open("cases", "#case=psoups_style/case-1")
     expect(status(page)).to_have_text(f"{ALL} of {ALL} cases")
     expect(page.locator("#case")).to_contain_text("my own comment 1")
-    assert visit.open("training").locator("figure").count() == 0
-    assert page.get_by_role("link", name="Case study").count() == 0
+    for name in ("Training", "Case study"):
+        assert page.get_by_role("link", name=name).count() == 0
     assert visit.faults == []
     visit.context.close()
 

@@ -289,3 +289,23 @@ def test_too_few_users_end_with_one_clear_line(tree):
     assert result.returncode != 0
     assert re.search(r"data\.splits\.rl\.size: 5000 examples .* only \d+ of the \d+ .* fall to this split", log)
     assert "Traceback" not in log
+
+
+def test_nested_numbers_on_the_command_line(tree):
+    values = ("--config", "online={cases: 5}", "evaluation={temperature: 0.5}", "training={run: {disable_tqdm: true}}")
+    result = snakemake(tree, "-n", *values, "--", "results/table3.csv")
+    assert result.returncode == 0, result.stderr
+    wrong = snakemake(tree, "-n", "--config", "online={cases: five}")
+    assert wrong.returncode != 0 and "config: online.cases: 'five' is not of type 'integer'" in wrong.stdout
+
+
+def test_jobs_print_no_progress_bars(tmp_path):
+    tree = copy_workflow(tmp_path)
+    code = "from transformers.utils.logging import is_progress_bar_enabled as bars; print('bars:', bars())"
+    with (tree / "Snakefile").open("a") as file:
+        file.write(f'\n\nrule bars:\n    shell:\n        """python -c "{code}" """\n')
+    result = snakemake(tree, "--cores", "1", "bars")
+    assert result.returncode == 0, result.stderr
+    assert "bars: False" in result.stdout
+    result = snakemake(tree, "--cores", "1", "bars", HF_HUB_DISABLE_PROGRESS_BARS="0")
+    assert "bars: True" in result.stdout

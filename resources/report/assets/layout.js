@@ -5,7 +5,7 @@ addEventListener("DOMContentLoaded", () => {
   const bar = tab.parentElement;
   bar.scrollLeft = tab.offsetLeft - bar.offsetLeft - (bar.clientWidth - tab.offsetWidth) / 2;
 
-  const hints = new Map();
+  const hints = new WeakMap();
   const tell = (box) => {
     const hidden = box.scrollWidth - box.clientWidth;
     hints.get(box).hidden = hidden < 2;
@@ -23,7 +23,6 @@ addEventListener("DOMContentLoaded", () => {
   };
   const find = () => {
     for (const box of document.querySelectorAll(".scroll")) if (!hints.has(box)) watch(box);
-    for (const box of hints.keys()) if (!box.isConnected) hints.delete(box);
   };
   find();
   new MutationObserver(find).observe(document.getElementById("main"), { childList: true, subtree: true });

@@ -7,12 +7,16 @@ grows in proportion to its inputs.
 
 A prompt is new if the journal cannot hold its answer. All prompts of a job are new if its model, templates, sampling,
 judge or input texts change. If only rows are added, only their prompts are new.
+
+An estimate holds for a job like the recorded one. What a job takes is unknown if it never ran, if its settings, its
+model or its number of GPUs differ, or if the size of its input cannot be known.
 """
 
 import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +27,27 @@ import polars as pl
 from alignxplore.digests import digest
 from alignxplore.engines.journal import account
 from alignxplore.errors import UserError
-from alignxplore.workflow.provenance import Record, portable, read, sidecar, sidecars
+from alignxplore.records import count
+from alignxplore.workflow.provenance import Record, machine, portable, read, sidecar, sidecars
 
 GROWTH = ("size", "generations", "cases")
 """Parameters that add rows when they are raised, and leave the existing rows as they are."""
+
+SAME_WORK = ("captions", "labels", "learning_rate", "seed", "title", "titles")
+"""Parameters that change a job's result, but not how long it takes."""
+
+NO_RECORD = "no earlier run is on record"
+OTHER_SETTINGS = "settings differ from those of the earlier run"
+OTHER_MODEL = "the model differs from that of the earlier run"
+OTHER_GPUS = "the earlier run had another number of GPUs"
+UNCOUNTED = "tokens are not counted when probabilities are read"
+OTHER_SIZE = "the size of the input is unknown"
+
+DATA = (".csv", ".json", ".jsonl")
+"""Suffixes of data files whose rows are not counted."""
+
+SHOWN_FILES = 3
+"""Files of one directory that are named; more are counted."""
 
 PROGRAM = Path(__file__).parents[2] / "plan_jobs.py"
 
@@ -36,7 +57,10 @@ Job = Mapping[str, Any]
 
 @dataclass
 class Estimate:
-    """What one job is expected to take; None means unknown. Of the `asked` prompts, `new` ones go to a model."""
+    """What one job is expected to take; None means unknown. Of the `asked` prompts, `new` ones go to a model.
+
+    `unknown` says why something is unknown; `machine` is where the earlier run was.
+    """
 
     job: Job
     causes: list[str]
@@ -45,6 +69,8 @@ class Estimate:
     tokens: float | None = 0.0
     seconds: float | None = 0.0
     dollars: float | None = 0.0
+    unknown: str | None = None
+    machine: str | None = None
 
     @property
     def gpu_hours(self) -> float | None:
@@ -72,10 +98,15 @@ class _Rate:
 
 @dataclass
 class _State:
-    """What is expected of files: their rows, and which of them (`fresh`) will have entirely new content."""
+    """What is expected of files: their rows, and which of them will have entirely new content (`fresh`).
+
+    `unsized` files have an unknown number of rows, and `unlike` models take more or less time than the recorded ones.
+    """
 
     now: dict[str, float] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
+    unsized: set[str] = field(default_factory=set)
+    unlike: set[str] = field(default_factory=set)
 
 
 def workflow_jobs(
@@ -113,7 +144,7 @@ def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
         record = read(path) if path.is_file() else None
         own, answers = _causes(job, record, planned)
         if not own and not planned.intersection(job["input"]):
-            own = [job["reason"]]  # the records do not show why: quote Snakemake
+            own = _quoted(job["reason"])  # the records do not show why
         found.append(_expect(job, record, own, answers, rates, state))
     return found
 
@@ -150,24 +181,28 @@ def _expect(
 ) -> Estimate:
     """One job's estimate; adds the job's outputs to `state`."""
     makes_model = any(output.startswith("models/") for output in job["output"])
-    read_before = {file: rows for file, rows in record.get("read", {}).items() if file in state.now} if record else {}
-    before = sum(read_before.values())
-    scale = sum(state.now[file] for file in read_before) / before if before else 1.0
-    fresh = answers or any(file in state.fresh for file in job["input"]) or (makes_model and not math.isclose(scale, 1))
-    if record is not None:
+    scale = None if record is None else _scale(job, record, state)
+    unlike = _unlike(job, record, state)
+    grows = scale is None or not math.isclose(scale, 1)
+    fresh = answers or any(file in state.fresh for file in job["input"]) or (makes_model and grows)
+    if record is not None and scale is not None:
         for name in ("generations", "cases"):
             if name in job["params"] and record["params"].get(name):
                 scale *= job["params"][name] / record["params"][name]
     for output in job["output"]:
         if fresh:
             state.fresh.add(output)
-        if record and (rows := record["outputs"].get(output, {}).get("rows")) is not None:
-            state.now[output] = rows * scale
+        if makes_model and unlike in (NO_RECORD, OTHER_SETTINGS, OTHER_MODEL):
+            state.unlike.add(output)
         if job["rule"] == "split":
             state.now[output] = job["params"]["size"]
-    if record is None:
-        return Estimate(job, own, None, None, None, None, None)
-    result = Estimate(job, own)
+        elif record is None or scale is None:
+            state.unsized.add(output)
+        elif (rows := record["outputs"].get(output, {}).get("rows")) is not None:
+            state.now[output] = rows * scale
+    if record is None or scale is None:
+        return Estimate(job, own, None, None, None, None, None, unlike or OTHER_SIZE)
+    result = Estimate(job, own, unknown=unlike, machine=record.get("machine"))
     in_models = sum(entry["seconds"] + entry.get("loading", 0.0) for entry in record["account"])
     result.seconds = max(record["seconds"] - in_models, 0.0) * scale
     for entry in record["account"]:
@@ -178,24 +213,94 @@ def _expect(
         result.new = _sum(result.new, new)
         if new and rate is None:
             result.tokens = result.seconds = result.dollars = None
+            result.unknown = result.unknown or OTHER_MODEL
         elif new and rate is not None:
-            result.tokens = _sum(result.tokens, rate.tokens * new)
+            result.tokens = _sum(result.tokens, rate.tokens * new) if rate.tokens else None
             result.seconds = _sum(result.seconds, rate.seconds * new + rate.loading)
             result.dollars = _sum(result.dollars, rate.dollars * new)
+    if result.tokens is None and result.unknown is None:
+        result.unknown = UNCOUNTED
+        result.dollars = None if _served(job) else result.dollars
+    if unlike:
+        result.seconds = None
+    if unlike in (OTHER_SETTINGS, OTHER_MODEL) and result.new:
+        result.tokens = result.dollars = None
     return result
 
 
+def _served(job: Job) -> bool:
+    """Whether a job asks a model that may bill its tokens."""
+    judge = job["params"].get("judge") or {}
+    entries = [job["params"].get("model") or {}, judge.get("model") or {}]
+    return any(entry.get("engine") == "openai" for entry in entries)
+
+
+def _scale(job: Job, record: Record, state: _State) -> float | None:
+    """How many times as many rows a job will read as before; None if it cannot be known."""
+    after = 0.0
+    for file in job["input"]:
+        name, path = portable(file), Path(file)
+        if file in state.unsized:
+            return None
+        if name in state.now:
+            after += state.now[name]
+        elif path.suffix == ".parquet" and path.is_file():
+            after += count(path)
+        elif path.suffix in DATA and path.is_file() and digest(path) != record["inputs"].get(name):
+            return None
+    before = sum(record.get("read", {}).values())
+    return after / before if before else 1.0
+
+
+def _unlike(job: Job, record: Record | None, state: _State) -> str | None:
+    """Why a job cannot be compared with its record; None if it can."""
+    if record is None:
+        return NO_RECORD
+    old, new = _flat(record["params"]), _flat(json.loads(json.dumps(job["params"])))
+    changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+    if any(part in ("model", "judge") for name in changed for part in name.split(".")[:1]):
+        return OTHER_MODEL
+    if any(name.rpartition(".")[2] not in (*GROWTH, *SAME_WORK) for name in changed):
+        return OTHER_SETTINGS
+    models = [file for file in job["input"] if file.startswith("models/")]
+    replaced = [
+        file
+        for file in models
+        if file not in state.fresh and Path(file).exists() and digest(Path(file)) != record["inputs"].get(file)
+    ]
+    if replaced or state.unlike.intersection(models):
+        return OTHER_MODEL
+    if job["gpus"] != record["gpus"]:
+        return OTHER_GPUS
+    return None
+
+
 def _rates(journal: str | Path) -> dict[str, _Rate]:
-    """Each model's mean rate over the whole journal, for jobs whose last run asked nothing new."""
+    """Each model's mean rate over the whole journal, for jobs whose last run asked nothing new.
+
+    A model that was asked different kinds of questions has no such rate.
+    """
     if not list(Path(journal).glob("*.jsonl")):
         return {}
     columns = pl.col("new_tokens", "seconds", "paid_dollars").sum() / pl.col("new").sum()
-    models = account(journal).group_by("model").agg(columns, pl.col("new").sum(), pl.col("loading").max())
-    rows = models.filter(pl.col("new") > 0).select("model", "new_tokens", "seconds", "paid_dollars", "loading")
+    asked = account(journal).filter(pl.col("new") > 0)
+    models = asked.group_by("model").agg(columns, pl.col("kind").n_unique(), pl.col("loading").max())
+    rows = models.filter(pl.col("kind") == 1).select("model", "new_tokens", "seconds", "paid_dollars", "loading")
     return {model: _Rate(*rest) for model, *rest in rows.iter_rows()}
 
 
+def _quoted(reason: str) -> list[str]:
+    """Snakemake's reason for a job, with one cause per file."""
+    causes = []
+    for part in reason.split("; "):
+        kind, colon, files = part.partition(" files: ")
+        causes += [f"{file}: {kind.lower()} file" for file in files.split(", ")] if colon else [part]
+    return causes
+
+
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) and "name" in item for item in value):
+        value = {item["name"]: item for item in value}
     if not isinstance(value, Mapping) or not value:
         return {path: value}
     return {k: v for name, part in value.items() for k, v in _flat(part, f"{path}.{name}" if path else name).items()}
@@ -214,14 +319,14 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
     """The plan as text: the causes, one line per rule, and totals; `jobs` is the number of all jobs."""
     if not estimates:
         return f"Nothing to do: all {jobs} jobs are up to date."
-    causes: dict[str, dict[str, int]] = {}
+    causes: dict[str, list[Estimate]] = {}
     for item in estimates:
         for cause in item.causes:
-            of_rules = causes.setdefault(cause, {})
-            of_rules[item.job["rule"]] = of_rules.get(item.job["rule"], 0) + 1
+            causes.setdefault(cause, []).append(item)
     lines = [f"{len(estimates)} of {jobs} jobs would run.", "", "Why:"]
-    for cause, of_rules in causes.items():
-        lines.append(f"  {cause}  ({', '.join(f'{rule} x{count}' for rule, count in of_rules.items())})")
+    for cause, concerned in _folded(causes).items():
+        of_rules = Counter(item.job["rule"] for item in concerned)
+        lines.append(f"  {cause}  ({', '.join(f'{rule} x{number}' for rule, number in of_rules.items())})")
     rules = dict.fromkeys(item.job["rule"] for item in estimates)
     columns = ("asked", "new", "tokens", "seconds", "gpu_hours", "dollars")
     table = [["rule", "jobs", "prompts", "new", "tokens", "seconds", "GPU hours", "dollars"]]
@@ -233,12 +338,35 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
     lines.append("")
     for row in table:
         lines.append("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip())
-    if unknown := sum(item.seconds is None for item in estimates):
+    reasons = Counter(item.unknown for item in estimates if item.unknown)
+    if reasons:
+        lines.append("")
+        lines += [f"Unknown for {number} jobs: {reason}." for reason, number in reasons.items()]
+        lines.append("Totals marked + exclude what is unknown.")
+    machines = Counter(item.machine for item in estimates if item.machine not in (None, machine()))
+    if machines:
+        lines.append("")
         lines += [
-            "",
-            f"{unknown} jobs cannot be estimated: no earlier run of them is on record. Totals marked + exclude them.",
+            f"The times of {number} jobs are those of another machine: {name}." for name, number in machines.items()
         ]
     return "\n".join(lines)
+
+
+def _folded(causes: Mapping[str, Sequence[Estimate]]) -> dict[str, list[Estimate]]:
+    """Causes and the jobs that they concern, with many files of one directory as one cause."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for cause in causes:
+        file, _, what = cause.partition(": ")
+        directory = "/".join(Path(file).parts[:2]) if what and len(Path(file).parts) > 2 else cause
+        alike.setdefault((directory, what), []).append(cause)
+    folded: dict[str, list[Estimate]] = {}
+    for (directory, what), members in alike.items():
+        if len(members) <= SHOWN_FILES:
+            folded |= {cause: list(causes[cause]) for cause in members}
+        else:
+            jobs = {id(item): item for cause in members for item in causes[cause]}
+            folded[f"{directory}: {len(members)} files: {what}"] = list(jobs.values())
+    return folded
 
 
 def _total(estimates: Iterable[Estimate], name: str) -> str:

@@ -9,6 +9,7 @@ The Snakefile imports this module in every Snakemake process. Slow imports there
 
 import json
 import os
+import platform
 import subprocess
 import time
 import uuid
@@ -74,11 +75,20 @@ def recorded(main: Callable[[Any], Any], snakemake: Any, temporary: bool) -> Non
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "threads": snakemake.threads,
+        "machine": machine(),
         "gpus": snakemake.resources.get("gpu", 0),
         "account": _account(calls_of_job(snakemake.config["journal"], job)),
     }
     with replacing(sidecar(snakemake.output[0])) as partial:
         partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """This machine's processor and number of cores."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} x {names[0] if names else platform.machine()}"
 
 
 def portable(path: str | Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 from alignxplore import records
 from alignxplore.results import figures, queries
 from alignxplore.training.metrics import GRPO_METRICS
+from matplotlib.collections import PathCollection
 from PIL import Image
 from report_samples import metrics
 from result_samples import METHODS, SQL
@@ -188,17 +189,42 @@ def test_figures_name_judges_methods_and_counts(by, tmp_path):
     ]
     figure = figures.accuracy_panels(pl.DataFrame(rows, schema=figures.POINTS), by)
     places = figure.axes
-    assert [place.get_title() for place in places] == ["judge: j1", "judge: j2"]
-    assert places[0].get_xlabel() == figures.AXES[by]
-    legend = places[0].get_legend() if by == "confidence" else figure.legends[0]
-    names = [text.get_text() for text in legend.get_texts()]
-    ticks = [text.get_text() for text in places[0].get_yticklabels()]
-    assert [name.partition(" (n")[0] for name in names] == ["Ours & <co>", "Plain"]
-    counted = {"dimension": ticks[0], "signals": names[0]}.get(by)
-    assert "(n = 40)" in counted if counted else "(n = 120)" in names[0]
+    titles = [place.get_title() for place in places]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    if by == "confidence":
+        assert [title.partition(", ECE")[0] for title in titles] == [
+            f"{series}\njudge: {panel}, n = 120" for panel in ("j1", "j2") for series in ("Ours & <co>", "Plain")
+        ]
+        assert figure.get_supxlabel() == figures.AXES[by]
+    else:
+        assert titles == ["judge: j1", "judge: j2"]
+        assert places[0].get_xlabel() == figures.AXES[by]
+        ticks = [text.get_text() for text in places[0].get_yticklabels()]
+        assert [name.partition(" (n")[0] for name in names] == ["Ours & <co>", "Plain"]
+        counted = {"dimension": ticks[0], "signals": names[0]}.get(by)
+        assert "(n = 40)" in counted if counted else "(n = 120)" in names[0]
     for name in ("one", "two"):
         figures.save(
             figures.accuracy_panels(pl.DataFrame(rows), by), tmp_path / f"{name}.svg", tmp_path / f"{name}.png"
         )
     for kind in ("svg", "png"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+
+
+def test_no_series_covers_another_in_a_calibration_figure():
+    rows = [
+        (panel, series, 0.525 + step / 20, "", 5 + 30 * step, 60.0, 30.0, 80.0)
+        for panel in ("judge", "judge2")
+        for series in ("Golden Preference", "A", "B")
+        for step in range(10)
+    ]
+    figure = figures.accuracy_panels(pl.DataFrame(rows, schema=figures.POINTS, orient="row"), "confidence")
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 6
+    for place in figure.axes:
+        (dots,) = (one for one in place.collections if isinstance(one, PathCollection))
+        assert len(dots.get_offsets()) == 10 and np.all(np.diff(dots.get_sizes()) > 0)
+        low, high = place.get_xlim()
+        assert low < 50 < 100 < high and high - low < 60, "confidence in percent, from 50 to 100"
+    (legend,) = figure.legends
+    assert not any(legend.get_window_extent().overlaps(place.get_tightbbox()) for place in figure.axes)

@@ -17,7 +17,7 @@ import pytest
 from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.results.site import csv_tables
-from alignxplore.results.site.explorer import write_cases
+from alignxplore.results.site.explorer import Sources, write_cases
 from alignxplore.results.site.javascript import posting, write_call
 from alignxplore.results.site.lineage import Lineage
 from alignxplore.results.site.pages import Inputs, write_site
@@ -235,6 +235,21 @@ def test_a_wide_table_keeps_the_order_and_every_field(tmp_path):
     assert csv_tables.read_table(path).wide is None
 
 
+def test_win_rate_columns_follow_the_rows(tmp_path):
+    path = tmp_path / "t.csv"
+    methods = ("A", "B, against all", "C")
+    lines = [
+        f'"{method}","{group}, against {opponent}",1,0,2'
+        for method in methods
+        for group in ("y", "x")
+        for opponent in methods
+        if method != opponent
+    ]
+    path.write_text("\n".join(["method,column,percent,low,high", *lines]) + "\n")
+    expected = tuple(f"{group}, against {method}" for group in ("y", "x") for method in methods)
+    assert csv_tables.read_table(path).columns == expected
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -271,6 +286,53 @@ def test_lineage_follows_inputs_to_the_start_and_counts_a_job_once(tmp_path):
     assert (total.jobs, total.seconds, total.asked, total.cost) == (4, 35.5, 10, 0.5)
     assert known.total(["results/t.csv", "results/t.md"]).jobs == 1
     assert known.origin("results/other.csv") is None
+
+
+def test_answers_from_the_journal_count_with_what_they_took_when_they_were_made(tmp_path):
+    """The same job, first with new answers and then, in a rerun, with the journal's."""
+    new = {"model": "m", "asked": 5, "from_journal": 0, "prompt_tokens": 90, "completion_tokens": 10}
+    zero = {"reused_tokens": 0, "reused_seconds": 0.0, "reused_cost": 0.0}
+    first = {**new, "seconds": 8.0, "cost": 2.5, **zero}
+    again = {**first, "from_journal": 5, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0, "cost": 0.0}
+    again |= {"reused_tokens": 100, "reused_seconds": 8.0, "reused_cost": 2.5}
+    totals = []
+    for name, account, seconds in (("first", first, 9.0), ("again", again, 1.0)):
+        row = provenance_row("results/t.csv", "infer", [], account=json.dumps([account]), seconds=seconds)
+        totals.append(Lineage.read(written(tmp_path / f"{name}.parquet", [row])).total(["results/t.csv"]))
+    before, after = totals
+    assert (before.seconds, before.tokens, before.cost) == (9.0, 100, 2.5)
+    assert after == replace(before, from_journal=5)
+
+
+def test_reference_methods_are_marked_and_explained(site, inputs, tmp_path):
+    tag = '<span class="tag">reference</span>'
+    assert tag not in (site / "index.html").read_text()
+    write_site(RESOURCES, tmp_path / "site", replace(inputs, references=["VPL"]))
+    text = (tmp_path / "site/index.html").read_text()
+    assert f'<th scope="row">VPL {tag}</th>' in text and f"<td>VPL {tag}</td>" in text
+    assert f"Rows marked {tag} do not compete" in text
+    assert text.count(tag) == 4, "the legend, a row of the wide table, and both of its lines in the CSV"
+
+
+def test_a_run_of_scale_models_says_so_at_the_top(site, inputs, tmp_path):
+    said = "say nothing about language models"
+    assert said not in (site / "index.html").read_text()
+    write_site(RESOURCES, tmp_path / "site", replace(inputs, demo=True))
+    text = (tmp_path / "site/index.html").read_text()
+    assert said in text and text.index(said) < text.index('<dl class="glance">')
+
+
+def test_the_navigation_lists_pages_with_content_only(site, inputs, tmp_path):
+    def listed(directory: Path) -> list[str]:
+        nav = re.search(r'<nav aria-label="Pages">(.*?)</nav>', (directory / "index.html").read_text(), re.DOTALL)
+        return re.findall(r'href="(\w+)\.html"', nav[1])
+
+    assert listed(site) == ["index", "cases", "case_study", "training", "data", "provenance"]
+    sources = Sources([], [], [], {}, {})
+    none = replace(inputs, sources=sources, study=None, metrics={}, funnel=None, splits=None, rejects=None)
+    write_site(RESOURCES, tmp_path / "site", none)
+    assert listed(tmp_path / "site") == ["index", "provenance"]
+    assert {page.stem for page in (tmp_path / "site").glob("*.html")} == {"index", "provenance"}
 
 
 def test_a_cycle_of_inputs_ends(tmp_path):

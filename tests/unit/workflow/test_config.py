@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import completed, resolved, unpinned_models
+from alignxplore.workflow.config import completed, resolved, typed, unpinned_models
 from alignxplore.workflow.config_checks import check_config
 from alignxplore.workflow.config_paths import PATHS
 from configs import merged
@@ -388,3 +388,10 @@ def test_models_of_the_hub_at_no_revision_are_named():
         "hub": {"engine": "vllm", "path": "owner/model"},
     }
     assert unpinned_models({"models": models}) == ["hub"]
+
+
+def test_text_of_the_command_line_becomes_numbers_booleans_and_null():
+    given = {"a": "5", "b": {"c": "0.5", "d": ["true", "1", "x"]}, "e": "null", "f": 3}
+    assert typed(given) == {"a": 5, "b": {"c": 0.5, "d": [True, 1, "x"]}, "e": None, "f": 3}
+    for text in ("models/m", "2025-01-01", "[open", "- a", "@"):
+        assert typed({"a": text}) == {"a": text}

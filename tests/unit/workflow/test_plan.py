@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from alignxplore.digests import digest
+from alignxplore.engines.journal import CALL, Journal
 from alignxplore.workflow import plan, provenance
 
 TOKENS = {"prompt_tokens": 1000, "completion_tokens": 500}
@@ -25,9 +26,11 @@ CHAIN = [
 def jobs(tmp_path, monkeypatch) -> list[dict]:
     """The jobs of a finished tree (the working directory); none of them is planned."""
     monkeypatch.chdir(tmp_path)
-    for file in ("data/refined.parquet", "resources/a.jinja", "models/fixed/x"):
+    for file in ("resources/a.jinja", "models/fixed/x"):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(file)
+    Path("data").mkdir()
+    pl.DataFrame({"x": range(50)}).write_parquet("data/refined.parquet")
     found = []
     for rule, inputs, output, rows, params, account in CHAIN:
         path = Path(output)
@@ -38,8 +41,8 @@ def jobs(tmp_path, monkeypatch) -> list[dict]:
             pl.DataFrame({"x": range(rows)}).write_parquet(path)
         record = {
             "rule": rule, "params": params, "inputs": {file: digest(file) for file in inputs}, "temporary": False,
-            "outputs": {output: {"sha256": digest(output), "rows": rows}}, "seconds": 25.0, "models": [],
-            "read": {file: 50 for file in inputs if file in (SPLIT, CASES, D)},
+            "outputs": {output: {"sha256": digest(output), "rows": rows}}, "seconds": 25.0, "models": [], "gpus": 2,
+            "read": {file: 50 for file in inputs if file.endswith(".parquet")},
             "account": [{"model": "models/m", **account}] if account else [],
         }  # fmt: skip
         provenance.sidecar(output).write_text(json.dumps(record))
@@ -99,7 +102,7 @@ def test_a_job_without_record_is_unknown_rather_than_zero(jobs):
     found = planned(jobs, "judge")
     assert found["judge"].seconds is None and found["judge"].causes == ["no record of an earlier run"]
     text = plan.describe(list(found.values()), len(jobs))
-    assert "judge     1  unknown" in text and "1 jobs cannot be estimated" in text
+    assert "judge     1  unknown" in text and "Unknown for 1 jobs: no earlier run" in text
 
 
 def test_a_job_answered_by_the_journal_gives_no_rate_for_new_prompts(jobs):
@@ -119,3 +122,123 @@ def test_causes_missing_from_records_are_quoted_from_snakemake(jobs):
 
 def test_nothing_to_do(jobs):
     assert plan.describe(plan.estimate(jobs, "journal"), len(jobs)).startswith("Nothing to do: all 6 jobs")
+
+
+def test_another_model_is_unknown_and_its_prompts_are_counted(jobs):
+    found = planned(jobs, "describe", "judge", model={**MODEL, "path": "models/other"})["describe"]
+    assert (found.asked, found.new) == (100, 100)
+    assert (found.tokens, found.seconds, found.dollars, found.unknown) == (None, None, None, plan.OTHER_MODEL)
+
+
+def test_a_replaced_model_is_unknown(jobs):
+    Path("models/fixed/x").write_text("another model")
+    found = planned(jobs, "describe")["describe"]
+    assert (found.new, found.seconds, found.unknown) == (100, None, plan.OTHER_MODEL)
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 9}, {"epochs": 1, "learning_rate": 0.5}])
+def test_other_training_is_unknown_also_for_jobs_that_use_the_model(jobs, settings):
+    jobs[3]["input"][0] = "models/m"
+    path = provenance.sidecar(D)
+    record = json.loads(path.read_text())
+    record["inputs"]["models/m"] = digest("models/m")
+    path.write_text(json.dumps(record))
+    found = planned(jobs, "sft", "describe", settings=settings)
+    same = "learning_rate" in settings  # it changes the model, but not how long training takes
+    assert [found[rule].seconds is None for rule in ("sft", "describe")] == [not same] * 2
+    assert found["describe"].new == 100
+    if not same:
+        assert [found[rule].unknown for rule in ("sft", "describe")] == [plan.OTHER_SETTINGS, plan.OTHER_MODEL]
+
+
+def test_longer_completions_are_unknown(jobs):
+    found = planned(jobs, "describe", "judge", sampling={"max_new_tokens": 9999})
+    assert (found["describe"].tokens, found["describe"].unknown) == (None, plan.OTHER_SETTINGS)
+    assert (found["judge"].new, found["judge"].tokens) == (100, 1500)
+
+
+def test_other_gpus_leave_only_the_time_unknown(jobs):
+    jobs[3]["gpus"] = 8
+    found = planned(jobs, "split", "cases", "describe", size=60)["describe"]
+    assert found.seconds is None and found.gpu_hours is None and found.unknown == plan.OTHER_GPUS
+    assert found.tokens == pytest.approx(300) and found.dollars == pytest.approx(0.6)
+
+
+def test_a_larger_file_of_the_user_scales_its_jobs(jobs):
+    pl.DataFrame({"x": range(100)}).write_parquet("data/refined.parquet")
+    assert planned(jobs, "split")["split"].seconds == pytest.approx(50)
+
+
+def test_rows_that_cannot_be_counted_are_unknown_from_there_on(jobs):
+    jobs[0]["input"].append("data/more.jsonl")
+    Path("data/more.jsonl").write_text("{}")
+    jobs[0]["rule"] = "refine"
+    found = planned(jobs, "refine", "cases", "describe")
+    assert [found[rule].unknown for rule in ("refine", "cases", "describe")] == [plan.OTHER_SIZE] * 3
+    assert found["describe"].asked is None
+    text = plan.describe(list(found.values()), len(jobs))
+    assert f"Unknown for 3 jobs: {plan.OTHER_SIZE}." in text
+
+
+def test_a_model_that_was_asked_two_kinds_of_questions_has_no_common_rate(jobs):
+    call = {"model": "models/m", "hits": 0, "new": 10, "seconds": 1.0, "loading": 1.0, "new_tokens": 100}
+    call |= {"hit_tokens": 0, "paid_dollars": 0.0, "saved_dollars": 0.0}
+    journal = Journal("journal")
+    journal.add([(CALL, {"call": {**call, "kind": "generate"}})])
+    assert plan._rates("journal").keys() == {"models/m"}
+    journal.add([(CALL, {"call": {**call, "kind": "choice_logprobs"}})])
+    assert plan._rates("journal") == {}
+
+
+def test_times_of_another_machine_are_said_to_be(jobs):
+    for name in (D, J):
+        path = provenance.sidecar(name)
+        machine = "64 x Big CPU" if name == D else provenance.machine()
+        path.write_text(json.dumps({**json.loads(path.read_text()), "machine": machine}))
+    text = plan.describe(list(planned(jobs, "describe", "judge").values()), len(jobs))
+    assert text.endswith("The times of 1 jobs are those of another machine: 64 x Big CPU.")
+
+
+def test_many_files_of_a_directory_are_one_line(jobs):
+    job = {**jobs[4], "rule": "judgements", "reason": "r"}
+    files = [f"results/judgements/judge/m{n}.parquet" for n in range(40)]
+    estimates = [plan.Estimate(job, [f"{file}: missing"]) for file in files]
+    estimates[0].causes.append("results/judgements/judge2/m0.parquet: missing")
+    estimates.append(plan.Estimate(job, ["data/a/b.parquet: missing"]))
+    lines = plan.describe(estimates, 50).splitlines()
+    assert lines[3:6] == [
+        "  results/judgements: 41 files: missing  (judgements x40)",
+        "  data/a/b.parquet: missing  (judgements x1)",
+        "",
+    ]
+    assert [line.split()[:2] for line in lines[6:]] == [["rule", "jobs"], ["judgements", "41"], ["all", "41"]]
+
+
+def test_methods_are_compared_by_name(jobs):
+    path = provenance.sidecar(D)
+    record = json.loads(path.read_text())
+    record["params"]["methods"] = [{"name": "a", "label": "A"}, {"name": "b", "label": "B"}]
+    path.write_text(json.dumps(record))
+    found = planned(jobs, "describe", methods=[{"name": "b", "label": "B"}, {"name": "a", "label": "Other"}])
+    assert found["describe"].causes == ['methods.a.label: "A" -> "Other"']
+
+
+def test_snakemakes_reason_is_quoted_file_by_file():
+    assert plan._quoted("Missing output files: a/b, c; Updated input files: d") == [
+        "a/b: missing output file",
+        "c: missing output file",
+        "d: updated input file",
+    ]
+
+
+@pytest.mark.parametrize(("engine", "dollars"), [("transformers", 0), ("openai", None)])
+def test_uncounted_tokens_are_unknown_rather_than_zero(jobs, engine, dollars):
+    path = provenance.sidecar(J)
+    record = json.loads(path.read_text())
+    record["params"]["judge"]["model"]["engine"] = jobs[4]["params"]["judge"]["model"]["engine"] = engine
+    record["account"][0].update(prompt_tokens=0, completion_tokens=0, cost=0)
+    path.write_text(json.dumps(record))
+    Path("resources/a.jinja").write_text("other")
+    found = planned(jobs, "describe", "judge")["judge"]
+    assert (found.new, found.tokens, found.dollars, found.unknown) == (100, None, dollars, plan.UNCOUNTED)
+    assert found.seconds == pytest.approx(25)

@@ -97,7 +97,7 @@ def _in_order_of_rows(columns: Sequence[str], methods: Sequence[str]) -> Sequenc
         group, against, method = column.partition(AGAINST)
         return order[group], named.get(against + method, 0)
 
-    return sorted(columns, key=place)
+    return tuple(sorted(columns, key=place))
 
 
 def _number(value: str, path: str | Path, line: int, field: str) -> float:
