@@ -419,6 +419,13 @@ def test_tables_that_scroll_sideways_say_so_and_no_others(visit):
     assert found == {True, False}
 
 
+@NARROW
+def test_a_figure_is_large_enough_to_read(visit):
+    page = visit.open("index")
+    assert page.locator("#figure2 img").bounding_box()["width"] >= 600
+    expect(page.locator("#figure2 .hint").first).to_be_visible()
+
+
 def test_words_do_not_break_in_headers_and_first_columns(browser, tmp_path):
     inputs = sample_inputs(tmp_path)
     header = "method,column,percent,low,high"

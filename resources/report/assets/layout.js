@@ -1,4 +1,4 @@
-// Brings the open page's tab into view, and says which tables scroll sideways.
+// Brings the open page's tab into view, and says which tables and figures scroll sideways.
 "use strict";
 addEventListener("DOMContentLoaded", () => {
   const tab = document.querySelector(".bar [aria-current]");
@@ -15,7 +15,7 @@ addEventListener("DOMContentLoaded", () => {
   const watch = (box) => {
     const hint = document.createElement("p");
     hint.className = "hint";
-    hint.textContent = "Scroll the table sideways to see all columns.";
+    hint.textContent = "Scroll sideways to see all of it.";
     box.before(hint);
     hints.set(box, hint);
     box.addEventListener("scroll", () => tell(box), { passive: true });

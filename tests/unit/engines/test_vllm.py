@@ -65,6 +65,11 @@ def test_loglikelihood_equals_forward_passes(backend, plain):
         assert total == pytest.approx(expected, abs=1e-3)
 
 
+def test_no_progress_bars(backend, capsys):
+    in_order(backend.generate(PROMPTS[:1], [1], SAMPLING))
+    assert "it/s" not in (captured := capsys.readouterr()).err and "it/s" not in captured.out
+
+
 def test_completions_are_reproducible_by_seed_and_carry_logprobs(backend, plain):
     first = in_order(backend.generate(PROMPTS, [1, 2, 3, 4], SAMPLING))
     assert in_order(backend.generate(PROMPTS[::-1], [4, 3, 2, 1], SAMPLING))[::-1] == first
