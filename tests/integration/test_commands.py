@@ -56,6 +56,17 @@ def test_preferences_of_one_user(run, tiny_model, tmp_path):
     assert ran(run(*command[:-1], "marked.json")) == ran(run(*command[:-1], "-", text=with_mark)) == shown
 
 
+@pytest.mark.parametrize("home", [None, "/nonexistent"])
+def test_a_prompt_is_answered_without_noise_or_a_home_directory(tiny_model, tmp_path, home):
+    (tmp_path / "signals.json").write_text(json.dumps([PAIR]))
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "HF_HOME")}
+    environment |= {"PYTHONPATH": str(SCRIPTS)} | ({"HOME": home} if home else {})
+    command = [sys.executable, "-m", "alignxplore", "infer", "--model", str(tiny_model), "--max-new-tokens", "4"]
+    result = subprocess.run([*command, "signals.json"], cwd=tmp_path, env=environment, **TEXT)
+    assert result.returncode == 0, result.stderr
+    assert not re.search(r"Traceback|it/s|%\|", result.stderr)
+
+
 class Parrot:
     """A backend that always gives the same answer, and records what it was asked."""
 
