@@ -223,6 +223,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run one command."""
     arguments = parser().parse_args()
+    job.hide_progress_bars()
     job.run(lambda: arguments.run(arguments))
 
 

@@ -68,7 +68,7 @@ def prefer_own_programs() -> None:
 
 
 def hide_progress_bars() -> None:
-    """Turn off transformers' bars in the jobs: they print one each time a model is loaded or saved.
+    """Turn off transformers' bars: it prints one each time a model is loaded or saved.
 
     transformers asks the hub client, which reads the variable when it is imported. A user's own value wins.
     """
