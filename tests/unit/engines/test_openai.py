@@ -220,6 +220,20 @@ def test_an_interrupt_ends_the_job_within_seconds(busy):
         assert time.monotonic() - interrupted < 5
 
 
+def test_a_failure_waits_for_no_sleeping_request():
+    def reply(body):
+        if body["messages"][0]["content"] == "post 0":
+            raise Status(503, {"error": {"message": "later"}}, Retry_After="30")
+        time.sleep(0.5)
+        raise Status(402, {"error": {"message": "Insufficient balance"}})
+
+    with Server(reply=reply) as server:
+        started = time.monotonic()
+        with pytest.raises(UserError, match="Insufficient balance"):
+            load(server).generate([Prompt("post 0"), Prompt("post 1")], SAMPLING)
+        assert time.monotonic() - started < 5
+
+
 OPENAI = {"engine": "openai", "path": "gpt", "run": {"key_env": "TEST_KEY"}}
 
 
@@ -532,13 +546,17 @@ def test_a_reply_without_logprobs_is_an_error_with_advice():
         load(server).choice_logprobs([Prompt("p", JUDGE_PREFILL)], JUDGE_CHOICES)
 
 
+AGAIN = "[again]"
+"""A new turn in which the model goes on where its last one ended: with the same words, but not as likely ones."""
+
+
 def next_tokens(context: str) -> list[dict]:
     """The likeliest tokens of a language model that is a hash of all that it reads; A and B after a judge's prefill."""
-    digest = hashlib.sha256(context.encode()).digest()
-    words = [" A", " B"] if context.endswith(JUDGE_PREFILL) else [f" w{value % 7}" for value in digest[:3]]
+    digest, read = hashlib.sha256(context.encode()).digest(), context.replace(AGAIN, "")
+    chosen = hashlib.sha256(read.encode()).digest()[:3]
+    words = [" A", " B"] if read.endswith(JUDGE_PREFILL) else [f" w{value % 7}" for value in chosen]
     return [
-        {"token": word, "logprob": -0.1 - rank - digest[4 + rank] / 256}
-        for rank, word in enumerate(dict.fromkeys(words))
+        {"token": word, "logprob": -0.1 - rank - digest[rank] / 256} for rank, word in enumerate(dict.fromkeys(words))
     ]
 
 
@@ -575,9 +593,8 @@ def told_to_continue(body: dict) -> str:
     return continued(body) if told else new_turn(body)
 
 
-def catches_up(body: dict) -> str:
-    """A new turn of a model that goes on where its last turn ended, with other probabilities."""
-    return "[new]" * (len(texts(body)) > 1) + continued(body)
+def goes_on(body: dict) -> str:
+    return continued(body) + AGAIN
 
 
 SERVERS = {
@@ -588,6 +605,7 @@ SERVERS = {
         chat(new_turn, lambda body: "add_generation_prompt" in body),
         "ask",
     ),
+    "goes on in a new turn": (chat(goes_on), "ask"),
     "drops the assistant's message": (chat(lambda body: texts(body)[0] + "[turn]"), "ask"),
     "refuses the assistant's message": (chat(continued, lambda body: len(body["messages"]) > 1), "ask"),
 }
