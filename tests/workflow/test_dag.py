@@ -299,6 +299,18 @@ def test_nested_numbers_on_the_command_line(tree):
     assert wrong.returncode != 0 and "config: online.cases: 'five' is not of type 'integer'" in wrong.stdout
 
 
+def test_checkpoints_have_the_labels_of_their_methods(tree):
+    plan = [sys.executable, "scripts/plan_jobs.py", "--", "results/figure2.svg", "results/report"]
+    done = subprocess.run(plan, cwd=tree, capture_output=True, text=True, check=True)
+    params = {job["output"][0]: job["params"] for job in json.loads(done.stdout)["jobs"] if job["output"]}
+    drawn = ("alignxplore", "no_cold_start", "r_gen")
+    labels = {name: merged()["methods"][name]["label"] for name in (*drawn, "no_rl", "vpl")}
+    assert params["results/figure2.svg"]["labels"] == [labels[name] for name in drawn]
+    report = params["results/report"]
+    assert report["trained"] == labels
+    assert report["references"] == ["Golden Preference", "Teacher"] and report["demo"] is True
+
+
 def test_jobs_print_no_progress_bars(tmp_path):
     tree = copy_workflow(tmp_path)
     code = "from transformers.utils.logging import is_progress_bar_enabled as bars; print('bars:', bars())"

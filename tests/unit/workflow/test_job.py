@@ -26,3 +26,13 @@ def test_the_library_of_the_tree_comes_before_the_installed_one(tmp_path):
     environment = {"PYTHONPATH": "scripts"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == str(tmp_path / "alignxplore/__init__.py")
+
+
+def test_a_warning_of_the_hub_client_is_printed_once():
+    code = (
+        "import logging; from alignxplore.workflow.job import configure_logging; configure_logging()\n"
+        "import alignxplore.engines.weights; logging.getLogger('huggingface_hub.utils').warning('Retrying')"
+    )
+    environment = {**os.environ, "PYTHONPATH": "scripts"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stderr.count("Retrying") == 1 and " WARNING Retrying" in result.stderr
