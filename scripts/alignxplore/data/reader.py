@@ -145,7 +145,7 @@ def _json_problem(error: ValueError | RecursionError) -> str:
         case UnicodeDecodeError():
             return f"not valid UTF-8 at byte {error.start + 1}"
         case json.JSONDecodeError():
-            return f"not valid JSON: {error.msg} at character {error.pos + 1}"
+            return f"not valid JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
         case RecursionError():
             return "not valid JSON: nested too deeply"
     return f"not valid JSON: {error}"

@@ -94,7 +94,7 @@ def pairs_with(**changes):
 
 DIRECTION = "Preference Direction"
 BAD = [
-    ('{"prompt": "cut', "record", "not valid JSON: Unterminated string"),
+    ('{"prompt": "cut', "record", "not valid JSON: Unterminated string starting at character 12"),
     ("[" * 100_000, "record", "not valid JSON: nested too deeply"),
     ("12", "record", "is 12, expected an object"),
     ("null", "record", "is null, expected an object"),
