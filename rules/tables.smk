@@ -157,7 +157,7 @@ use rule table_win_rates as table_validity with:
             wildcards.table, table_entry(wildcards)
         ),
         cases=lambda wildcards: cases_of(table_entry(wildcards)["benchmarks"]),
-        sql="scripts/sql/validity.sql",
+        sql=home("scripts/sql/validity.sql"),
         library=library("table_validity.py"),
     output:
         csv=reported("results/{table}.csv", "validity", "Tables"),

@@ -55,10 +55,19 @@ def test_tables_have_the_rows_and_columns_of_the_configuration_in_its_order(run)
     with open(run / "results/accuracy.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    assert methods[:3] == ["Null", "Raw signals", "Golden Preference"] and methods[-2:] == ["Concise", "With reasoning"]
+    assert methods[:4] == ["Null", "Raw signals", "Liked texts", "Golden Preference"]
+    assert methods[4:] == ["Opposite preference", "Another user's preference", "Concise", "With reasoning"]
     columns = list(dict.fromkeys(row["column"] for row in rows))
     assert columns == ["style, judge", "style, gen", "style_reverse, judge", "style_reverse, gen"]
     assert {row["n"] for row in rows} == {"8"}
+
+
+def test_the_judges_validity_is_measured_on_every_benchmark(run):
+    with open(run / "results/validity.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["judge"], row["benchmark"]) for row in rows] == [
+        (judge, benchmark) for judge in ("judge", "gen") for benchmark in ("style", "style_reverse")
+    ]
 
 
 def test_a_limit_draws_both_personas_equally(run):
