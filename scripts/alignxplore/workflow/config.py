@@ -51,7 +51,7 @@ def origin_name(config: Config, name: str) -> str:
 
 
 def table_methods(config: Config, table: str) -> list[str]:
-    """The methods that name a table, in the config's order; for a table of validity, the first of each control's kind."""
+    """The methods that name a table, in the config's order. For a table of validity, the first of each of CONTROLS."""
     if config["tables"].get(table, {}).get("kind") == "validity":
         kinds = [entry["kind"] for entry in config["methods"].values()]
         return [list(config["methods"])[kinds.index(kind)] for kind in CONTROLS if kind in kinds]
