@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from alignxplore.workflow.config import table_methods
 from configs import merged
 from scipy import stats
@@ -83,6 +84,10 @@ def test_accuracy_tables(run):
                 elif (own[best].correct != frame.correct).any():
                     p_value = stats.ttest_rel(own[best].correct.astype(float), frame.correct.astype(float)).pvalue
                     assert row["p_value"] == pytest.approx(p_value, rel=1e-3)
+                if "null" in own and method != "null" and decided and not np.isnan(table.loc["Null", title].percent):
+                    assert row["harmed"] == close(100 * (own["null"].correct & ~frame.correct).mean())
+                else:
+                    assert np.isnan(row["harmed"])
                 if "change_from" in column:
                     before = found[column["change_from"]][method].correct.mean()
                     assert row["change"] == close(100 * (frame.correct.mean() - before))
@@ -128,3 +133,28 @@ def test_judges_table(run):
             assert row["agreement"] == close(100 * (own.correct.to_numpy() == first.correct.to_numpy()).mean())
             means = [side.groupby("method").correct.mean() for side in (own, first)]
             assert row["kendall_tau"] == pytest.approx(means[0].corr(means[1], method="kendall"), abs=1e-4)
+
+
+def test_validity_tables(run):
+    tree, config = run
+    names = {entry["kind"]: name for name, entry in config["methods"].items()}
+    for name, entry in tables_of(config, "validity").items():
+        table = pd.read_csv(tree / f"results/{name}.csv")
+        assert len(table) > len(entry["judges"]), "a judge may have several benchmarks"
+        for row in table.to_dict("records"):
+            found = {
+                kind: outcomes(tree, row["judge"], names[kind], [row["benchmark"]])
+                for kind in ("golden", "opposite", "shuffled", "none")
+            }
+            golden = found["golden"].merge(pd.read_parquet(tree / f"data/cases/{row['benchmark']}.parquet"))
+            assert row["n"] == len(golden)
+            for kind, own in found.items():
+                assert row["null" if kind == "none" else kind] == close(100 * own.correct.mean())
+            gained = 100 * (golden.correct.astype(int) - found["opposite"].correct.astype(int)).mean()
+            assert row["discrimination"] == close(gained)
+            assert row["discrimination_low"] <= gained <= row["discrimination_high"]
+            longer_by = golden.chosen.str.len() - golden.rejected.str.len()
+            assert row["longer"] == close(100 * golden.correct[longer_by > 0].mean())
+            assert row["shorter"] == close(100 * golden.correct[longer_by < 0].mean())
+            fit = sm.Logit(golden.correct.astype(float), sm.add_constant(longer_by / longer_by.std())).fit(disp=0)
+            assert row["length_controlled"] == close(100 / (1 + np.exp(-fit.params["const"])))

@@ -99,7 +99,9 @@ def _discrimination(
 
 
 def _agreement(own: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, float]:
-    """`agreement` and `kappa` over the descriptions under which both judges decide any case."""
+    """`agreement` and `kappa` over the descriptions under which both judges decide any case; nothing without one."""
     decided = [kind for kind in own if None not in (own[kind]["percent"], first[kind]["percent"])]
+    if not decided:
+        return {}
     a, b = (np.concatenate([cells[kind]["outcomes"] for kind in decided]) for cells in (own, first))
     return {"agreement": 100 * float((a == b).mean()), "kappa": cohen_kappa(a, b)}
