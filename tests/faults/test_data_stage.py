@@ -194,7 +194,7 @@ def test_a_teacher_that_dies_in_between(data_stage, tmp_path, teacher):
         answered = sum(path.read_bytes().count(b"finish_reason") for path in (work / "journal").iterdir())
         assert answered == 25
     said = (work / "logs/teacher.log").read_text()
-    assert f"model teacher at http://127.0.0.1:{port}/v1/: Connection error" in said
+    assert f"model teacher at http://127.0.0.1:{port}/v1: Connection error" in said
     assert said.count(" ERROR ") == 1 and "Traceback" not in said
     gone = snakemake(work, target)
     assert gone.returncode != 0 and "Connection error" in (work / "logs/teacher.log").read_text()
