@@ -66,7 +66,7 @@ class Backend(Protocol):
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
-        """Log-probability, in nats, of the first token of each choice after each prompt."""
+        """Log-probability, in nats, of the token by which each choice differs after each prompt."""
         ...
 
     def loglikelihood(

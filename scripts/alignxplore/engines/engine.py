@@ -75,7 +75,7 @@ class Engine:
         return [_completion(record) for record in self._answers("generate", keys, ask)]
 
     def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> np.ndarray:
-        """Log-probability, in nats, of the first token of each choice after each prompt: (prompts, choices)."""
+        """Log-probability, in nats, of the token by which each choice differs after each prompt: (prompts, choices)."""
         keys = self._keys("choice_logprobs", list(choices), [[prompt.user, prompt.prefill] for prompt in prompts])
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:

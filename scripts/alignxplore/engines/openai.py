@@ -283,18 +283,13 @@ class _Ids:
 
     def choices(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
         """The prompts up to where the choices differ, and the tokens by which each does, spelled as in vocabularies."""
-        self._chat.check_scored(prompts)
-        heads, spelled = [], []
-        for prompt in prompts:
-            shared, tokens = self._chat.choices(prompt.prefill, choices)
-            heads.append(self._chat.encode(prompt) + shared)
-            spelled.append([str(self._chat.tokenizer.convert_ids_to_tokens(token)) for token in tokens])
-        return heads, spelled
+        encoded = self._chat.encode_choosing(prompts, choices)
+        spell = self._chat.tokenizer.convert_ids_to_tokens
+        return [head for head, _ in encoded], [[str(spell(token)) for token in tokens] for _, tokens in encoded]
 
     def continued(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[list[int], int]]:
         """Each prompt with its continuation, and the place where the latter begins."""
-        self._chat.check_scored(prompts)
-        return [self._chat.encode_answered(p, text) for p, text in zip(prompts, continuations, strict=True)]
+        return self._chat.encode_scored(prompts, continuations)
 
 
 def start(revision: str | None = None, **options: Any) -> OpenAIBackend:

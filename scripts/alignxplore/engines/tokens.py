@@ -156,6 +156,21 @@ class ChatTokenizer:
             )
         return rows[0][len(before) : common], tokens
 
+    def encode_choosing(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """For each prompt, its token ids up to where the choices differ, and the token of each choice there."""
+        self._check_scored(prompts)
+        choosing = {prefill: self.choices(prefill, choices) for prefill in {prompt.prefill for prompt in prompts}}
+        encoded = []
+        for prompt in prompts:
+            shared, tokens = choosing[prompt.prefill]
+            encoded.append((self.encode(prompt) + shared, tokens))
+        return encoded
+
+    def encode_scored(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[tuple[list[int], int]]:
+        """`encode_answered` of each prompt with its answer, which is to be scored."""
+        self._check_scored(prompts)
+        return [self.encode_answered(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion with its control tokens."""
         text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -165,7 +180,7 @@ class ChatTokenizer:
         """A decoded completion with its reasoning in think tags, however the model marks it."""
         return normalise_thinking(text, opened=self.opens_thinking, thoughts=self.thoughts)
 
-    def check_scored(self, prompts: Sequence[Prompt]) -> None:
+    def _check_scored(self, prompts: Sequence[Prompt]) -> None:
         """Raise UserError for a prompt that leaves reasoning open, since scores there mean nothing."""
         if not self.opens_thinking or self.thoughts is None:
             return
@@ -204,9 +219,12 @@ class ChatTokenizer:
             self._check_trusted(ids, pieces)
         return ids
 
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(number for text, number in self._control.items() if text.lower() in self._special)
+
     def _count_special(self, ids: Sequence[int]) -> int:
-        special = {number for text, number in self._control.items() if text.lower() in self._special}
-        return sum(token in special for token in ids)
+        return sum(token in self._special_ids for token in ids)
 
     def _check_trusted(self, ids: Sequence[int], pieces: _Pieces) -> None:
         """Raise UserError if untrusted text became a control token after all, as through Unicode normalisation."""

@@ -149,25 +149,22 @@ class TransformersBackend:
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
         """Log-probability, in nats, of the token of each choice after each prompt (see `ChatTokenizer.choices`)."""
-        self.chat.check_scored(prompts)
-        choosing = {prefill: self.chat.choices(prefill, choices) for prefill in {prompt.prefill for prompt in prompts}}
-        rows = [self.chat.encode(prompt) + choosing[prompt.prefill][0] for prompt in prompts]
+        encoded = self.chat.encode_choosing(prompts, choices)
+        rows = [row for row, _ in encoded]
         refused = too_long(rows, self.limit)
         if refused:
             yield list(refused.items())
         for members, logits in self._scored(rows, [1] * len(rows), done, refused):
             answers: list[tuple[int, list[float] | Refused]] = []
             for index, values in zip(members, logits, strict=True):
-                tokens = choosing[prompts[index].prefill][1]
-                answers.append((index, values[0].double().log_softmax(-1)[tokens].tolist()))
+                answers.append((index, values[0].double().log_softmax(-1)[encoded[index][1]].tolist()))
             yield answers
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
     ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
         """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
-        self.chat.check_scored(prompts)
-        answered = [self.chat.encode_answered(p, text) for p, text in zip(prompts, continuations, strict=True)]
+        answered = self.chat.encode_scored(prompts, continuations)
         rows = [row for row, _ in answered]
         refused = too_long(rows, self.limit)
         if refused:

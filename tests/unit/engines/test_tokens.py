@@ -237,6 +237,6 @@ def test_reasoning_that_the_template_opens_is_known_by_its_marks(name):
     chat = ChatTokenizer(tokenizer, thoughts=name)
     assert chat.opens_thinking
     assert chat.normalised(f"why{marks.close}because") == "<think>why</think>because"
-    chat.check_scored([Prompt("x", marks.close)])
+    chat.encode_scored([Prompt("x", marks.close)], ["y"])
     with pytest.raises(UserError, match=f"opens {re.escape(marks.open)}"):
-        chat.check_scored([Prompt("x")])
+        chat.encode_scored([Prompt("x")], ["y"])
