@@ -1,15 +1,10 @@
 """The OpenAI backend against real servers on this machine: `transformers serve` and llama.cpp's."""
 
 import logging
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 
 import numpy as np
+import processes
 import pytest
 from alignxplore import engines
 from alignxplore.engines import Sampling, gguf
@@ -17,37 +12,20 @@ from alignxplore.engines import openai as openai_backend
 from alignxplore.errors import UserError
 from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 from llama_server import serving, smollm2, write_unquantised
+from processes import unused_port
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=12, seed=1)
-# Without user text: in this process it is tokenised separately, which a server cannot do.
 PROMPTS = [Prompt("Post:" + " a quick joke" * n) for n in (1, 9, 3)]
 
 
 @pytest.fixture(scope="module")
 def url(tiny_model, tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = open(tmp_path_factory.mktemp("served") / "log", "w+")  # noqa: SIM115
+    port = unused_port()
     command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(tiny_model)]
-    server = subprocess.Popen(
-        [*command, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except (urllib.error.URLError, OSError):
-                assert server.poll() is None, log.seek(0) or log.read()
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        server.wait()
+    options = ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path_factory.mktemp("served") / "log"
+    with processes.serving([*command, *options], port, log, HF_HUB_OFFLINE="1") as url:
+        yield url
 
 
 def test_a_served_model_gives_the_same_answers_as_in_this_process(tiny_model, url):

@@ -4,17 +4,15 @@ python llama_server.py FILE PORT [NAME=VALUE ...]      serves until its input en
 """
 
 import json
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import processes
+from processes import unused_port
 
 
 def smollm2() -> Path:
@@ -46,30 +44,10 @@ def write_unquantised(source: Path, target: Path) -> None:
 @contextmanager
 def serving(file: Path, log: Path, **parameters: Any) -> Iterator[str]:
     """Serve a model in another process; the address of its endpoint."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = unused_port()
     settings = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
-    with log.open("w+") as output:
-        server = subprocess.Popen(
-            [sys.executable, __file__, str(file), str(port), *settings],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                    break
-                except (urllib.error.URLError, OSError):
-                    assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            server.kill()
-            server.wait()
+    with processes.serving([sys.executable, __file__, str(file), str(port), *settings], port, log) as url:
+        yield url
 
 
 def main(file: str, port: str, *settings: str) -> None:

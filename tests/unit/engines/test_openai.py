@@ -3,7 +3,6 @@
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from alignxplore.engines import Sampling, gate
 from alignxplore.errors import UserError
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
 from faulty_server import FAULTS, Server, Status, answer, limited
+from processes import unused_port
 
 SAMPLING = Sampling(temperature=0.9, top_p=0.95, top_k=10, max_new_tokens=32, seed=5)
 
@@ -154,12 +154,6 @@ def test_requests_and_tokens_a_minute_are_capped(run, fastest):
         prompts = [Prompt(f"post {index}") for index in range(40)]
         load(server, run={**run, "concurrency": 4}).generate(prompts, SAMPLING)
         assert fastest * 0.9 < time.monotonic() - started < fastest * 2 + 1
-
-
-def unused_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,7 @@
 """The OpenAI backend against vLLM's server; `make test-vllm` runs it in an environment with vLLM."""
 
 import logging
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -15,6 +9,7 @@ import torch
 from alignxplore import engines
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.prompts import Prompt, mark_user_text
+from processes import serving, unused_port
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: `make test-vllm` creates an environment with it")
 
@@ -25,29 +20,14 @@ CHOICES = (" A", " B")
 
 @pytest.fixture(scope="module")
 def entry(vllm_model, tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("served") / "log"
+    port = unused_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(vllm_model)]
     options = ["--dtype", "float32", "--max-model-len", "1024", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    with log.open("w") as output:
-        served = ["--served-model-name", "wider", "--max-logprobs", "-1"]
-        server = subprocess.Popen([*command, *options, *served], env=environment, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except (urllib.error.URLError, OSError):
-                assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-                time.sleep(0.5)
-        yield {"engine": "openai", "path": "wider", "base_url": f"http://127.0.0.1:{port}/v1"}
-    finally:
-        server.terminate()
-        server.wait(60)
+    served = ["--served-model-name", "wider", "--max-logprobs", "-1"]
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    log = tmp_path_factory.mktemp("served") / "log"
+    with serving([*command, *options, *served], port, log, patience=300, **environment) as url:
+        yield {"engine": "openai", "path": "wider", "base_url": url}
 
 
 @pytest.fixture(scope="module")
