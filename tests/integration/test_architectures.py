@@ -15,6 +15,7 @@ from alignxplore.engines.transformers import TransformersBackend
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, mark_user_text
 from alignxplore.training import grpo
+from answers import in_order
 from architectures import save_random
 
 _SUPPORTED = """
@@ -47,11 +48,6 @@ TRAINING = {
     "learning_rate": 1e-5,
     "max_completion_length": 6,
 }
-
-
-def in_order(batches) -> list:
-    answers = dict(pair for batch in batches for pair in batch)
-    return [answers[index] for index in range(len(answers))]
 
 
 def differences(path: Path, trained: bool = True) -> dict[str, float]:

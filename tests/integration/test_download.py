@@ -9,7 +9,7 @@ import threading
 from typing import ClassVar
 
 import pytest
-from alignxplore.data.locations import download
+from alignxplore.data.locations import download, local_copy
 from alignxplore.errors import UserError
 
 
@@ -85,3 +85,12 @@ def test_another_content_is_named_and_not_kept(address, tmp_path):
 def test_an_address_that_does_not_exist_is_named(address, tmp_path):
     with pytest.raises(UserError, match="b.json: HTTP 404"):
         download(f"{address.replace('file', 'b')}#sha256={SHA256}", tmp_path / "file.json")
+
+
+def test_a_file_of_a_git_commit_needs_no_checksum(address, tmp_path):
+    commit = "4b86568e89817825f27e2b72f31134b1dec08b21"
+    source = f"https://raw.githubusercontent.com/OWNER/REPOSITORY/{commit}/a.json"
+    assert local_copy(source) == f"data/raw/web/raw.githubusercontent.com/OWNER/REPOSITORY/{commit}/a.json"
+    for moving in (source.replace(commit, "main"), source.replace(commit, commit[:7]), address):
+        with pytest.raises(UserError, match="only the address of a file in a Git commit.*needs no checksum"):
+            local_copy(moving)

@@ -1,5 +1,5 @@
 """Find raw files: local names and globs, `hf://OWNER/DATASET@REVISION[/FILE]` on the Hugging Face hub, and files on the
-web with their checksum, `https://HOST/FILE#sha256=HEX`."""
+web, `https://HOST/FILE#sha256=HEX`, with their checksum unless the address names the commit of a Git repository."""
 
 import glob
 import re
@@ -14,7 +14,8 @@ from alignxplore.digests import digest
 from alignxplore.errors import UserError
 
 HUB_DIRECTORY, WEB_DIRECTORY = "data/raw/hub", "data/raw/web"
-_WEB = re.compile(r"(?P<url>https?://[^\s#?]+[^\s#?/])#sha256=(?P<sha256>[0-9a-f]{64})")
+_WEB = re.compile(r"(?P<url>https?://[^\s#?]+[^\s#?/])(?:#sha256=(?P<sha256>[0-9a-f]{64}))?")
+_COMMIT = re.compile(r"https://.*/[0-9a-f]{40}/")
 _HUB = re.compile(r"hf://(?P<dataset>[^/@]+/[^/@]+)@(?P<revision>[^/@]+)(?:/(?P<file>.+))?")
 
 
@@ -44,17 +45,23 @@ class HubFile:
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file at an address, and what it must contain: the SHA-256 of its bytes, in hexadecimal."""
+    """A file at an address, and what it must contain: the SHA-256 of its bytes, in hexadecimal.
+
+    It is None for a file of one commit of a Git repository, which cannot change.
+    """
 
     url: str
-    sha256: str
+    sha256: str | None
 
     @classmethod
     def parse(cls, source: str) -> "WebFile":
-        """Parse an address. Raises UserError if it names no checksum, without which it might change unseen."""
+        """Parse an address. Raises UserError if it pins neither checksum nor commit: the file might change unseen."""
         match = _WEB.fullmatch(source)
-        if not match:
-            raise UserError(f"{source!r} is not of the form https://HOST/FILE#sha256=HEX, with 64 digits")
+        if not match or not (match["sha256"] or _COMMIT.match(source)):
+            raise UserError(
+                f"{source!r} is not of the form https://HOST/FILE#sha256=HEX, with 64 digits; only the address of a file"
+                " in a Git commit, with all 40 digits of it, needs no checksum"
+            )
         return cls(match["url"], match["sha256"])
 
     @property
@@ -141,7 +148,7 @@ def _download_from_web(source: str, output: Path) -> None:
     except OSError as error:
         raise UserError(f"{web.url}: {getattr(error, 'reason', error)}; what was fetched is kept, run again") from error
     found = digest(partial)
-    if found != web.sha256:
+    if web.sha256 not in (found, None):
         partial.unlink()
         raise UserError(f"{web.url}: has the SHA-256 {found}, not {web.sha256}: another version, or damaged on the way")
     partial.replace(output)

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from alignxplore.digests import directory_digest
-from alignxplore.engines.base import OPENAI_URL, Backend, Completion, Refused, Sampling
+from alignxplore.engines.base import OPENAI_URL, Backend, Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
 
 __all__ = [
     "Backend",
+    "Choice",
     "Completion",
     "Engine",
     "Journal",
+    "Likelihood",
     "Refused",
     "Sampling",
     "identity",

@@ -42,6 +42,28 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Log-probabilities, in nats, of the tokens by which choices differ after a prompt, and the tokens that it took."""
+
+    logprobs: tuple[float, ...]
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log-likelihood of a prompt's continuation, in nats, its number of `tokens`, and the tokens that it took.
+
+    `prompt_tokens` counts the prompt with its continuation.
+    """
+
+    logprob: float
+    tokens: int
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Refused:
     """Why a prompt has no answer: it is too long, or the server filters or declines it. It costs that prompt alone."""
 
@@ -65,12 +87,12 @@ class Backend(Protocol):
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
-        """Log-probability, in nats, of the token by which each choice differs after each prompt."""
+    ) -> Iterator[list[tuple[int, Choice | Refused]]]:
+        """For each prompt, the log-probabilities of the tokens by which the choices differ after it."""
         ...
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
-        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
+    ) -> Iterator[list[tuple[int, Likelihood | Refused]]]:
+        """For each prompt, the log-likelihood of its continuation."""
         ...

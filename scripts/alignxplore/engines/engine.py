@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alignxplore.engines.base import Backend, Completion, Refused, Sampling
+from alignxplore.engines.base import Backend, Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.journal import CALL, KEY_LENGTH, Journal, Record
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
@@ -70,7 +70,7 @@ class Engine:
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.generate([prompts[i] for i in indices], [seeds[i] for i in indices], sampling, done)
-            return ([(place, _record(answer, asdict)) for place, answer in batch] for batch in batches)
+            return ([(place, _record(answer)) for place, answer in batch] for batch in batches)
 
         return [_completion(record) for record in self._answers("generate", keys, ask)]
 
@@ -80,7 +80,7 @@ class Engine:
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.choice_logprobs([prompts[i] for i in indices], choices, done)
-            return ([(place, _record(answer, _logprobs_record)) for place, answer in batch] for batch in batches)
+            return ([(place, _record(answer)) for place, answer in batch] for batch in batches)
 
         records = self._answers("choice_logprobs", keys, ask)
         unknown = [np.nan] * len(choices)
@@ -93,7 +93,7 @@ class Engine:
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.loglikelihood([prompts[i] for i in indices], [continuations[i] for i in indices], done)
-            return ([(place, _record(answer, _likelihood_record)) for place, answer in batch] for batch in batches)
+            return ([(place, _record(answer)) for place, answer in batch] for batch in batches)
 
         records = self._answers("loglikelihood", keys, ask)
         return [(record.get("logprob", np.nan), record.get("tokens", 0)) for record in records]
@@ -209,17 +209,9 @@ class Engine:
         self._journal.add([(CALL, {"call": call})])
 
 
-def _record(answer: Any, keep: Callable[[Any], Record]) -> Record:
+def _record(answer: Completion | Choice | Likelihood | Refused) -> Record:
     """What the journal keeps of a backend's answer."""
-    return {"refused": answer.reason} if isinstance(answer, Refused) else keep(answer)
-
-
-def _logprobs_record(values: list[float]) -> Record:
-    return {"logprobs": values}
-
-
-def _likelihood_record(answer: tuple[float, int]) -> Record:
-    return {"logprob": answer[0], "tokens": answer[1]}
+    return {"refused": answer.reason} if isinstance(answer, Refused) else asdict(answer)
 
 
 def _completion(record: Record) -> Completion:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import openai
 
 from alignxplore.engines import replies
-from alignxplore.engines.base import Completion, Refused, Sampling
+from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.endpoint import Call, Endpoint
 from alignxplore.engines.failures import BadReply, EmptyReply, NoAnswer, Unusable
 from alignxplore.errors import UserError
@@ -120,7 +120,7 @@ class OpenAIBackend:
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+    ) -> Iterator[list[tuple[int, Choice | Refused]]]:
         """Log-probabilities of the choices after the prompt's prefill, with which the answer is made to begin."""
         settings = {"temperature": 0, "max_tokens": 1}
         if self.ids:
@@ -136,18 +136,21 @@ class OpenAIBackend:
 
     def _next_tokens(
         self, route: str, bodies: Sequence[dict[str, Any]], choices: Sequence[Sequence[str]], done: Collection[int]
-    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+    ) -> Iterator[list[tuple[int, Choice | Refused]]]:
         """Log-probabilities of each body's choices as the next token."""
 
-        def one(index: int) -> list[float]:
-            return call.ask(bodies[index], lambda reply: replies.chosen(replies.first(reply), choices[index]))
+        def read(reply: Any, index: int) -> Choice:
+            return Choice(replies.chosen(replies.first(reply), choices[index]), *replies.usage(reply))
+
+        def one(index: int) -> Choice:
+            return call.ask(bodies[index], lambda reply: read(reply, index))
 
         call = Call(self.endpoint, route, self._harmless(bodies[0]), 1)
         return call.answers(one, len(bodies), done)
 
     def _selections(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int]
-    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
+    ) -> Iterator[list[tuple[int, Choice | Refused]]]:
         """Log-probabilities of the choices where a greedy reply, asked to begin with the prefill, continues it."""
         settings = {"temperature": 0, "max_tokens": _ANSWER_TOKENS, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         bodies = [
@@ -155,16 +158,19 @@ class OpenAIBackend:
             for prompt in prompts
         ]
 
-        def one(index: int) -> list[float]:
-            return call.ask(bodies[index], lambda reply: replies.selection(reply, prompts[index].prefill, choices))
+        def read(reply: Any, index: int) -> Choice:
+            return Choice(replies.selection(reply, prompts[index].prefill, choices), *replies.usage(reply))
+
+        def one(index: int) -> Choice:
+            return call.ask(bodies[index], lambda reply: read(reply, index))
 
         call = Call(self.endpoint, _CHAT, self._harmless(bodies[0]), _ANSWER_TOKENS)
         return call.answers(one, len(bodies), done)
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
-        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
+    ) -> Iterator[list[tuple[int, Likelihood | Refused]]]:
+        """For each prompt, the log-likelihood of its continuation."""
         if not self.ids:
             raise UserError(
                 f"model {self.path}: a chat endpoint cannot score responses. If this one is vLLM, give the entry"
@@ -174,10 +180,13 @@ class OpenAIBackend:
         way = self._scores_way()
         bodies = [self._scoring(ids, way) for ids, _ in scored]
 
-        def one(index: int) -> tuple[float, int]:
+        def read(reply: Any, index: int) -> Likelihood:
             ids, start = scored[index]
-            values = call.ask(bodies[index], lambda reply: replies.prompt_logprobs(reply, ids))
-            return sum(values[start:]), len(ids) - start
+            values = replies.prompt_logprobs(reply, ids)
+            return Likelihood(sum(values[start:]), len(ids) - start, *replies.usage(reply))
+
+        def one(index: int) -> Likelihood:
+            return call.ask(bodies[index], lambda reply: read(reply, index))
 
         call = Call(self.endpoint, _TEXT, self._scoring(self.ids.harmless(), way), 1)
         return call.answers(one, len(bodies), done)

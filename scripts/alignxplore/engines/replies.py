@@ -39,17 +39,23 @@ def completion(reply: Any, stops: Sequence[str], opens_thinking: bool, thoughts:
         # Endpoints drop the stop text. If the reply opened <answer> and lacks </answer>, it stopped there: put it back.
         if found or (not cut_off and stop.replace("/", "") in text):
             text, cut_off = before + stop, cut_off and not found
-    usage = reply.get("usage") or {}
+    prompt_tokens, completion_tokens = usage(reply)
     return Completion(
         text=normalise_thinking(text, reasoning, opens_thinking or None, thoughts),
         finish_reason="length" if cut_off else "stop",
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         logprobs=_logprobs(choice.get("logprobs")),
     )
 
 
-def selection(reply: Any, prefill: str, choices: Sequence[str]) -> list[float]:
+def usage(reply: Any) -> tuple[int, int]:
+    """The tokens of the prompt and of the completion that a server counts; 0 where it does not say."""
+    counts = reply.get("usage") or {}
+    return _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+
+
+def selection(reply: Any, prefill: str, choices: Sequence[str]) -> tuple[float, ...]:
     """Log-probabilities of the choices at the last place where the reply continues `prefill`, ignoring white space."""
     wanted = _BLANK.sub("", prefill)
     text, found = "", None
@@ -62,7 +68,7 @@ def selection(reply: Any, prefill: str, choices: Sequence[str]) -> list[float]:
     return chosen(found, choices)
 
 
-def chosen(top: Mapping[str, float], choices: Sequence[str]) -> list[float]:
+def chosen(top: Mapping[str, float], choices: Sequence[str]) -> tuple[float, ...]:
     """Log-probabilities of the choices among the likeliest tokens at a place.
 
     Some servers drop the space that begins a token, so a choice is looked for with it and then without it. One that is
@@ -72,7 +78,7 @@ def chosen(top: Mapping[str, float], choices: Sequence[str]) -> list[float]:
     found = [top.get(choice, top.get(choice.strip())) for choice in spelled]
     if all(value is None for value in found):
         raise NoAnswer("none of the choices is among the likeliest tokens")
-    return [min(top.values()) if value is None else value for value in found]
+    return tuple(min(top.values()) if value is None else value for value in found)
 
 
 def tokens(reply: Any) -> list[Token]:

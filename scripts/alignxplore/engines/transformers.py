@@ -15,7 +15,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, StopStringCriteria
 
 from alignxplore.engines import packing, padding
-from alignxplore.engines.base import Completion, Refused, Sampling
+from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.probe import find_layout
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, context_limit, too_long
 from alignxplore.engines.weights import load_model, load_tokenizer
@@ -147,35 +147,37 @@ class TransformersBackend:
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
-        """Log-probability, in nats, of the token of each choice after each prompt (see `ChatTokenizer.choices`)."""
+    ) -> Iterator[list[tuple[int, Choice | Refused]]]:
+        """For each prompt, the log-probabilities of the tokens of the choices (see `ChatTokenizer.choices`)."""
         encoded = self.chat.encode_choosing(prompts, choices)
         rows = [row for row, _ in encoded]
         refused = too_long(rows, self.limit)
         if refused:
             yield list(refused.items())
         for members, logits in self._scored(rows, [1] * len(rows), done, refused):
-            answers: list[tuple[int, list[float] | Refused]] = []
+            answers: list[tuple[int, Choice | Refused]] = []
             for index, values in zip(members, logits, strict=True):
-                answers.append((index, values[0].double().log_softmax(-1)[encoded[index][1]].tolist()))
+                row, tokens = encoded[index]
+                chosen = values[0].double().log_softmax(-1)[tokens]
+                answers.append((index, Choice(tuple(chosen.tolist()), len(row))))
             yield answers
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
-        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
+    ) -> Iterator[list[tuple[int, Likelihood | Refused]]]:
+        """For each prompt, the log-likelihood of its continuation."""
         answered = self.chat.encode_scored(prompts, continuations)
         rows = [row for row, _ in answered]
         refused = too_long(rows, self.limit)
         if refused:
             yield list(refused.items())
         for members, logits in self._scored(rows, [len(row) - start + 1 for row, start in answered], done, refused):
-            answers: list[tuple[int, tuple[float, int] | Refused]] = []
+            answers: list[tuple[int, Likelihood | Refused]] = []
             for index, values in zip(members, logits, strict=True):
                 row, start = answered[index]
                 tail = torch.tensor(row[start:], device=values.device)
                 picked = values[:-1].double().log_softmax(-1).gather(1, tail[:, None])
-                answers.append((index, (picked.sum().item(), len(tail))))
+                answers.append((index, Likelihood(picked.sum().item(), len(tail), len(row))))
             yield answers
 
     def last_states(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 from vllm import LLM, SamplingParams
 from vllm.platforms import current_platform
 
-from alignxplore.engines.base import Completion, Refused, Sampling
+from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, too_long
 from alignxplore.prompts import Prompt
 
@@ -111,8 +111,8 @@ class VLLMBackend:
 
     def choice_logprobs(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, list[float] | Refused]]]:
-        """Log-probability, in nats, of the token of each choice after each prompt (see `ChatTokenizer.choices`)."""
+    ) -> Iterator[list[tuple[int, Choice | Refused]]]:
+        """For each prompt, the log-probabilities of the tokens of the choices (see `ChatTokenizer.choices`)."""
         encoded = self.chat.encode_choosing(prompts, choices)
         rows, tokens = [row for row, _ in encoded], [own for _, own in encoded]
         refused = too_long(rows, self.limit, 1)
@@ -120,15 +120,17 @@ class VLLMBackend:
             yield list(refused.items())
         parameters = [SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=asked) for asked in tokens]
         for batch in self._run(rows, parameters, done, refused):
-            yield [
-                (index, [output.outputs[0].logprobs[0][token].logprob for token in tokens[index]])
-                for index, output in batch
-            ]
+            answers: list[tuple[int, Choice | Refused]] = []
+            for index, output in batch:
+                found = output.outputs[0].logprobs[0]
+                chosen = tuple(found[token].logprob for token in tokens[index])
+                answers.append((index, Choice(chosen, len(rows[index]), completion_tokens=1)))
+            yield answers
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
-    ) -> Iterator[list[tuple[int, tuple[float, int] | Refused]]]:
-        """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
+    ) -> Iterator[list[tuple[int, Likelihood | Refused]]]:
+        """For each prompt, the log-likelihood of its continuation."""
         answered = self.chat.encode_scored(prompts, continuations)
         rows = [row for row, _ in answered]
         refused = too_long(rows, self.limit, 1)
@@ -136,11 +138,11 @@ class VLLMBackend:
             yield list(refused.items())
         parameters = [SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)] * len(rows)
         for batch in self._run(rows, parameters, done, refused):
-            answers: list[tuple[int, tuple[float, int] | Refused]] = []
+            answers: list[tuple[int, Likelihood | Refused]] = []
             for index, output in batch:
                 row, start = answered[index]
                 total = sum(output.prompt_logprobs[place][row[place]].logprob for place in range(start, len(row)))
-                answers.append((index, (total, len(row) - start)))
+                answers.append((index, Likelihood(total, len(row) - start, len(row), completion_tokens=1)))
             yield answers
 
 

@@ -30,7 +30,7 @@ from alignxplore.errors import UserError
 from alignxplore.records import count
 from alignxplore.workflow.provenance import Record, machine, portable, read, sidecar, sidecars
 
-GROWTH = ("size", "generations", "cases")
+GROWTH = ("size", "limit", "generations", "cases")
 """Parameters that add rows when they are raised, and leave the existing rows as they are."""
 
 SAME_WORK = ("captions", "labels", "learning_rate", "seed", "title", "titles")
@@ -40,7 +40,7 @@ NO_RECORD = "no earlier run is on record"
 OTHER_SETTINGS = "settings differ from those of the earlier run"
 OTHER_MODEL = "the model differs from that of the earlier run"
 OTHER_GPUS = "the earlier run had another number of GPUs"
-UNCOUNTED = "tokens are not counted when probabilities are read"
+UNCOUNTED = "the earlier run counted no tokens"
 OTHER_SIZE = "the size of the input is unknown"
 
 DATA = (".csv", ".json", ".jsonl")
@@ -199,7 +199,13 @@ def _expect(
         elif record is None or scale is None:
             state.unsized.add(output)
         elif (rows := record["outputs"].get(output, {}).get("rows")) is not None:
-            state.now[output] = rows * scale
+            limit = job["params"].get("limit")
+            if record["params"].get("limit") != rows:
+                state.now[output] = min(rows * scale, limit or math.inf)
+            elif limit:  # there were more rows; how many is not on record
+                state.now[output] = limit
+            else:
+                state.unsized.add(output)
     if record is None or scale is None:
         return Estimate(job, own, None, None, None, None, None, unlike or OTHER_SIZE)
     result = Estimate(job, own, unknown=unlike, machine=record.get("machine"))
@@ -343,6 +349,8 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
         lines.append("")
         lines += [f"Unknown for {number} jobs: {reason}." for reason, number in reasons.items()]
         lines.append("Totals marked + exclude what is unknown.")
+        if NO_RECORD in reasons:
+            lines.append("To learn what they take at little cost, run a few cases first: `limit` of a benchmark.")
     machines = Counter(item.machine for item in estimates if item.machine not in (None, machine()))
     if machines:
         lines.append("")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from alignxplore import engines
 from alignxplore.digests import directory_digest
-from alignxplore.engines import Completion, Refused, Sampling
+from alignxplore.engines import Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal, account, prune
 from alignxplore.errors import UserError
@@ -33,10 +33,10 @@ class Backend:
         return self.answer([p.user for p in prompts], done, make)
 
     def choice_logprobs(self, prompts, choices, done=()):
-        return self.answer([p.user for p in prompts], done, lambda i: [-float(len(prompts[i].user)), -1.0])
+        return self.answer([p.user for p in prompts], done, lambda i: Choice((-float(len(prompts[i].user)), -1.0), 100))
 
     def loglikelihood(self, prompts, continuations, done=()):
-        return self.answer([p.user for p in prompts], done, lambda i: (-float(len(continuations[i])), 3))
+        return self.answer([p.user for p in prompts], done, lambda i: Likelihood(-float(len(continuations[i])), 3, 100))
 
 
 @pytest.fixture
@@ -122,6 +122,14 @@ def test_tokens_and_dollars_are_accounted(make, tmp_path):
     assert row["saved_dollars"] == pytest.approx(4 * (100 * 2 + 10 * 10) / 1e6)
 
 
+def test_reading_probabilities_costs_the_tokens_that_are_read(make, tmp_path):
+    engine = make(Backend(), price=(2.0, 10.0))
+    engine.choice_logprobs(PROMPTS, (" A", " B"))
+    engine.loglikelihood(PROMPTS, ["x"] * 6)
+    paid = {row["kind"]: row["paid_dollars"] for row in account(tmp_path / "journal").to_dicts()}
+    assert paid == {kind: pytest.approx(6 * 100 * 2 / 1e6) for kind in ("choice_logprobs", "loglikelihood")}
+
+
 def test_a_missing_answer_is_an_error(make):
     class Forgetful(Backend):
         def generate(self, prompts, seeds, sampling, done=()):
@@ -185,8 +193,8 @@ def test_numbers_that_are_not_finite_stop_the_call_and_are_not_kept(tmp_path, ki
         def answer(self, texts, done, make):
             answers = {
                 "generate": Completion("text", "stop", 1, 2, (-0.5, value)),
-                "choice_logprobs": [value, -1.0],
-                "loglikelihood": (value, 3),
+                "choice_logprobs": Choice((value, -1.0), 1),
+                "loglikelihood": Likelihood(value, 3, 1),
             }
             yield [(index, answers[kind]) for index in range(len(texts))]
 

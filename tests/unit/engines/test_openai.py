@@ -15,6 +15,7 @@ import pytest
 import torch
 from alignxplore import engines
 from alignxplore.engines import Sampling, gate
+from alignxplore.engines.journal import account
 from alignxplore.errors import UserError
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
 from faulty_server import FAULTS, Server, Status, answer, limited
@@ -487,6 +488,18 @@ def test_a_prompt_asked_alone_is_refused_if_a_harmless_one_is_answered():
         (completion,) = load(server).generate([Prompt("post 7")], SAMPLING)
         assert completion.finish_reason == "refused"
         assert [body["messages"][0]["content"] for body in server.requests] == ["post 7", "Hello."]
+
+
+@pytest.mark.parametrize("prefill", ["ask", "vllm"])
+def test_the_tokens_of_a_served_judge_are_billed(tmp_path, prefill):
+    served = selection(" B") if prefill == "ask" else chat(told_to_continue)
+    with Server(reply=served) as server:
+        engine = load(server, tmp_path, run={"price": {"prompt": 2, "completion": 10}}, prefill=prefill)
+        engine.choice_logprobs([Prompt("p", JUDGE_PREFILL)], JUDGE_CHOICES)
+    usage = served(server.requests[-1])["usage"]
+    (row,) = account(tmp_path).to_dicts()
+    expected = usage["prompt_tokens"] * 2 + usage["completion_tokens"] * 10
+    assert expected and row["paid_dollars"] == pytest.approx(expected / 1e6)
 
 
 def test_a_judge_that_selects_nothing_costs_one_prompt():

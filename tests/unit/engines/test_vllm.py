@@ -9,6 +9,7 @@ from alignxplore.engines import Refused, Sampling
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, mark_user_text
+from answers import in_order
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: `make test-vllm` creates an environment with it")
 from alignxplore.engines.vllm import VLLMBackend  # noqa: E402
@@ -39,11 +40,6 @@ def plain(vllm_model):
         return model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
 
     return forward
-
-
-def in_order(batches) -> list:
-    answers = dict(pair for batch in batches for pair in batch)
-    return [answers[index] for index in range(len(answers))]
 
 
 def test_choice_logprobs_equal_forward_passes(backend, plain):

@@ -75,6 +75,17 @@ def test_added_rows_add_only_their_prompts(jobs):
     assert found["cases"].seconds == pytest.approx(30) and found["cases"].tokens == 0
 
 
+@pytest.mark.parametrize(("before", "limit", "asked"), [(50, 400, 800), (50, None, None), (60, 400, 100), (60, 20, 40)])
+def test_a_few_cases_tell_what_more_will_cost(jobs, before, limit, asked):
+    path = provenance.sidecar(CASES)
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "params": {"limit": before}}))
+    found = planned(jobs, "cases", "describe", "judge", limit=limit)
+    assert [found[rule].asked for rule in ("describe", "judge")] == [asked and pytest.approx(asked)] * 2
+    if asked and asked > 100:
+        assert found["describe"].new == pytest.approx(700) and found["describe"].dollars == pytest.approx(21)
+
+
 def test_a_changed_model_makes_all_answers_and_judgements_new(jobs):
     found = planned(jobs, "describe", "judge", model={**MODEL, "dtype": "bfloat16"})
     assert found["describe"].causes == ['model.dtype: unset -> "bfloat16"']
