@@ -26,7 +26,7 @@ from alignxplore.workflow.job import (
     prefer_own_programs,
 )
 from alignxplore.workflow.locks import hold_workflow
-from alignxplore.workflow.onstart import check_keys, check_training
+from alignxplore.workflow.onstart import check_data, check_keys, check_training
 from alignxplore.workflow.provenance import sidecar
 
 prefer_own_programs()
@@ -90,6 +90,7 @@ onstart:
         check_writable("data", "results", "models", "logs", config["journal"])
         # With --touch, no job runs.
         planned = [] if workflow.touch else list(workflow.dag.needrun_jobs())
+        check_data(planned)
         asked = sorted(set().union(*map(models_asked, planned)))
         models = {name: config["models"][name] for name in asked}
         for warning in check_keys(models, config["journal"]):

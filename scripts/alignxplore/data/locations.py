@@ -59,8 +59,8 @@ class WebFile:
         match = _WEB.fullmatch(source)
         if not match or not (match["sha256"] or _COMMIT.match(source)):
             raise UserError(
-                f"{source!r} is not of the form https://HOST/FILE#sha256=HEX, with 64 digits; only the address of a file"
-                " in a Git commit, with all 40 digits of it, needs no checksum"
+                f"{source!r} is not of the form https://HOST/FILE#sha256=HEX, with 64 digits; only the address of a"
+                " file in a Git commit, with all 40 digits of it, needs no checksum"
             )
         return cls(match["url"], match["sha256"])
 

@@ -1,4 +1,4 @@
-"""Checks at the start of a run, which would otherwise stop days later: training settings, and the models' API keys."""
+"""Checks at the start of a run, which would otherwise stop days later: raw files, training settings, API keys."""
 
 import argparse
 import json
@@ -6,16 +6,58 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from alignxplore.errors import UserError
+from alignxplore.workflow.schema import raise_all
 
 PROGRAM = Path(__file__).parents[2] / "check_training.py"
+
+
+def check_data(jobs: Sequence[Any]) -> None:
+    """Read the P-SOUPS files of planned jobs of Snakemake, and see if raw AlignX has as many records as splits want.
+
+    Files that are yet to be downloaded are left to the jobs that read them. UserError says all that is wrong.
+    """
+    by_rule = {name: [job for job in jobs if job.rule.name == name] for name in ("benchmark_psoups", "refine", "split")}
+    sources = dict.fromkeys(file for job in by_rule["refine"] for file in job.input.sources)
+    wanted = sum(job.params["size"] for job in by_rule["split"]) if sources else 0
+    raise_all("data", [*_psoups_errors(by_rule["benchmark_psoups"]), *_size_errors(list(sources), wanted)])
+
+
+def _psoups_errors(jobs: Sequence[Any]) -> Iterator[str]:
+    from alignxplore.data.psoups import Signals, read_psoups  # slow to import, and every job loads this module
+
+    for job in jobs:
+        if Path(job.input.raw).exists():
+            signals = Signals(job.params["signals"], job.params["seed"])
+            try:
+                read_psoups(job.input.raw, job.params["dimension"], job.params["positive"], signals)
+            except UserError as error:
+                yield str(error)
+
+
+def _size_errors(sources: Sequence[str], wanted: int) -> Iterator[str]:
+    if not all(Path(path).suffix in (".parquet", ".jsonl") and Path(path).exists() for path in sources):
+        return
+    from alignxplore import records
+
+    found = 0
+    for path in sources:
+        if path.endswith(".parquet"):
+            found += records.count(path)
+        else:
+            with open(path, "rb") as file:
+                found += sum(1 for _ in islice(file, wanted - found))
+        if found >= wanted:
+            return
+    yield f"the splits want {wanted} examples in all, but the sources hold {found} records: lower splits.NAME.size"
 
 
 def check_keys(models: Mapping[str, Mapping[str, Any]], journal: str | Path) -> list[str]:

@@ -1,16 +1,19 @@
 """Checks at the start of a run: API keys and training settings."""
 
 import io
+import json
 import multiprocessing
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from types import SimpleNamespace
 
+import polars as pl
 import pytest
 from alignxplore.engines.journal import CALL, Journal
 from alignxplore.errors import UserError
 from alignxplore.workflow import onstart as checks
-from alignxplore.workflow.onstart import check_keys, check_training, processes
+from alignxplore.workflow.onstart import check_data, check_keys, check_training, processes
 
 MODELS = {"far": {"path": "gpt", "run": {"key_env": "SET_NOWHERE"}}, "near": {"path": "models/near"}}
 
@@ -25,6 +28,42 @@ def test_a_model_whose_answers_may_be_kept_is_a_warning(tmp_path):
     Journal(tmp_path).add([("b" * 32, {"model": "gpt", "finish_reason": "stop"})])
     (warning,) = check_keys(MODELS, tmp_path)
     assert "models.far" in warning and "SET_NOWHERE" in warning
+
+
+def test_wrong_raw_files_are_all_named_before_any_job(tmp_path):
+    records = [
+        {"prompt": f"post {n}", "chosen": f"{word} {n}", "rejected": f"plain {n}", "ground_truth_persona": word}
+        for word in ("funny", "stern")
+        for n in range(6)
+    ]
+    (tmp_path / "style.json").write_text(json.dumps(records))
+    (tmp_path / "raw.jsonl").write_text("{}\n" * 5)
+    pl.DataFrame({"x": [1, 2]}).write_parquet(tmp_path / "raw.parquet")
+    sources = [str(tmp_path / name) for name in ("raw.jsonl", "raw.parquet")]
+
+    def jobs(size: int, *read: tuple[str, str, int], absent: str = "") -> list[SimpleNamespace]:
+        """Planned jobs: P-SOUPS files with `positive` and signals, raw AlignX, and a split of `size` examples."""
+        files = [
+            ("benchmark_psoups", {"raw": str(tmp_path / file)},
+             {"dimension": "style", "positive": positive, "signals": signals, "seed": 1})
+            for file, positive, signals in read
+        ]  # fmt: skip
+        raw = ("refine", {"sources": [*sources, *filter(None, [absent])]}, {})
+        return [
+            SimpleNamespace(rule=SimpleNamespace(name=rule), input=SimpleNamespace(**inputs), params=params)
+            for rule, inputs, params in (*files, raw, ("split", {}, {"size": size}))
+        ]
+
+    check_data(jobs(7, ("style.json", "funny", 4)))
+    check_data(jobs(99, ("style.json", "funny", 4), ("absent.json", "funny", 4), absent="absent"))
+    with pytest.raises(UserError, match="3 mistakes") as error:
+        check_data(jobs(8, ("style.json", "witty", 4), ("style.json", "stern", 6)))
+    _, persona, signals, sizes = str(error.value).splitlines()
+    assert "'witty' (data.psoups.style.positive) must occur in exactly one" in persona
+    assert "record 1: 6 signals are needed, but only 5" in signals
+    assert sizes.strip() == (
+        "the splits want 8 examples in all, but the sources hold 7 records: lower splits.NAME.size"
+    )
 
 
 def test_a_key_that_is_set_is_not_shown(tmp_path, monkeypatch):
