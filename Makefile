@@ -1,7 +1,8 @@
 # make tables             run the whole default experiment
 # make plan               show what a run would do and why, and its expected time, tokens and money;
 #                         CONFIG="config/demo.yaml my.yaml" names other configurations
-# make smollm2            run the same experiment, cut short, with a real language model of 135 million parameters
+# make smollm2            evaluate a real language model of 135 million parameters on P-SOUPS, which is downloaded;
+#                         WITH=mine.yaml goes over its configuration, for files that you have
 # make journal-stats      show what the journal holds and has saved
 #
 # make lint               check style and types
@@ -70,8 +71,12 @@ audit: $(VENV)-audit/run.done $(VENV)/test.done
 	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps --requirement $(VENV)-audit/installed.txt
 
 smollm2: $(VENV)/smollm2.done
-	@echo "Running the experiment with SmolLM2-135M-Instruct in $(SMOLLM2)/."
-	$(BIN)/snakemake --cores $(CORES) --configfile config/smollm2.yaml --directory $(SMOLLM2)
+	@echo "Evaluating SmolLM2-135M-Instruct on P-SOUPS in $(SMOLLM2)/."
+	@run="$(BIN)/snakemake --cores $(CORES) --directory $(SMOLLM2) --configfile config/evaluate.yaml config/smollm2.yaml"; \
+	if [ "$(WITH)" ] || $$run --quiet all --until download; then $$run $(WITH); else \
+	echo "P-SOUPS cannot be downloaded, so this run takes the files of the demo world."; \
+	$$run config/smollm2/demo_files.yaml; fi
+	@printf '\nThe report: %s\n' $(abspath $(SMOLLM2))/results/report/index.html
 
 journal-stats: $(VENV)/run.done
 	$(BIN)/python -m alignxplore journal stats

@@ -65,11 +65,15 @@ def test_the_papers_experiment_plans_whole(tree):
 
 
 def test_a_real_language_model_is_a_configuration_like_any_other(tree):
-    result = snakemake(tree, "-n", "--configfile", "config/smollm2.yaml")
+    files = ["config/evaluate.yaml", "config/smollm2.yaml"]
+    result = snakemake(tree, "-n", "--configfile", *files)
     assert result.returncode == 0, result.stderr
     jobs = planned(result.stdout + result.stderr)
-    assert (jobs["gguf_model"], jobs["sft"], jobs["grpo"]) == (2, 1, 1)
-    assert "demo_model" not in jobs and "demo_tokenizer" not in jobs
+    assert (jobs["gguf_model"], jobs["download"], jobs["benchmark_psoups"], jobs["judgements"]) == (1, 3, 3, 14)
+    assert not any(name.startswith("demo") for name in jobs)
+    result = snakemake(tree, "-n", "--configfile", *files, "config/smollm2/demo_files.yaml")
+    jobs = planned(result.stdout + result.stderr)
+    assert jobs["demo_world"] == 1 and "download" not in jobs and "demo_model" not in jobs
 
 
 def test_vpl_judges_by_itself_in_every_column(tree):

@@ -54,10 +54,9 @@ def _size_errors(sources: Sequence[str], wanted: int) -> Iterator[str]:
             found += records.count(path)
         else:
             with open(path, "rb") as file:
-                found += sum(1 for _ in islice(file, wanted - found))
-        if found >= wanted:
-            return
-    yield f"the splits want {wanted} examples in all, but the sources hold {found} records: lower splits.NAME.size"
+                found += sum(1 for _ in islice(file, max(wanted - found, 0)))
+    if found < wanted:
+        yield f"the splits want {wanted} examples in all, but the sources hold {found} records: lower splits.NAME.size"
 
 
 def check_keys(models: Mapping[str, Mapping[str, Any]], journal: str | Path) -> list[str]:

@@ -24,9 +24,11 @@ def shown(config: dict, table: str, methods: list[str]) -> None:
         entry["tables"] = [t for t in entry["tables"] if t != table] + ([table] if name in methods else [])
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "smollm2"])
-def test_our_own_are_accepted(name):
-    check_config(merged(name), CONFIG / "schema.yaml")
+@pytest.mark.parametrize(
+    "names", [["demo"], ["paper"], ["evaluate", "smollm2"], ["evaluate", "smollm2", "smollm2/demo_files"]]
+)
+def test_our_own_are_accepted(names):
+    check_config(merged(*names), CONFIG / "schema.yaml")
 
 
 MINE = {

@@ -54,6 +54,7 @@ def test_wrong_raw_files_are_all_named_before_any_job(tmp_path):
             for rule, inputs, params in (*files, raw, ("split", {}, {"size": size}))
         ]
 
+    check_data([])
     check_data(jobs(7, ("style.json", "funny", 4)))
     check_data(jobs(99, ("style.json", "funny", 4), ("absent.json", "funny", 4), absent="absent"))
     with pytest.raises(UserError, match="3 mistakes") as error:
