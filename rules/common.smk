@@ -5,8 +5,10 @@ from itertools import combinations
 
 from alignxplore.workflow.config import JUDGE_PROMPTS, table_methods, variants
 from alignxplore.workflow.dependencies import library_modules
+from alignxplore.workflow.shown import judged
 
 MEM_MB_PER_GPU = 64000
+JUDGED = judged(config)
 
 
 def home(path):
@@ -127,6 +129,12 @@ def needs(mem_mb, runtime, asked=(), gpu=0):
 def cases_of(benchmarks):
     """The case files of these benchmarks, sorted: the config's order reruns nothing."""
     return [f"data/cases/{name}.parquet" for name in sorted(benchmarks)]
+
+
+def judge_cases(wildcards):
+    """Cases on which results show a judge's decisions under a method; if none does, those of its benchmarks."""
+    own = config["judges"][wildcards.judge].get("benchmarks", config["benchmarks"])
+    return cases_of(JUDGED.get((wildcards.judge, wildcards.method), own))
 
 
 def methods_in(table):

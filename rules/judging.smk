@@ -1,11 +1,4 @@
-# Offline judgements: one job per judge and method, for the cases of all the judge's benchmarks.
-
-
-def judge_cases(wildcards):
-    """Cases of the benchmarks in a judge's entry, or of all benchmarks if it names none."""
-    return cases_of(
-        config["judges"][wildcards.judge].get("benchmarks", config["benchmarks"])
-    )
+# Offline judgements: one job per judge and method, for the cases that results show.
 
 
 def judge_asked(wildcards):

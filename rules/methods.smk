@@ -3,13 +3,16 @@
 
 from alignxplore.methods.given import GIVEN
 from alignxplore.workflow.config import method_prompts
+from alignxplore.workflow.shown import described
+
+DESCRIBED = described(config)
 
 
 def method_cases(wildcards):
-    """Cases of the benchmarks in a method's entry, or of all benchmarks if it names none."""
-    return cases_of(
-        config["methods"][wildcards.method].get("benchmarks", config["benchmarks"])
-    )
+    """Cases on which results show a method; if none does, those of its benchmarks."""
+    entry = config["methods"][wildcards.method]
+    own = entry.get("benchmarks", config["benchmarks"])
+    return cases_of(DESCRIBED.get(wildcards.method, own))
 
 
 def method_settings(wildcards):
@@ -174,7 +177,7 @@ rule vpl_judgements:
     input:
         unpack(method_inputs("vpl_judgements.py")),
         heads="models/trained/{method}",
-        cases=method_cases,
+        cases=judge_cases,
     output:
         judgements="results/judgements/{judge}/{method}.parquet",
     log:
