@@ -1,4 +1,4 @@
-"""Use a trained model, inspect the journal, plan a run, or verify a finished one."""
+"""Use a trained model, inspect the journal, plan a run, verify a finished one, or publish what it made."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
 from alignxplore.prompts import Templates
+from alignxplore.results import publish
 from alignxplore.workflow import integrity, job, plan, provenance
 from alignxplore.workflow.schema import check_document
 
@@ -104,6 +105,18 @@ def verify_tree(arguments: argparse.Namespace) -> None:
     records = [provenance.read(path) for path in provenance.sidecars(arguments.tree)]
     outputs = sum(len(record["outputs"]) for record in records)
     print(f"{len(records)} jobs, {outputs} outputs: all match their records")
+
+
+def publish_files(arguments: argparse.Namespace) -> None:
+    """Show what would be published on the Hugging Face hub: a trained model, or a run's predictions. --send does it."""
+    kind = "dataset" if arguments.directory.name == "results" else "model"
+    found = publish.dataset_files if kind == "dataset" else publish.model_files
+    files = found(arguments.directory)
+    print(publish.summary(files, arguments.repository, kind))
+    if arguments.send:
+        print(publish.send(files, arguments.repository, kind, arguments.public))
+    else:
+        print("Nothing was sent; --send does it.")
 
 
 def _engine(arguments: argparse.Namespace) -> engines.Engine:
@@ -217,6 +230,12 @@ def parser() -> argparse.ArgumentParser:
 
     command = add("verify", verify_tree)
     command.add_argument("tree", nargs="?", type=Path, default=Path(), help="default: the working directory")
+
+    command = add("publish", publish_files)
+    command.add_argument("directory", type=Path, help="models/trained/VARIANT, or results")
+    command.add_argument("repository", help="OWNER/NAME on the hub; you must have logged in with `hf auth login`")
+    command.add_argument("--send", action="store_true", help="send the files")
+    command.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
     return result
 
 

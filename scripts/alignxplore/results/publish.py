@@ -1,0 +1,83 @@
+"""Publish on the Hugging Face hub: a trained model with its card, or a run's results as a dataset."""
+
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+
+import yaml
+
+from alignxplore.errors import UserError
+
+PREDICTIONS = ("preferences", "judgements", "responses", "wins")
+"""Directories of results whose Parquet files become parts of the dataset."""
+
+Files = Mapping[str, Path | bytes]
+"""What to publish, by path in the repository: a local file, or its content."""
+
+
+def model_files(directory: Path) -> Files:
+    """The files of a trained model. Raises UserError if it is not a model with a card."""
+    for name in ("config.json", "README.md"):
+        if not (directory / name).is_file():
+            raise UserError(f"{directory}: there is no {name}; name the directory of a trained model")
+    return {str(path.relative_to(directory)): path for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def dataset_files(results: Path) -> Files:
+    """The predictions, judgements and tables of a run, with a card.
+
+    Cases are left out, since their texts are their authors'. Their ids are hashes of the texts, so whoever has the data
+    can join them.
+    """
+    parts = {part: sorted((results / part).rglob("*.parquet")) for part in PREDICTIONS}
+    parts = {part: paths for part, paths in parts.items() if paths}
+    if not parts:
+        raise UserError(f"{results}: there are no predictions here; name the results of a finished run")
+    tables = sorted([*results.glob("*.csv"), *results.glob("provenance.parquet")])
+    paths = [*tables, *chain(*parts.values())]
+    return {"README.md": _card(parts).encode(), **{str(path.relative_to(results)): path for path in paths}}
+
+
+def _card(parts: Mapping[str, list[Path]]) -> str:
+    front = {
+        "configs": [{"config_name": part, "data_files": f"{part}/**/*.parquet"} for part in parts],
+        "tags": ["preference-inference"],
+    }
+    counts = "\n".join(f"| `{part}` | {len(paths)} |" for part, paths in parts.items())
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False)}---
+# Preference inference: predictions and judgements
+
+Descriptions of users' preferences by several methods, and what judges decide under them. The tables (`*.csv`) are
+computed from these files, and `provenance.parquet` says how each file was made.
+
+| part | files |
+| --- | --- |
+{counts}
+
+`case_id` is a hash of a case's texts, which are not part of this dataset.
+"""
+
+
+def summary(files: Files, repository: str, kind: str) -> str:
+    """What would be published, with its size."""
+    sizes = {name: len(part) if isinstance(part, bytes) else part.stat().st_size for name, part in files.items()}
+    lines = [f"{size:>14,}  {name}" for name, size in sizes.items()]
+    return "\n".join([*lines, f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files, to the {kind} {repository}"])
+
+
+def send(files: Files, repository: str, kind: str, public: bool) -> str:
+    """Put the files into a repository of the hub, in one commit; a new one is private unless `public`.
+
+    Returns the commit's address. Raises UserError if the hub refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi  # slow to import
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    hub = HfApi()
+    additions = [CommitOperationAdd(name, part) for name, part in files.items()]
+    try:
+        hub.create_repo(repository, repo_type=kind, private=not public, exist_ok=True)
+        return str(hub.create_commit(repository, additions, commit_message="Publish", repo_type=kind).commit_url)
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
+        raise UserError(f"{repository}: {str(error).strip()}") from error
