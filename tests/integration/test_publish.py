@@ -94,7 +94,7 @@ def test_a_model_is_published_whole_with_its_card(publish, model):
     assert sent.returncode == 0, sent.stderr
     assert sent.stdout.endswith("https://huggingface.co/me/x/commit/1\n")
     (created,) = Hub.created
-    assert created["name"] == "no_rl" and created["private"] is True
+    assert created["name"] == "no_rl" and created["visibility"] == "private"
     assert Hub.committed["models/me/no_rl"] == {file.name: file.read_bytes() for file in model.iterdir()}
 
 
@@ -109,7 +109,7 @@ def test_results_become_a_dataset_that_loads_by_its_card(publish, tmp_path):
     (results / "table2.csv").write_text("a\n1\n")
     sent = publish(results, "me/runs", "--send", "--public")
     assert sent.returncode == 0, sent.stderr
-    assert Hub.created[0]["private"] is False and Hub.created[0]["type"] == "dataset"
+    assert Hub.created[0]["visibility"] == "public" and Hub.created[0]["type"] == "dataset"
     files = Hub.committed["datasets/me/runs"]
     assert "table2.csv" in files and not any(name.startswith("cases") for name in files)
     for name, content in files.items():
