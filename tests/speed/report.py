@@ -86,6 +86,7 @@ def write_records(directory: Path, count: int) -> None:
                     chosen=drawn("response", table.height),
                     rejected=drawn("response", table.height),
                     golden_preference=drawn("description", table.height),
+                    rendered=pl.lit(""),
                 )
             )
     for method in METHODS:

@@ -41,6 +41,7 @@ def case(benchmark: str, number: int) -> dict:
         "chosen": HOSTILE if hostile else f"chosen response {number}",
         "rejected": f"rejected response {number}",
         "golden_preference": HOSTILE if hostile else "likes brevity",
+        "rendered": HOSTILE if hostile else "",
     }
 
 

@@ -42,6 +42,8 @@ def reference(examples, min_dimensions, history, max_conflicts=0):
                     **example,
                     "pairs": [],
                     "ugc": [],
+                    "golden_preference": "",
+                    "rendered": "",
                     form: used,
                     "form": form,
                     "consistent": consistent,
@@ -80,7 +82,7 @@ def example(target, *history):
     pairs = [
         {"prompt": "p", "chosen": f"g{i}", "rejected": "b", "direction": values} for i, values in enumerate(history)
     ]
-    row = ("e", "u", "p", "g", "b", target, pairs, [])
+    row = ("e", "u", "p", "g", "b", target, pairs, [], "", "")
     return pl.DataFrame([row], schema=EXAMPLE, orient="row")
 
 

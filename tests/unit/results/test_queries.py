@@ -20,6 +20,7 @@ def test_benchmarks_are_counted(tmp_path):
             "chosen": "c",
             "rejected": "r",
             "golden_preference": "g",
+            "rendered": "",
         }
         for index, direction in enumerate([[1, 0, -1], [1, 0, 0]])
     ]

@@ -31,7 +31,7 @@ def test_our_own_are_accepted(name):
 
 MINE = {
     "data": {"psoups": {"style": {"path": "style.json", "positive": "funny"}}},
-    "benchmarks": {"style": {"source": "psoups", "dimension": "style", "limit": 30}},
+    "benchmarks": {"style": {"psoups": "style", "limit": 30}},
     "models": {
         "model": {"engine": "openai", "path": "m", "base_url": "http://127.0.0.1:8080/v1"},
         "judge": {"engine": "openai", "path": "m", "base_url": "http://127.0.0.1:8080/v1"},
@@ -80,6 +80,8 @@ PATHS_OF_DEMO = {
     "prompts.judge": lambda c, path: c["prompts"].update(judge=path),
     "published": lambda c, path: c.update(published=path),
     "data.alignx.sources.0": lambda c, path: c["data"]["alignx"].update(sources=[path]),
+    "data.splits.given.source": lambda c, path: c["data"]["splits"].update(given={"source": path}),
+    "data.splits.given.source.0": lambda c, path: c["data"]["splits"].update(given={"source": [path]}),
     "data.psoups.style.path": lambda c, path: c["data"]["psoups"]["style"].update(path=path),
     "data.wording": lambda c, path: c["data"].update(wording=path),
     "demo.lexicon": lambda c, path: c["demo"].update(lexicon=path),
@@ -100,7 +102,7 @@ def test_a_file_that_does_not_exist_is_named_with_its_key(key):
 
 
 def test_every_key_of_a_path_is_tried():
-    kinds = {re.sub(r"\.(judge|0|style|m|no_rl)(\.|$)", r".*\2", key) for key in PATHS_OF_DEMO}
+    kinds = {re.sub(r"\.(judge|0|style|m|no_rl|given)(\.|$)", r".*\2", key) for key in PATHS_OF_DEMO}
     assert kinds == set(PATHS)
 
 
