@@ -13,7 +13,9 @@ rule benchmark_split:
     benchmark:
         "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(n for n, entry in config["benchmarks"].items() if "split" in entry),
+        benchmark=one_of(
+            n for n, entry in config["benchmarks"].items() if "split" in entry
+        ),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -40,7 +42,9 @@ use rule benchmark_split as benchmark_psoups with:
         raw=lambda wildcards: raw_files([psoups("path")(wildcards)])[0],
         library=library("benchmark_psoups.py"),
     wildcard_constraints:
-        benchmark=one_of(n for n, entry in config["benchmarks"].items() if "psoups" in entry),
+        benchmark=one_of(
+            n for n, entry in config["benchmarks"].items() if "psoups" in entry
+        ),
     params:
         script="benchmark_psoups",
         benchmark="{benchmark}",

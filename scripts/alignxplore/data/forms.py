@@ -16,8 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -57,8 +56,7 @@ NO_TARGET: Row = {"prompt": "", "chosen": "", "rejected": ""}
 UNKNOWN: Row = {"direction": [], "pairs": [], "ugc": [], "golden_preference": "", "rendered": ""}
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """How records of one form are told from others, and read.
 
     `parse` takes a record and the most characters of a text, and returns a row of `schema` without ids. It may name a
