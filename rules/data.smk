@@ -10,7 +10,7 @@ SPLITS_CHECKED = ["results/data/splits.csv"] if "splits" in DATA else []
 DATA_SEED = DATA.get("seed", config["seed"])
 
 # Splits that are drawn from raw AlignX, and splits that are files.
-DRAWN, GIVEN = drawn_splits(config), given_splits(config)
+DRAWN_SPLITS, GIVEN_SPLITS = drawn_splits(config), given_splits(config)
 
 # Sources on the hub and the web, by the path of their copy in data/raw.
 REMOTE_FILES = {
@@ -18,7 +18,7 @@ REMOTE_FILES = {
     for source in [
         *ALIGNX.get("sources", []),
         *(p["path"] for p in DATA.get("psoups", {}).values()),
-        *(source for entry in GIVEN.values() for source in split_sources(entry)),
+        *(source for entry in GIVEN_SPLITS.values() for source in split_sources(entry)),
     ]
     if is_remote(source)
 }
@@ -116,7 +116,7 @@ if "sources" in ALIGNX:
             "../scripts/gather_refined.py"
 
 
-if DRAWN:
+if DRAWN_SPLITS:
 
     rule split:
         input:
@@ -129,7 +129,7 @@ if DRAWN:
         benchmark:
             "logs/timings/split/{split}.tsv"
         wildcard_constraints:
-            split=one_of(DRAWN),
+            split=one_of(DRAWN_SPLITS),
         conda:
             "../envs/cpu.yaml"
         resources:
@@ -137,7 +137,7 @@ if DRAWN:
         params:
             name="{split}",
             size=setting("data/splits/{split}/size"),
-            shares={name: split["share"] for name, split in DRAWN.items()},
+            shares={name: split["share"] for name, split in DRAWN_SPLITS.items()},
             balance=DATA["balance"],
             seed=DATA_SEED,
         message:
@@ -146,11 +146,13 @@ if DRAWN:
             "../scripts/split.py"
 
 
-if GIVEN:
+if GIVEN_SPLITS:
 
     rule given_split:
         input:
-            sources=lambda wildcards: raw_files(split_sources(GIVEN[wildcards.split])),
+            sources=lambda wildcards: raw_files(
+                split_sources(GIVEN_SPLITS[wildcards.split])
+            ),
             library=library("given_split.py"),
         output:
             examples="data/splits/{split}.parquet",
@@ -160,7 +162,7 @@ if GIVEN:
         benchmark:
             "logs/timings/split/{split}.tsv"
         wildcard_constraints:
-            split=one_of(GIVEN),
+            split=one_of(GIVEN_SPLITS),
         conda:
             "../envs/cpu.yaml"
         resources:
@@ -195,7 +197,7 @@ if "splits" in DATA:
             **needs(2000, 30),
         params:
             names=list(DATA["splits"]),
-            drawn=list(DRAWN),
+            drawn=list(DRAWN_SPLITS),
         message:
             "Checking that the drawn splits are disjoint, and what given ones share"
         script:

@@ -1,11 +1,7 @@
-"""Given splits, over all forms. The records are those that docs/data.md shows."""
+"""Given splits, over all forms."""
 
-import copy
 import json
-import re
-from pathlib import Path
 
-import polars as pl
 import pytest
 from alignx_samples import direction, raw_direction, raw_record
 from alignxplore import records
@@ -13,50 +9,10 @@ from alignxplore.data.api import read_alignx
 from alignxplore.data.forms import FORMS, given_split
 from alignxplore.data.split import read_split, summary
 from alignxplore.errors import UserError
+from form_samples import PAIRS, PERSONA, RECORDS, SHOWN, varied, write
 
-PAGE = (Path(__file__).parents[3] / "docs/data.md").read_text()
-PAIRS = "Pair-wise Comparative Feedback"
-SHOWN = dict(
-    zip(
-        ("pairs", "rl", "cold_start", "test"),
-        map(json.loads, re.findall(r"```json\n(.*?)```", PAGE, re.S)),
-        strict=True,
-    )
-)
-PERSONA = {
-    "prompt": "p",
-    "chosen": "c",
-    "rejected": "r",
-    "ground_truth_persona": "I like short answers",
-    "profile": "x",
-}
-RECORDS = {
-    **SHOWN,
-    "alignx": raw_record("a"),
-    "psoups": {**PERSONA, PAIRS: [{"prompt": "q", "chosen": "yes", "rejected": "no"}]},
-}
 COUNT = 3
 """Records of a form in a file."""
-
-
-def varied(form: str, number: int, **changes):
-    """A record of a form whose target differs from others."""
-    record = copy.deepcopy(RECORDS[form])
-    place = {"pairs": lambda: record["target"], "rl": lambda: record[0]}.get(form, lambda: record)()
-    post = {"pairs": "query", "rl": "task"}.get(form, "prompt")
-    place[post] += f" {number}"
-    place.update(changes)
-    return record
-
-
-def write(path: Path, raws, kind="jsonl") -> str:
-    if kind == "parquet":
-        pl.DataFrame(raws, strict=False).write_parquet(path)
-    elif kind == "json":
-        path.write_text(json.dumps(raws))
-    else:
-        path.write_text("".join(json.dumps(raw) + "\n" for raw in raws))
-    return str(path)
 
 
 def read(paths, directory, form=None, max_reject_share=0.0, max_characters=1000):
