@@ -94,6 +94,28 @@ def test_what_cannot_be_reversed(psoups, wording):
         reverse(one_sided, "r", wording)
 
 
+def test_cases_without_directions_keep_their_own_golden_preference(wording):
+    examples = random_examples(3, seed=1).with_columns(
+        direction=pl.Series([[], [], direction(d0=1)], dtype=records.DIRECTION),
+        golden_preference=pl.Series(["kind", "", "own"]),
+        ugc=pl.col("ugc").list.head(0),
+    )
+    cases = split_cases(examples, "mine", wording)
+    assert cases["golden_preference"].to_list() == ["kind", "", "own"]
+    assert split_cases(examples, "mine", None).equals(cases)
+    turned = reverse(cases, "turned", wording)
+    assert turned["golden_preference"].to_list() == ["", "", wording.describe(direction(d0=-1))]
+    assert turned["chosen"].equals(cases["rejected"], check_names=False)
+    assert turned["direction"].to_list()[:2] == [[], []]
+
+
+def test_a_rendered_prompt_can_be_neither_reversed_nor_truncated(alignx, wording):
+    rendered = alignx.with_columns(pairs=pl.col("pairs").list.head(0), rendered=pl.lit("prompt"))
+    for change in (lambda: reverse(rendered, "r", wording), lambda: truncate(rendered, "r", 1)):
+        with pytest.raises(UserError, match="benchmark 'r' needs signals, but those of 'alignx_test' are a rendered"):
+            change()
+
+
 def test_truncation_keeps_the_first_signals(alignx, wording):
     short = truncate(alignx, "alignx_test_2", 2)
     assert short.schema == records.CASE and set(short["benchmark"]) == {"alignx_test_2"}

@@ -48,6 +48,17 @@ def test_the_opposite_of_a_persona_is_the_other_one():
         opposite_preferences(cases.filter(golden_preference="witty"), "m", WORDING)
 
 
+def test_controls_of_cases_without_directions():
+    known = described("a", "b").with_columns(direction=pl.lit([], pl.List(pl.Int8)))
+    assert texts_by_case(shuffled_preferences(known, "m", 1)) == {("b", "0"): "b", ("b", "1"): "a"}
+    with pytest.raises(UserError, match=r"methods.m needs directions, but case 0 of 'b' has none .* data.wording"):
+        opposite_preferences(known, "m", WORDING)
+    with pytest.raises(UserError, match="methods.m needs directions, but case 0"):
+        opposite_preferences(described("a"), "m", None)
+    with pytest.raises(UserError, match="methods.m needs golden preferences, but case 0"):
+        shuffled_preferences(known.with_columns(golden_preference=pl.lit("")), "m", 1)
+
+
 @pytest.mark.parametrize("texts", ["abcdefgh", "aabbc", "aaabbb", "aabbaabb", "ab"])
 def test_no_case_gets_its_own_text_and_every_text_is_given_once(texts, tmp_path):
     cases = described(*texts)
