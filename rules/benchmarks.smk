@@ -1,11 +1,11 @@
 # Benchmark cases, from splits, P-SOUPS files, and other benchmarks.
 
 
-rule benchmark_alignx:
+rule benchmark_split:
     input:
         split=lambda wildcards: f"data/splits/{config['benchmarks'][wildcards.benchmark]['split']}.parquet",
         wording=DATA.get("wording", []),
-        library=library("benchmark_alignx.py"),
+        library=library("benchmark_split.py"),
     output:
         cases="data/cases/{benchmark}.parquet",
     log:
@@ -13,7 +13,9 @@ rule benchmark_alignx:
     benchmark:
         "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(names_in("benchmarks", source="alignx")),
+        benchmark=one_of(
+            n for n, entry in config["benchmarks"].items() if "split" in entry
+        ),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -21,7 +23,7 @@ rule benchmark_alignx:
     params:
         benchmark="{benchmark}",
         limit=setting("benchmarks/{benchmark}/limit"),
-        script="benchmark_alignx",
+        script="benchmark_split",
     message:
         "Writing the cases of {wildcards.benchmark}"
     script:
@@ -31,20 +33,22 @@ rule benchmark_alignx:
 def psoups(key):
     """An input function: a setting of the P-SOUPS file that a benchmark is made from."""
     return lambda wildcards: setting(
-        f"data/psoups/{config['benchmarks'][wildcards.benchmark]['dimension']}/{key}"
+        f"data/psoups/{config['benchmarks'][wildcards.benchmark]['psoups']}/{key}"
     )(wildcards)
 
 
-use rule benchmark_alignx as benchmark_psoups with:
+use rule benchmark_split as benchmark_psoups with:
     input:
         raw=lambda wildcards: raw_files([psoups("path")(wildcards)])[0],
         library=library("benchmark_psoups.py"),
     wildcard_constraints:
-        benchmark=one_of(names_in("benchmarks", source="psoups")),
+        benchmark=one_of(
+            n for n, entry in config["benchmarks"].items() if "psoups" in entry
+        ),
     params:
         script="benchmark_psoups",
         benchmark="{benchmark}",
-        dimension=setting("benchmarks/{benchmark}/dimension"),
+        dimension=setting("benchmarks/{benchmark}/psoups"),
         positive=psoups("positive"),
         signals=setting("data/refine/history"),
         seed=DATA_SEED,
@@ -57,7 +61,7 @@ def origin(key):
     )
 
 
-use rule benchmark_alignx as benchmark_reverse with:
+use rule benchmark_split as benchmark_reverse with:
     input:
         cases=origin("reverse_of"),
         wording=DATA.get("wording", []),
@@ -71,7 +75,7 @@ use rule benchmark_alignx as benchmark_reverse with:
         benchmark="{benchmark}",
 
 
-use rule benchmark_alignx as benchmark_truncate with:
+use rule benchmark_split as benchmark_truncate with:
     input:
         cases=origin("truncation_of"),
         library=library("benchmark_truncate.py"),

@@ -1,6 +1,7 @@
-# From raw files to disjoint splits; nothing here needs torch.
+# From raw files to splits; nothing here needs torch.
 
 from alignxplore.data.locations import is_remote, local_copy, local_files
+from alignxplore.workflow.config import drawn_splits, given_splits, split_sources
 
 DATA = config.get("data", {})
 ALIGNX = DATA.get("alignx", {})
@@ -8,12 +9,16 @@ ALIGNX = DATA.get("alignx", {})
 SPLITS_CHECKED = ["results/data/splits.csv"] if "splits" in DATA else []
 DATA_SEED = DATA.get("seed", config["seed"])
 
+# Splits that are drawn from raw AlignX, and splits that are files.
+DRAWN_SPLITS, GIVEN_SPLITS = drawn_splits(config), given_splits(config)
+
 # Sources on the hub and the web, by the path of their copy in data/raw.
 REMOTE_FILES = {
     local_copy(source).removeprefix("data/raw/"): source
     for source in [
         *ALIGNX.get("sources", []),
         *(p["path"] for p in DATA.get("psoups", {}).values()),
+        *(source for entry in GIVEN_SPLITS.values() for source in split_sources(entry)),
     ]
     if is_remote(source)
 }
@@ -77,7 +82,7 @@ if "sources" in ALIGNX:
         params:
             shard="{scatteritem}",
             rules=DATA["refine"],
-            max_characters=ALIGNX["max_characters"],
+            max_characters=DATA["max_characters"],
         message:
             "Reading shard {wildcards.scatteritem} of raw AlignX and keeping clear histories (A.1)"
         script:
@@ -104,14 +109,14 @@ if "sources" in ALIGNX:
         resources:
             **needs(4000, 120),
         params:
-            max_reject_share=ALIGNX["max_reject_share"],
+            max_reject_share=DATA["max_reject_share"],
         message:
             "Joining the shards and dropping duplicates; {output.rejects} lists bad records"
         script:
             "../scripts/gather_refined.py"
 
 
-if "splits" in DATA:
+if DRAWN_SPLITS:
 
     rule split:
         input:
@@ -124,7 +129,7 @@ if "splits" in DATA:
         benchmark:
             "logs/timings/split/{split}.tsv"
         wildcard_constraints:
-            split=one_of(DATA["splits"]),
+            split=one_of(DRAWN_SPLITS),
         conda:
             "../envs/cpu.yaml"
         resources:
@@ -132,13 +137,48 @@ if "splits" in DATA:
         params:
             name="{split}",
             size=setting("data/splits/{split}/size"),
-            shares={name: split["share"] for name, split in DATA["splits"].items()},
+            shares={name: split["share"] for name, split in DRAWN_SPLITS.items()},
             balance=DATA["balance"],
             seed=DATA_SEED,
         message:
             "Drawing split {wildcards.split}"
         script:
             "../scripts/split.py"
+
+
+if GIVEN_SPLITS:
+
+    rule given_split:
+        input:
+            sources=lambda wildcards: raw_files(
+                split_sources(GIVEN_SPLITS[wildcards.split])
+            ),
+            library=library("given_split.py"),
+        output:
+            examples="data/splits/{split}.parquet",
+            rejects="data/rejects/{split}.parquet",
+        log:
+            "logs/split/{split}.log",
+        benchmark:
+            "logs/timings/split/{split}.tsv"
+        wildcard_constraints:
+            split=one_of(GIVEN_SPLITS),
+        conda:
+            "../envs/cpu.yaml"
+        resources:
+            **needs(4000, 60),
+        params:
+            name="{split}",
+            form=setting("data/splits/{split}/form"),
+            max_characters=DATA["max_characters"],
+            max_reject_share=DATA["max_reject_share"],
+        message:
+            "Reading split {wildcards.split} from its files; {output.rejects} lists bad records"
+        script:
+            "../scripts/given_split.py"
+
+
+if "splits" in DATA:
 
     rule check_splits:
         input:
@@ -157,7 +197,8 @@ if "splits" in DATA:
             **needs(2000, 30),
         params:
             names=list(DATA["splits"]),
+            drawn=list(DRAWN_SPLITS),
         message:
-            "Checking that the splits are disjoint"
+            "Checking that the drawn splits are disjoint, and what given ones share"
         script:
             "../scripts/check_splits.py"

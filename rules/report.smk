@@ -171,7 +171,10 @@ rule report:
         metrics=expand("results/training/{variant}.parquet", variant=trained_shown()),
         study=rules.case_study.output.cases if STUDY else [],
         funnel="results/data/funnel.csv" if "sources" in ALIGNX else [],
-        rejects="data/rejects.parquet" if "sources" in ALIGNX else [],
+        rejects=[
+            *(["data/rejects.parquet"] if "sources" in ALIGNX else []),
+            *expand("data/rejects/{split}.parquet", split=GIVEN_SPLITS),
+        ],
         splits=SPLITS_CHECKED,
         provenance=rules.provenance.output.provenance,
         dimensions=home("resources/dimensions.csv"),

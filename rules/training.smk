@@ -48,7 +48,7 @@ def variant_judge(wildcards):
 rule sft:
     input:
         start=variant_start,
-        data=setting("training/variants/{variant}/data", rules.verify.output.d_cold),
+        data=setting("training/variants/{variant}/data", "data/cold/d_cold.parquet"),
         preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
         program=home("scripts/train_sft.py"),

@@ -27,7 +27,7 @@ def main(snakemake):
         metrics={params.trained[Path(path).stem]: Path(path) for path in inputs.metrics},
         funnel=_path(inputs.funnel),
         splits=_path(inputs.splits),
-        rejects=_path(inputs.rejects),
+        rejects=[Path(path) for path in inputs.rejects],
         provenance=Path(inputs.provenance),
         sources=sources,
         study=_path(inputs.study),

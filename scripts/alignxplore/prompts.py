@@ -105,12 +105,17 @@ class Templates:
         return Prompt(self._templates[template].render(**values), prefill)
 
     def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
-        """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi."""
-        return self._prompt("preference", pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [])
+        """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi.
+
+        A case that has its signals only in a `rendered` prompt is asked about with that prompt.
+        """
+        return _rendered(case) or self._prompt(
+            "preference", pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or []
+        )
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:
-        """Describe the preferences without reasoning."""
-        return self._prompt("concise", pairs=case["pairs"], ugc=case["ugc"])
+        """Describe the preferences without reasoning, unless the case has a `rendered` prompt."""
+        return _rendered(case) or self._prompt("concise", pairs=case["pairs"], ugc=case["ugc"])
 
     def judge(self, post: str, preference: str, response_a: str, response_b: str, written: bool = False) -> Prompt:
         """Select the response that suits `preference`; an empty preference leaves its section out.
@@ -140,6 +145,11 @@ class Templates:
         The poles come last, so the prompts of one signal share a long prefix.
         """
         return self._prompt("score_dimension", SCORE_PREFILL, **signal, first=first, second=second)
+
+
+def _rendered(case: Mapping[str, Any]) -> Prompt | None:
+    """The prompt that a case was published with. It is other people's text, so its control tokens are broken."""
+    return Prompt(mark_user_text(case["rendered"])) if case.get("rendered") else None
 
 
 def _read(path: str | Path) -> str:

@@ -36,9 +36,16 @@ EXAMPLE = pl.Schema(
         "direction": DIRECTION,
         "pairs": pl.List(PAIR),
         "ugc": pl.List(UGC),
+        "golden_preference": pl.String(),
+        "rendered": pl.String(),
     }
 )
-"""A user's history of pairs and comments and a target pair to predict, each with its annotated directions."""
+"""A user's history of pairs and comments and a target pair to predict, each with its annotated directions.
+
+A `direction` is empty if the source has none, and `golden_preference` is "" if the source does not describe the user.
+`rendered` is "" unless the source has the signals only as text: then it is the whole prompt, and `pairs` and `ugc` are
+empty.
+"""
 
 REFINED = pl.Schema({**EXAMPLE, "form": pl.String(), "consistent": DIRECTION})
 DIMENSIONS = pl.Schema({"example_id": pl.String(), "dimensions": pl.List(pl.String)})
@@ -64,7 +71,7 @@ GENERATION = pl.Schema(
 )
 SCORED_GENERATION = pl.Schema({**GENERATION, "reward": pl.Float64()})
 DEMONSTRATION = pl.Schema({**EXAMPLE, "generation": pl.Int32(), "completion": pl.String()})
-"""A row of D_cold (Eq. 7)."""
+"""A row of D_cold (Eq. 7). A demonstration that was published with its prompt has no target."""
 
 CASE = pl.Schema(
     {
@@ -78,9 +85,13 @@ CASE = pl.Schema(
         "chosen": pl.String(),
         "rejected": pl.String(),
         "golden_preference": pl.String(),
+        "rendered": pl.String(),
     }
 )
-"""An example of a benchmark, with the description that the benchmark itself gives of the user."""
+"""An example of a benchmark, with the description that the benchmark itself gives of the user ("" if none).
+
+`direction` and `rendered` are as in EXAMPLE.
+"""
 
 PREFERENCE = pl.Schema(
     {
@@ -197,6 +208,12 @@ def batches(path: str | Path, schema: pl.Schema, rows: int = 5_000) -> Iterator[
     with _reading(path):
         for batch in _open(path).iter_batches(batch_size=rows):
             yield _checked(pl.DataFrame(pl.from_arrow(batch)), path, schema)
+
+
+def fields(path: str | Path) -> list[str]:
+    """Names of a Parquet file's fields; raises UserError if it cannot be read."""
+    with _reading(path):
+        return _open(path).schema_arrow.names
 
 
 def count(path: str | Path) -> int:

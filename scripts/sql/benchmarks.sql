@@ -24,6 +24,6 @@ SELECT
     any_value(c.in_domain) AS in_domain
 FROM columns AS c
 JOIN cases USING (benchmark)
-JOIN labels AS l USING (benchmark)
+LEFT JOIN labels AS l USING (benchmark)
 GROUP BY c.benchmark, c.position
 ORDER BY c.position;

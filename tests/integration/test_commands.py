@@ -288,7 +288,7 @@ def test_plan_names_old_and_new_values(run, tree):
     record = {"rule": job["rule"], "params": job["params"], "inputs": {}, "account": [], "seconds": 1.0, "outputs": {}}
     (tree / "data").mkdir()
     sidecar(tree / refined).write_text(json.dumps(record))
-    (tree / "share.yaml").write_text("data: {alignx: {max_reject_share: 0.5}}\n")
+    (tree / "share.yaml").write_text("data: {max_reject_share: 0.5}\n")
     text = ran(run("plan", "--configfile", "config/demo.yaml", "share.yaml", "--", refined))
     assert "max_reject_share: 0.05 -> 0.5  (gather_refined x1)" in text
 

@@ -36,7 +36,7 @@ def run(tiny_model, tmp_path_factory) -> Path:
     model = {"engine": "transformers", "path": str(tiny_model)}
     mine = {
         "data": {"psoups": {"style": {"path": "style.json", "positive": "joke"}}},
-        "benchmarks": {"style": {"source": "psoups", "dimension": "style", "limit": 8},
+        "benchmarks": {"style": {"psoups": "style", "limit": 8},
                        "style_reverse": {"reverse_of": "style"}},
         "models": {"model": model, "judge": model},
         "evaluation": {"max_new_tokens": 16},

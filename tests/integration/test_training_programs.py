@@ -61,7 +61,8 @@ def test_sft_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model, de
 
 def test_grpo_trains_with_a_judge_in_process(tiny_model, tmp_path):
     pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
-    example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90}
+    example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90,
+               "golden_preference": "", "rendered": ""}  # fmt: skip
     rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
     records.write(pl.DataFrame(rows, schema=records.EXAMPLE), tmp_path / "rl.parquet", records.EXAMPLE)
     output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"

@@ -86,6 +86,7 @@ def write_records(directory: Path, count: int) -> None:
                     chosen=drawn("response", table.height),
                     rejected=drawn("response", table.height),
                     golden_preference=drawn("description", table.height),
+                    rendered=pl.lit(""),
                 )
             )
     for method in METHODS:
@@ -142,7 +143,7 @@ def build(directory: Path) -> None:
         dimensions={},
     )
     files = {name: directory / f"{name}.csv" for name in ("funnel", "splits")}
-    parquet = {name: directory / f"{name}.parquet" for name in ("rejects", "provenance")}
+    parquet = {"rejects": [directory / "rejects.parquet"], "provenance": directory / "provenance.parquet"}
     inputs = Inputs(tables=[], figures=[], points={}, metrics={}, **files, **parquet, sources=sources)
     write_site(Path(__file__).parents[2] / "resources/report", directory / "site", inputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

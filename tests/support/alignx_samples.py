@@ -93,6 +93,8 @@ def random_examples(count: int, seed: int, users: int | None = None) -> pl.DataF
                 "direction": noisy(base),
                 "pairs": pairs,
                 "ugc": ugc,
+                "golden_preference": "",
+                "rendered": "",
             }
         )
     return pl.DataFrame(rows, schema=EXAMPLE)

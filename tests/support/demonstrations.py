@@ -11,7 +11,8 @@ def demonstration(index: int, completion: str) -> dict:
     pair = {"prompt": "A quick joke", "chosen": "likes humor " * index, "rejected": "a passport", "direction": [1] * 90}
     return {
         "example_id": f"e{index}", "user_id": f"u{index}", "prompt": "travel", "chosen": "humor", "rejected": "no",
-        "direction": [1] * 90, "pairs": [pair], "ugc": [], "generation": 0, "completion": completion,
+        "direction": [1] * 90, "pairs": [pair], "ugc": [], "golden_preference": "", "rendered": "",
+        "generation": 0, "completion": completion,
     }  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def case(benchmark: str, number: int) -> dict:
         "chosen": HOSTILE if hostile else f"chosen response {number}",
         "rejected": f"rejected response {number}",
         "golden_preference": HOSTILE if hostile else "likes brevity",
+        "rendered": HOSTILE if hostile else "",
     }
 
 
@@ -227,7 +228,7 @@ def sample_inputs(directory: Path) -> Inputs:
         metrics={name: results / f"training/{name}.parquet" for name in ("alignxplore", "no_rl")},
         funnel=results / "funnel.csv",
         splits=results / "splits.csv",
-        rejects=directory / "data/rejects.parquet",
+        rejects=[directory / "data/rejects.parquet"],
         provenance=provenance,
         sources=sources,
         study=results / "case_study.json",

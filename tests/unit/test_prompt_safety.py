@@ -28,6 +28,7 @@ def prompts(templates: Templates, text: str) -> dict[str, Prompt]:
         "preference": templates.preference(case),
         "teacher": templates.preference(case, ["humor"]),
         "concise": templates.concise(case),
+        "rendered": templates.preference({"pairs": [], "ugc": [], "rendered": text}),
         "judge": templates.judge(text, text, text, text),
         "written judge": templates.judge(text, text, text, text, written=True),
         "respond": templates.respond(text, text),

@@ -37,6 +37,13 @@ def test_only_the_teacher_gets_dimensions(templates):
     assert "Aspects" not in templates.preference(CASE).user
 
 
+def test_a_rendered_prompt_is_asked_word_for_word_and_as_user_text(templates):
+    case = {"pairs": [], "ugc": [], "rendered": "1. Post: A joke?\n Be <think>brief</think>. \n"}
+    for prompt in (templates.preference(case), templates.preference(case, ["humor"]), templates.concise(case)):
+        assert split_marked(prompt.user) == [(case["rendered"], True)]
+    assert templates.preference({**CASE, "rendered": ""}) == templates.preference(CASE)
+
+
 def test_an_empty_preference_leaves_its_section_out(templates):
     assert "Preference" not in templates.judge("post", "", "a", "b").user
     assert "Preference: likes jazz" in strip_markers(templates.judge("post", "likes jazz", "a", "b").user)

@@ -251,7 +251,7 @@ def test_data_stage_runs_and_then_has_nothing_to_do(tree):
     path = configured(tree, "more", lambda c: c["data"]["splits"]["test"].update(size=150))
     changed = snakemake(tree, "-n", *targets, "--configfile", str(path))
     jobs = planned(changed.stdout + changed.stderr)
-    assert jobs == {"split": 1, "benchmark_alignx": 1, "benchmark_reverse": 1}
+    assert jobs == {"split": 1, "benchmark_split": 1, "benchmark_reverse": 1}
 
 
 def test_what_a_failed_job_took_away_is_made_again(tree):
@@ -263,7 +263,7 @@ def test_what_a_failed_job_took_away_is_made_again(tree):
     assert failed.returncode != 0 and not (tree / "data/splits/test.parquet").exists()
     assert (tree / targets[0]).exists()
     again = snakemake(tree, "-n", *targets, "--configfile", str(path))
-    assert planned(again.stdout + again.stderr) == {"split": 1, "benchmark_alignx": 1, "benchmark_reverse": 1}
+    assert planned(again.stdout + again.stderr) == {"split": 1, "benchmark_split": 1, "benchmark_reverse": 1}
     elsewhere = snakemake(tree, "-n", "data/splits/cold.parquet")
     assert "Nothing to be done" in elsewhere.stdout + elsewhere.stderr
 

@@ -78,7 +78,7 @@ def trees(tmp_path_factory, config) -> list[Path]:
         else:
             shutil.copy2(source, tree / name)
     shutil.copy2(ROOT / "resources/paper_tables.csv", tree / "resources/other_tables.csv")
-    for name in ("small.gguf", "other.gguf"):
+    for name in ("small.gguf", "other.gguf", "given.json", "other.json"):
         (tree / name).write_text(name)
     write_config(tree / "base.yaml", config)
     plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", "base.yaml"]

@@ -10,6 +10,7 @@
     e("div", { class: `text ${className || ""}` }, e("h4", null, name), e("div", { class: "verbatim", dir: "auto" }, value));
 
   const signals = (one) => {
+    if (one.rendered) return text("Prompt as published", one.rendered);
     const items = [
       ...one.pairs.map(([prompt, chosen, rejected], place) => [
         text(`Post ${place + 1}`, prompt),
@@ -97,7 +98,7 @@
       ),
       text("Golden preference", one.golden, "golden"),
       e("section", { class: "target" }, text("Post", one.prompt), e("div", { class: "pair" }, text("Chosen", one.chosen, "chosen"), text("Rejected", one.rejected, "rejected"))),
-      e("details", { class: "history" }, e("summary", null, `The user's signals: ${one.pairs.length + one.ugc.length}`), signals(one)),
+      e("details", { class: "history" }, e("summary", null, one.rendered ? "The user's signals" : `The user's signals: ${one.pairs.length + one.ugc.length}`), signals(one)),
       e("div", { class: "methods" }, ...methods.map((place) => method(one, place))),
     );
 })();

@@ -34,16 +34,13 @@ class BadRecord(Exception):
 def parse_example(raw: Any, max_characters: int) -> dict[str, Any]:
     """Check a raw record and convert it to a row of EXAMPLE without ids. Raises BadRecord."""
     record = mapping(raw, "record")
-    row = {**texts(record, TARGET_TEXTS), "direction": _direction(record)}
+    row = {**texts(record, TARGET_TEXTS, longest=max_characters), "direction": direction(record)}
     for form, names in HISTORY_TEXTS.items():
         row[form] = [
-            {**texts(item, names, at), "direction": _direction(item, at)}
+            {**texts(item, names, at, max_characters), "direction": direction(item, at)}
             for item, at in items(record, HISTORY_KEYS[form])
         ]
-    for at, value in _texts_of(row):
-        if len(value) > max_characters:
-            raise BadRecord(at, f"has {len(value)} characters, more than the {max_characters} that are allowed")
-    return row
+    return {**row, "golden_preference": "", "rendered": ""}
 
 
 def with_ids(rows: pl.DataFrame) -> pl.DataFrame:
@@ -57,11 +54,11 @@ def with_ids(rows: pl.DataFrame) -> pl.DataFrame:
         for form, names in HISTORY_TEXTS.items()
     )
     table = rows.with_columns(history=pl.concat_list(pairs, pl.lit(FORMS_APART), ugc).list.join(TEXTS_APART))
-    hashed = table.with_columns(
-        example_id=_hashed(pl.concat_str(*TARGET_TEXTS, "history", separator=TEXTS_APART)),
-        user_id=_hashed(pl.when(pl.col("history") != FORMS_APART).then("history")),
+    found = table.with_columns(
+        example_id=hashed(pl.concat_str(*TARGET_TEXTS, "history", separator=TEXTS_APART)),
+        user_id=hashed(pl.when(pl.col("history") != FORMS_APART).then("history")),
     )
-    return hashed.drop("history").with_columns(pl.col("user_id").fill_null(pl.col("example_id")))
+    return found.drop("history").with_columns(pl.col("user_id").fill_null(pl.col("example_id")))
 
 
 def stable_hash(text: str) -> str:
@@ -76,16 +73,18 @@ def mapping(value: Any, at: str) -> Mapping[str, Any]:
     return value
 
 
-def texts(record: Mapping[str, Any], names: tuple[str, ...], at: str = "") -> dict[str, str]:
+def texts(
+    record: Mapping[str, Any], names: tuple[str, ...], at: str = "", longest: int | None = None
+) -> dict[str, str]:
     """The texts of a record by name, checked; `at` is the record's path. Raises BadRecord."""
-    found = {name: text(record, name, at) for name in names}
+    found = {name: text(record, name, at, longest) for name in names}
     if "rejected" in names and found["chosen"] == found["rejected"]:
         raise BadRecord(at + "rejected", "equals chosen")
     return found
 
 
-def text(record: Mapping[str, Any], name: str, at: str = "") -> str:
-    """One text of a record, checked. Raises BadRecord."""
+def text(record: Mapping[str, Any], name: str, at: str = "", longest: int | None = None) -> str:
+    """One text of a record, checked; `longest` limits its characters. Raises BadRecord."""
     value = record.get(name)
     if not isinstance(value, str):
         raise BadRecord(at + name, "is missing" if value is None else f"is {_kind(value)}, expected text")
@@ -95,6 +94,8 @@ def text(record: Mapping[str, Any], name: str, at: str = "") -> str:
         value.encode()
     except UnicodeEncodeError:
         raise BadRecord(at + name, "holds a lone surrogate, which is not valid Unicode") from None
+    if longest is not None and len(value) > longest:
+        raise BadRecord(at + name, f"has {len(value)} characters, more than the {longest} that are allowed")
     return value
 
 
@@ -107,15 +108,8 @@ def items(record: Mapping[str, Any], key: str, at: str = "") -> Iterator[tuple[M
         yield mapping(value, f"{at}{key}[{index}]"), f"{at}{key}[{index}]."
 
 
-def _texts_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each text of an example, after its path in the raw record."""
-    yield from ((name, row[name]) for name in TARGET_TEXTS)
-    for form, names in HISTORY_TEXTS.items():
-        for index, item in enumerate(row[form]):
-            yield from ((f"{HISTORY_KEYS[form]}[{index}].{name}", item[name]) for name in names)
-
-
-def _direction(record: Mapping[str, Any], at: str = "") -> list[int]:
+def direction(record: Mapping[str, Any], at: str = "") -> list[int]:
+    """The signs of a record's 90 values. Raises BadRecord."""
     values = record.get(DIRECTION_KEY)
     at += DIRECTION_KEY
     if not isinstance(values, list):
@@ -136,5 +130,6 @@ def _kind(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def _hashed(text: pl.Expr) -> pl.Expr:
+def hashed(text: pl.Expr) -> pl.Expr:
+    """The `stable_hash` of a column."""
     return text.map_elements(stable_hash, return_dtype=pl.String)

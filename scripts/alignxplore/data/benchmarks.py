@@ -11,9 +11,12 @@ from alignxplore.errors import UserError
 from alignxplore.records import CASE
 
 
-def alignx_cases(examples: pl.DataFrame, name: str, wording: Wording) -> pl.DataFrame:
-    """CASE rows of a split (EXAMPLE). The golden preference describes the target's direction."""
-    golden = [wording.describe(direction) for direction in examples["direction"].to_list()]
+def split_cases(examples: pl.DataFrame, name: str, wording: Wording | None) -> pl.DataFrame:
+    """CASE rows of a split (EXAMPLE). A golden preference that it lacks describes the target's direction, if known."""
+    golden = [
+        given or (wording.describe(direction) if wording and direction else "")
+        for given, direction in examples.select("golden_preference", "direction").iter_rows()
+    ]
     return examples.with_columns(
         case_id="example_id",
         benchmark=pl.lit(name),
@@ -45,46 +48,71 @@ def reverse(cases: pl.DataFrame, name: str, wording: Wording | None) -> pl.DataF
     """The benchmark `name`: `cases` with all preferences reversed, in targets and signals alike.
 
     Case ids stay, so a case can be compared with its reversal, and reversing twice gives the original. The golden
-    preference becomes the description of the opposite direction by `wording` or, in P-SOUPS, the other persona. Raises
-    UserError if cases have user-generated content, which cannot be reversed.
+    preference becomes the description of the opposite direction by `wording` or, in P-SOUPS, the other persona; "" if
+    neither is known. Raises UserError if cases have user-generated content, which cannot be reversed, or a rendered
+    prompt.
     """
     if cases["ugc"].list.len().sum():
         raise UserError(f"benchmark {name!r}: comments cannot be reversed: they have no rejected text")
+    check_signals(cases, f"benchmark {name!r}")
     golden = opposite_descriptions(cases, wording)
     rows = []
     for row, text in zip(cases.iter_rows(named=True), golden, strict=True):
         pairs = [_swapped(pair) for pair in row["pairs"]]
-        rows.append({**_swapped(row), "benchmark": name, "pairs": pairs, "golden_preference": text})
+        rows.append({**_swapped(row), "benchmark": name, "pairs": pairs, "golden_preference": text or ""})
     return pl.DataFrame(rows, schema=CASE)
 
 
-def opposite_descriptions(cases: pl.DataFrame, wording: Wording | None) -> list[str]:
+def opposite_descriptions(cases: pl.DataFrame, wording: Wording | None) -> list[str | None]:
     """The description of each case's opposite direction by `wording` or, in P-SOUPS, the other persona.
 
-    Raises UserError if the cases of a P-SOUPS dimension have only one persona.
+    It is None for a case without directions, and without `wording`. Raises UserError if the cases of a P-SOUPS
+    dimension have only one persona.
     """
     personas = _personas(cases)
-    texts = []
+    texts: list[str | None] = []
     for dimension, direction in cases.select("dimension", "direction").iter_rows():
         if dimension:
             texts.append(personas[dimension, -direction[0]])
         else:
-            assert wording is not None, "the configuration's checks ask for data.wording"
-            texts.append(wording.describe([-sign for sign in direction]))
+            texts.append(wording.describe([-sign for sign in direction]) if wording and direction else None)
     return texts
 
 
 def truncate(cases: pl.DataFrame, name: str, signals: int) -> pl.DataFrame:
     """The benchmark `name`: `cases` with the first `signals` signals of each user, pairs before comments.
 
-    Case ids stay. Raises UserError if no case has more than `signals` signals.
+    Case ids stay. Raises UserError if no case has more than `signals` signals, or if signals are a rendered prompt.
     """
+    check_signals(cases, f"benchmark {name!r}")
     pairs = pl.col("pairs").list.head(signals)
     ugc = pl.col("ugc").list.head((signals - pairs.list.len().cast(pl.Int64)).clip(lower_bound=0))
     most = cases.select((pl.col("pairs").list.len() + pl.col("ugc").list.len()).max()).item()
     if signals >= most:
         raise UserError(f"benchmark {name!r}: no case has more than {most} signals: lower 'signals'")
     return cases.with_columns(benchmark=pl.lit(name), pairs=pairs, ugc=ugc)
+
+
+def check_signals(cases: pl.DataFrame, user: str) -> None:
+    """Raise UserError, saying that `user` needs signals, if a case has them only in a rendered prompt."""
+    if (cases["rendered"] != "").any():
+        raise UserError(f"{user} needs signals, but those of {cases['benchmark'][0]!r} are a rendered prompt")
+
+
+def check_golden(cases: pl.DataFrame, user: str) -> None:
+    """Raise UserError, saying that `user` needs golden preferences, if a case has none.
+
+    A case whose directions are all neutral has one: the empty description.
+    """
+    direction = pl.col("direction")
+    is_neutral = (direction.list.len() > 0) & direction.list.eval(pl.element() == 0).list.all()
+    lacking = cases.filter(pl.col("golden_preference") == "", ~is_neutral)
+    if lacking.height:
+        case, benchmark = lacking.select("case_id", "benchmark").row(0)
+        raise UserError(
+            f"{user} needs golden preferences, but case {case} of {benchmark!r} has none, and no directions that"
+            " data.wording describes: leave the benchmark out of the method's benchmarks"
+        )
 
 
 def _swapped(row: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signal
         pairs = [{**pair, "direction": direction} for pair in history]
         content = _canonical([dimension, persona, target, pairs])
         case = {"case_id": stable_hash(f"{content}\n{seen[content]}"), "dimension": dimension, "direction": direction}
-        rows.append({**case, "pairs": pairs, "ugc": [], **target, "golden_preference": persona})
+        rows.append({**case, "pairs": pairs, "ugc": [], **target, "golden_preference": persona, "rendered": ""})
         seen[content] += 1
     return rows
 

@@ -30,7 +30,7 @@ from alignxplore.data.alignx import (
     parse_example,
     with_ids,
 )
-from alignxplore.data.sources import LONGEST_RECORD, Piece, read_json, read_parquet
+from alignxplore.data.sources import LONGEST_RECORD, Piece, plan, read_json, read_parquet
 from alignxplore.records import EXAMPLE, N_DIMENSIONS
 
 
@@ -88,17 +88,33 @@ def read_piece(piece: Piece, max_characters: int) -> Iterator[Block]:
             yield _json_block(first, lines, max_characters)
 
 
+def read_records(path: str) -> Iterator[list[tuple[int, Any]]]:
+    """Yield the records of a file in blocks, each with its number, from 1; a BadRecord stands for one that is no JSON.
+
+    Raises UserError if the file cannot be read.
+    """
+    for piece in plan([path], 1)[0]:
+        if piece.kind == "parquet":
+            for first, rows in read_parquet(piece):
+                yield list(enumerate(rows.iter_rows(named=True), first))
+        else:
+            for first, lines in read_json(piece):
+                numbered = [(number, line) for number, line in enumerate(lines, first) if line is None or line.strip()]
+                yield [(number, _decoded_or_bad(number, line)) for number, line in numbered]
+
+
+def _decoded_or_bad(number: int, line: bytes | None) -> Any:
+    try:
+        return _decoded(number, line)
+    except BadRecord as bad:
+        return bad
+
+
 def _json_block(first: int, lines: Sequence[bytes | None], max_characters: int) -> Block:
     records = {number: line for number, line in enumerate(lines, first) if line is None or not line.isspace()}
 
     def exact(number: int) -> Any:
-        line = records[number]
-        if line is None:
-            raise BadRecord("record", f"is longer than {LONGEST_RECORD >> 20} MiB")
-        try:
-            return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
-        except (ValueError, RecursionError) as error:
-            raise BadRecord("record", _json_problem(error)) from None
+        return _decoded(number, records[number])
 
     objects = [(number, line) for number, line in records.items() if line is not None and _is_object(line)]
     return _block(list(records), first + len(lines) - 1, _parsed(objects), exact, max_characters)
@@ -138,6 +154,15 @@ def _block(
     if odd:  # Sorting copies all texts.
         examples = pl.concat([examples, pl.DataFrame(odd, PARSED)]).sort("line")
     return Block(last, len(numbers), with_ids(examples).select("line", *EXAMPLE), rejects)
+
+
+def _decoded(number: int, line: bytes | None) -> Any:
+    if line is None:
+        raise BadRecord("record", f"is longer than {LONGEST_RECORD >> 20} MiB")
+    try:
+        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
+    except (ValueError, RecursionError) as error:
+        raise BadRecord("record", _json_problem(error)) from None
 
 
 def _json_problem(error: ValueError | RecursionError) -> str:
@@ -219,4 +244,5 @@ def _examples(columns: pl.DataFrame) -> pl.DataFrame:
         pl.col(key).list.eval(pl.struct(item(pl.element().struct.field, HISTORY_TEXTS[form]))).fill_null([]).alias(form)
         for form, key in HISTORY_KEYS.items()
     ]
-    return columns.select("line", *item(pl.col, TARGET_TEXTS), *histories).cast(PARSED)
+    unknown = [pl.lit("").alias("golden_preference"), pl.lit("").alias("rendered")]
+    return columns.select("line", *item(pl.col, TARGET_TEXTS), *histories, *unknown).cast(PARSED)

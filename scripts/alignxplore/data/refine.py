@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from alignxplore.errors import UserError
 from alignxplore.records import DIRECTION, FUNNEL, N_DIMENSIONS
 
 SQL = Path(__file__).parents[2] / "sql/refine.sql"
@@ -69,8 +70,20 @@ def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame
     """The key preference dimensions phi (paper 3.2) of each example, as DIMENSIONS rows.
 
     These are the dimensions on which the whole history has the same non-neutral sign; the sign itself is left out.
-    `names` are the names of the 90 dimensions in order.
+    `names` are the names of the 90 dimensions in order. Raises UserError for an example without directions.
     """
+    labelled = [
+        pl.col(form).list.eval(pl.element().struct.field("direction").list.len() == N_DIMENSIONS).list.all()
+        for form in FORMS
+    ]
+    lacking = examples.filter(
+        (pl.col("direction").list.len() != N_DIMENSIONS) | ~pl.all_horizontal(labelled) | (pl.col("rendered") != "")
+    )
+    if lacking.height:
+        raise UserError(
+            f"key dimensions come from the directions of a history and its target, but example"
+            f" {lacking['example_id'][0]} lacks some: the teacher needs a split with directions"
+        )
     numbered = examples.with_row_index("number")
     interactions, signs = (table.filter(pl.col("form") != "target") for table in _interactions(numbered))
     agreeing = signs.group_by("number", "dimension", "sign").agg(agree=pl.len())

@@ -10,8 +10,8 @@ from alignxplore import records
 from alignxplore.data.alignx import stable_hash
 from alignxplore.data.reader import read_piece
 from alignxplore.data.refine import Rules, refine
+from alignxplore.data.rejects import check_reject_share
 from alignxplore.data.sources import Piece
-from alignxplore.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ def gather(
     bad = pl.concat([numbered(table("rejects")).select(columns), duplicates.select(columns)])
     bad = bad.sort(pl.col("source").cast(pl.Enum(pieces["source"].unique(maintain_order=True))), "line")
     counts = _summed([table("funnel").drop("shard")])
-    _check_reject_share(dict(counts.rows()).get("raw records", 0), bad, max_reject_share, kept_rejects)
+    total = dict(counts.rows()).get("raw records", 0)
+    check_reject_share(total, bad, max_reject_share, kept_rejects, "data.alignx.sources")
 
     found = table("candidates", ["source", "line", "form", "target"])
     unique = found.join(copies, on=["shard", "source", "line"], how="anti", maintain_order="left")
@@ -128,16 +129,3 @@ def _with_losses(funnel: pl.DataFrame) -> pl.DataFrame:
     first = pl.when(pl.col("form").is_null()).then("rows").otherwise(whole)
     before = pl.col("rows").shift().over("form").fill_null(first)
     return ordered.with_columns(lost=before - pl.col("rows")).drop("form")
-
-
-def _check_reject_share(total: int, rejects: pl.DataFrame, max_share: float, kept: str) -> None:
-    if total == 0:
-        raise UserError("the AlignX sources hold no records: see data.alignx.sources")
-    if rejects.height > max_share * total:
-        records.write(rejects, kept, records.REJECT)
-        first = rejects.row(0, named=True)
-        raise UserError(
-            f"{rejects.height} of {total} raw records were rejected, more than"
-            f" data.alignx.max_reject_share = {max_share} allows; the first is"
-            f" {first['source']}:{first['line']}: {first['field']}: {first['reason']}; all are in {kept}"
-        )

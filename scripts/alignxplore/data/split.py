@@ -1,15 +1,18 @@
-"""Disjoint, balanced splits of refined examples, independent of the order of the rows."""
+"""Disjoint, balanced splits of refined examples, independent of the order of the rows; and what splits share."""
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from alignxplore import records
 from alignxplore.data.alignx import HISTORY_TEXTS
 from alignxplore.errors import UserError
-from alignxplore.records import EXAMPLE
+from alignxplore.records import DEMONSTRATION, EXAMPLE
 
 log = logging.getLogger(__name__)
 
@@ -87,31 +90,54 @@ def take(refined: pl.LazyFrame, chosen: pl.DataFrame) -> pl.DataFrame:
     return chosen.join(found, on=["example_id", "form"], how="left", maintain_order="left").select(EXAMPLE.names())
 
 
-def summary(splits: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """One row per split of EXAMPLE rows: set, examples, users, preferred and non_preferred directions of its targets.
+def read_split(path: str | Path) -> pl.DataFrame:
+    """A split: EXAMPLE rows or, if it was given as demonstrations, DEMONSTRATION rows."""
+    return records.read(path, DEMONSTRATION if "completion" in records.fields(path) else EXAMPLE)
 
-    Raises UserError if two splits share a user, a target post, or an interaction of a history.
+
+def summary(splits: Mapping[str, pl.DataFrame], drawn: Collection[str]) -> pl.DataFrame:
+    """One row per split: set, examples, users, preferred and non_preferred directions of its targets, and shares.
+
+    `shares` says what the split shares with others; given splits may. Raises UserError if two of the `drawn` ones share
+    a user, a target post, a rendered prompt, or an interaction of a history.
     """
-    check_disjoint(splits)
+    marks = {name: _marks(examples) for name, examples in splits.items()}
+    shares: dict[str, list[str]] = {name: [] for name in splits}
+    for first, second in combinations(splits, 2):
+        shared = {kind: values & marks[second][kind] for kind, values in marks[first].items()}
+        found = {kind: values for kind, values in shared.items() if values}
+        if not found:
+            continue
+        kind, values = next(iter(found.items()))
+        if first in drawn and second in drawn:
+            raise UserError(f"the splits {first!r} and {second!r} share a {kind}: {min(values)[:200]!r}")
+        counts = ", ".join(f"{len(values)} {kind}{'s' if len(values) > 1 else ''}" for kind, values in found.items())
+        log.warning("the splits %r and %r share %s; the first %s: %r", first, second, counts, kind, min(values)[:200])
+        shares[first].append(f"{second}: {counts}")
+        shares[second].append(f"{first}: {counts}")
     rows = []
     for name, examples in splits.items():
-        signs = examples["direction"].explode()
-        counts = {"preferred": (signs > 0).sum(), "non_preferred": (signs < 0).sum()}
-        rows.append({"set": name, "examples": examples.height, "users": examples["user_id"].n_unique(), **counts})
+        signs = examples["direction"].list.explode(empty_as_null=False)
+        counted = {"preferred": (signs > 0).sum(), "non_preferred": (signs < 0).sum()}
+        users = {"examples": examples.height, "users": examples["user_id"].n_unique()}
+        rows.append({"set": name, **users, **counted, "shares": "; ".join(shares[name])})
     return pl.DataFrame(rows)
 
 
-def check_disjoint(splits: Mapping[str, pl.DataFrame]) -> None:
-    """Raise UserError if two splits of EXAMPLE rows share a user, a target post, or an interaction of a history."""
-    seen: dict[tuple[str, str], str] = {}
-    for name, examples in splits.items():
-        for row in examples.iter_rows(named=True):
-            marks = [("user", row["user_id"]), ("target post", row["prompt"])]
-            for form, texts in HISTORY_TEXTS.items():
-                marks += [("history pair", repr([item[text] for text in texts])) for item in row[form]]
-            for kind, value in marks:
-                if (other := seen.setdefault((kind, value), name)) != name:
-                    raise UserError(f"the splits {other!r} and {name!r} share a {kind}: {value[:200]!r}")
+def _marks(examples: pl.DataFrame) -> dict[str, set[str]]:
+    """What no other drawn split may have, by kind."""
+    history = {
+        repr([item[text] for text in texts])
+        for form, texts in HISTORY_TEXTS.items()
+        for items in examples[form]
+        for item in items
+    }
+    return {
+        "user": set(examples["user_id"]),
+        "target post": set(examples["prompt"]) - {""},
+        "history pair": history,
+        "rendered prompt": set(examples["rendered"]) - {""},
+    }
 
 
 def _balanced(candidates: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:

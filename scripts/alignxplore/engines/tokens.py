@@ -271,5 +271,5 @@ def context_limit(config: Any) -> int | None:
 
 def too_long(rows: Sequence[Sequence[int]], limit: int | None, new: int = 0) -> dict[int, Refused]:
     """The rows, by index, that are over `limit` tokens, or leave no room for a token if `new` are wanted."""
-    reason = f"longer than the model's context of {limit} tokens (data.alignx.max_characters leaves long texts out)"
+    reason = f"longer than the model's context of {limit} tokens (data.max_characters leaves long texts out)"
     return {i: Refused(reason) for i, row in enumerate(rows) if limit is not None and len(row) + min(new, 1) > limit}

@@ -7,22 +7,36 @@ from typing import Any
 import polars as pl
 
 from alignxplore.data.alignx import stable_hash
-from alignxplore.data.benchmarks import opposite_descriptions
+from alignxplore.data.benchmarks import check_golden, opposite_descriptions
 from alignxplore.data.wording import Wording
+from alignxplore.errors import UserError
 from alignxplore.methods.descriptions import unwritten_rows
 
 
 def opposite_preferences(cases: pl.DataFrame, method: str, wording: Wording | None) -> pl.DataFrame:
     """PREFERENCE rows with the golden description that each case has when its benchmark is reversed.
 
-    Raises UserError if the cases of a P-SOUPS dimension have only one persona.
+    Raises UserError for a case without directions that `wording` describes, and if the cases of a P-SOUPS dimension
+    have only one persona.
     """
     rows = list(cases.iter_rows(named=True))
-    return unwritten_rows(rows, method, [("", text) for text in opposite_descriptions(cases, wording)])
+    texts = []
+    for row, text in zip(rows, opposite_descriptions(cases, wording), strict=True):
+        if text is None:
+            raise UserError(
+                f"methods.{method} needs directions, but case {row['case_id']} of {row['benchmark']!r} has none that"
+                " data.wording describes: leave the benchmark out of the method's benchmarks"
+            )
+        texts.append(("", text))
+    return unwritten_rows(rows, method, texts)
 
 
 def shuffled_preferences(cases: pl.DataFrame, method: str, seed: int) -> pl.DataFrame:
-    """PREFERENCE rows with the golden description of another case of the same benchmark."""
+    """PREFERENCE rows with the golden description of another case of the same benchmark.
+
+    Raises UserError if a case has none.
+    """
+    check_golden(cases, f"methods.{method}")
     rows = [case for (_,), own in cases.group_by("benchmark", maintain_order=True) for case in _shuffled(own, seed)]
     return unwritten_rows(rows, method, [("", row["shuffled"]) for row in rows])
 

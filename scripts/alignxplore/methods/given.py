@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from alignxplore.data.benchmarks import check_golden, check_signals
 from alignxplore.methods.descriptions import unwritten_rows
 
 
@@ -30,6 +31,10 @@ GIVEN: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def given_preferences(kind: str, cases: pl.DataFrame, method: str) -> pl.DataFrame:
-    """PREFERENCE rows of a method whose kind is in GIVEN."""
+    """PREFERENCE rows of a method whose kind is in GIVEN. Raises UserError if cases lack what it needs."""
+    if kind == "golden":
+        check_golden(cases, f"methods.{method}")
+    elif kind != "none":
+        check_signals(cases, f"methods.{method}")
     rows = list(cases.iter_rows(named=True))
     return unwritten_rows(rows, method, [("", GIVEN[kind](case)) for case in rows])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from alignxplore.data.benchmarks import check_signals
 from alignxplore.data.wording import Wording
 from alignxplore.engines import Engine
 from alignxplore.methods.descriptions import unwritten_rows
@@ -29,8 +30,10 @@ def bridged_preferences(
 
     `entry` holds the thresholds `upper` and `lower`, and optionally the indices of the AlignX `dimensions` to score
     (default: all 90). Token counts are 0, since nothing is generated. A score whose prompt the model refuses is left
-    out of its dimension's mean; a case without any score is refused.
+    out of its dimension's mean; a case without any score is refused. Raises UserError for cases whose signals are a
+    rendered prompt.
     """
+    check_signals(cases, f"methods.{method}")
     dimensions = entry.get("dimensions", range(N_DIMENSIONS))
     poles = [(wording.phrase(str(index), 1), wording.phrase(str(index), -1)) for index in dimensions]
     rows = list(cases.iter_rows(named=True))

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import polars as pl
 
+from alignxplore.errors import UserError
 from alignxplore.results.stats import calibration_error, wilson_interval
 
 matplotlib.use("Agg")
@@ -132,6 +133,8 @@ def accuracy_panels(points: pl.DataFrame, by: str) -> Figure:
 
     Confidence has a panel for each judge and method, because the series would cover each other.
     """
+    if points.is_empty():
+        raise UserError(f"accuracy by {by}: no case has any, so there is nothing to draw")
     if by == "confidence":
         return _calibration(points)
     panels = {str(panel): own for (panel,), own in points.group_by("panel", maintain_order=True)}

@@ -86,6 +86,7 @@ def _signals(case: Mapping[str, Any]) -> list[str]:
         [("Post", pair["prompt"]), ("Chosen", pair["chosen"]), ("Rejected", pair["rejected"])] for pair in case["pairs"]
     ]
     shown += [[("Post", ugc["prompt"]), ("The user's comment", ugc["comment"])] for ugc in case["ugc"]]
+    shown += [[("Prompt", case["rendered"])]] if case["rendered"] else []
     return [line for number, texts in enumerate(shown, 1) for line in (f"#### Signal {number}", "", *_quoted(texts))]
 
 

@@ -94,6 +94,21 @@ def variants(config: Config) -> Mapping[str, Any]:
     return config.get("training", {}).get("variants", {})
 
 
+def drawn_splits(config: Config) -> dict[str, Any]:
+    """The splits that are drawn from raw AlignX."""
+    return {name: entry for name, entry in config.get("data", {}).get("splits", {}).items() if "share" in entry}
+
+
+def given_splits(config: Config) -> dict[str, Any]:
+    """The splits that are files."""
+    return {name: entry for name, entry in config.get("data", {}).get("splits", {}).items() if "source" in entry}
+
+
+def split_sources(entry: Mapping[str, Any]) -> list[str]:
+    """The sources of a given split's entry, which names one or a list of them."""
+    return [entry["source"]] if isinstance(entry["source"], str) else entry["source"]
+
+
 JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
 """The prompt template of each kind of judge."""
 

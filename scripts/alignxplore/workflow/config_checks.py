@@ -14,6 +14,8 @@ from alignxplore.workflow.config import (
     Config,
     benchmark_origin,
     completed,
+    drawn_splits,
+    given_splits,
     judged_benchmarks,
     method_prompts,
     origin_name,
@@ -27,7 +29,7 @@ REFERENCES = {
     "benchmarks.*.reverse_of": "benchmarks",
     "benchmarks.*.truncation_of": "benchmarks",
     "benchmarks.*.split": "data.splits",
-    "benchmarks.*.dimension": "data.psoups",
+    "benchmarks.*.psoups": "data.psoups",
     "judges.*.model": "models",
     "judges.*.benchmarks": "benchmarks",
     "methods.*.model": "models",
@@ -59,6 +61,12 @@ REFERENCES = {
 judges that select a response (R_jud)."""
 
 
+WITHOUT_DIRECTIONS = ("pairs", "rl", "cold_start", "psoups")
+"""Forms of given splits whose records have no directions."""
+
+RENDERED = "has a rendered prompt instead of signals (form 'rl')"
+
+
 def check_config(config: Config, schema_file: Path) -> None:
     """Raise a UserError that lists the mistakes of a resolved configuration, if there are any."""
     errors = list(document_errors(config, schema_file))
@@ -66,6 +74,7 @@ def check_config(config: Config, schema_file: Path) -> None:
         _reference_errors,
         _section_errors,
         _benchmark_errors,
+        _form_errors,
         _model_use_errors,
         _online_errors,
         _table_errors,
@@ -110,9 +119,7 @@ def _section_errors(config: Config) -> Iterator[str]:
 def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
     """Entries of the configuration with the keys elsewhere that they need."""
     for name, entry in config["benchmarks"].items():
-        if entry.get("source") == "alignx":
-            yield f"benchmarks.{name}", ["data.alignx.sources", "data.wording"]
-        elif "reverse_of" in entry and benchmark_origin(config, name).get("source") == "alignx":
+        if benchmark_origin(config, name).get("split") in drawn_splits(config) and "truncation_of" not in entry:
             yield f"benchmarks.{name}", ["data.wording"]
     for name, entry in config["judges"].items():
         yield f"judges.{name}", [f"prompts.{JUDGE_PROMPTS[entry['kind']]}"]
@@ -120,8 +127,9 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
         keys = [f"prompts.{prompt}" for prompt in method_prompts(entry)]
         if entry["kind"] in ("model", "lminductreason") and "sampling" not in entry:
             keys.append("evaluation")
-        origins = {benchmark_origin(config, n).get("source") for n in entry.get("benchmarks", config["benchmarks"])}
-        if entry["kind"] == "pba" or (entry["kind"] == "opposite" and "alignx" in origins):
+        splits = {benchmark_origin(config, n).get("split") for n in entry.get("benchmarks", config["benchmarks"])}
+        worded = {*drawn_splits(config), *(n for n, s in given_splits(config).items() if s.get("form") == "alignx")}
+        if entry["kind"] == "pba" or (entry["kind"] in ("golden", "opposite", "shuffled") and splits & worded):
             keys.append("data.wording")
         if entry["kind"] == "vpl":
             keys += ["vpl", "data.splits.rl"]
@@ -136,8 +144,8 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
         yield "cold_start", ["prompts.preference", "data.splits.cold"]
     if "online" in config:
         yield "online", ["prompts.respond"]
-    if "splits" in config.get("data", {}):
-        yield "data.splits", ["data.alignx.sources"]
+    for name in drawn_splits(config):
+        yield f"data.splits.{name}", ["data.alignx.sources"]
     if "demo" in config:
         yield "demo", ["prompts.preference", "prompts.concise", "prompts.judge", "prompts.respond"]
     for name, entry in config["tables"].items():
@@ -173,8 +181,9 @@ def _names(config: Config, section: str) -> Iterable[str]:
 
 
 def _has_comments(config: Config, benchmark: str) -> bool:
-    """Whether a benchmark's signals are comments instead of pairs."""
-    return benchmark_origin(config, benchmark).get("split", "").endswith("_ugc")
+    """Whether a drawn benchmark's signals are comments; the configuration does not say it of given splits."""
+    split = benchmark_origin(config, benchmark).get("split", "")
+    return split in drawn_splits(config) and split.endswith("_ugc")
 
 
 def _benchmark_errors(config: Config) -> Iterator[str]:
@@ -182,7 +191,7 @@ def _benchmark_errors(config: Config) -> Iterator[str]:
     history = config.get("data", {}).get("refine", {}).get("history", 0)
     for name, entry in config["benchmarks"].items():
         key, origin = f"benchmarks.{name}", benchmark_origin(config, name)
-        if "source" not in origin:
+        if not {"split", "psoups"} & origin.keys():
             derived = next(k for k in DERIVED if k in entry)
             yield f"{key}.{derived}: {entry[derived]!r} is itself made from another benchmark"
         if "reverse_of" in entry and _has_comments(config, name):
@@ -190,12 +199,56 @@ def _benchmark_errors(config: Config) -> Iterator[str]:
                 f"{key}.reverse_of: {entry['reverse_of']!r} has comments, which cannot be reversed: they have no"
                 " rejected text"
             )
-        # Published P-SOUPS cases bring their own signals, however many.
-        if "truncation_of" in entry and origin["source"] == "alignx" and entry["signals"] >= history:
+        # Other cases bring their own signals, however many.
+        if "truncation_of" in entry and origin.get("split") in drawn_splits(config) and entry["signals"] >= history:
             yield (
                 f"{key}.signals: must be fewer than the {history} of every case (data.refine.history), not"
                 f" {entry['signals']}"
             )
+
+
+def _form_errors(config: Config) -> Iterator[str]:
+    """Yield an error where something needs what a given split does not have, as far as its `form` is named."""
+    forms = {name: entry.get("form", "") for name, entry in given_splits(config).items()}
+    for name, entry in config["benchmarks"].items():
+        form = forms.get(benchmark_origin(config, name).get("split", ""), "")
+        if form == "cold_start":
+            yield f"benchmarks.{name}: the split has demonstrations (form 'cold_start'), which have no two responses"
+        derived = next((key for key in DERIVED if key in entry), None)
+        if form == "rl" and derived:
+            yield f"benchmarks.{name}.{derived}: {entry[derived]!r} {RENDERED}"
+    for name, entry in config["methods"].items():
+        for benchmark in entry.get("benchmarks", config["benchmarks"]):
+            form = forms.get(benchmark_origin(config, benchmark).get("split", ""), "")
+            turned = "reverse_of" in config["benchmarks"][benchmark]
+            key = f"methods.{name}.benchmarks: {benchmark!r}"
+            if form in WITHOUT_DIRECTIONS and entry["kind"] == "opposite":
+                yield f"{key} has no directions (form {form!r}), so no description has an opposite"
+            elif entry["kind"] in ("golden", "shuffled") and (form == "rl" or (form in WITHOUT_DIRECTIONS and turned)):
+                yield f"{key} has no golden preferences (form {form!r})"
+            elif form == "rl" and entry["kind"] in ("signals", "liked", "lminductreason", "pba", "vpl"):
+                yield f"{key} {RENDERED}"
+        if entry["kind"] == "vpl" and forms.get("rl") in ("rl", "cold_start"):
+            yield f"methods.{name}: data.splits.rl has no pairs to learn from (form {forms['rl']!r})"
+    if "cold_start" in config and forms.get("cold") in WITHOUT_DIRECTIONS:
+        yield (
+            f"cold_start: data.splits.cold has no directions (form {forms['cold']!r}), from which the teacher's key"
+            " dimensions come; without a teacher, write cold_start: null"
+        )
+    for name, entry in variants(config).items():
+        data = entry.get("data", "data/splits/rl.parquet" if entry["stage"] == "grpo" else "")
+        split = data.removeprefix("data/splits/").removesuffix(".parquet")
+        wants = entry["stage"] == "sft"
+        if forms.get(split) and wants != (forms[split] == "cold_start"):
+            needed = "demonstrations (form 'cold_start')" if wants else "examples"
+            yield f"training.variants.{name}.data: needs {needed}, but data.splits.{split} has form {forms[split]!r}"
+        if wants and split in drawn_splits(config):
+            yield f"training.variants.{name}.data: needs demonstrations, but data.splits.{split} has examples"
+    for name, entry in config.get("figures", {}).items():
+        if entry.get("by") == "dimension":
+            origins = [benchmark_origin(config, benchmark).get("split", "") for benchmark in entry["benchmarks"]]
+            if all(forms.get(split) in WITHOUT_DIRECTIONS for split in origins):
+                yield f"figures.{name}.by: none of its benchmarks has directions"
 
 
 def _model_use_errors(config: Config) -> Iterator[str]:

@@ -32,8 +32,9 @@ JOB_LAUNCHERS = ("accelerate", "deepspeed", "torchrun")
 
 
 PATHS = (
-    "prompts.*", "published", "data.alignx.sources.*", "data.psoups.*.path", "data.wording", "demo.lexicon",
-    "gguf.*.file", "gguf.*.chat_template", "training.variants.*.data",
+    "prompts.*", "published", "data.alignx.sources.*", "data.psoups.*.path", "data.splits.*.source",
+    "data.splits.*.source.*", "data.wording", "demo.lexicon", "gguf.*.file", "gguf.*.chat_template",
+    "training.variants.*.data",
 )  # fmt: skip
 """Keys whose values are files, or for raw data globs and addresses on the hub."""
 
@@ -88,7 +89,7 @@ def path_errors(config: Config) -> Iterator[str]:
                 local_copy(path)
             except UserError as error:
                 yield f"{key}: {error}"
-        elif glob.has_magic(path) and key.startswith("data.alignx"):
+        elif glob.has_magic(path) and key.startswith(("data.alignx", "data.splits")):
             if not glob.glob(path, recursive=True):
                 yield f"{key}: no file matches {path!r}"
         elif path not in made and not path.startswith(MADE) and not Path(path).is_file():

@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 from alignx_samples import direction, random_examples
 from alignxplore import records
-from alignxplore.data.benchmarks import alignx_cases, psoups_cases, reverse, truncate
+from alignxplore.data.benchmarks import psoups_cases, reverse, split_cases, truncate
 from alignxplore.data.wording import Wording
 from alignxplore.errors import UserError
 from test_psoups import COLD, KIND, REAL, SIGNALS, record, write
@@ -17,7 +17,7 @@ def wording():
 @pytest.fixture
 def alignx(wording):
     examples = random_examples(40, seed=1).with_columns(pl.col("ugc").list.head(0))
-    return alignx_cases(examples, "alignx_test", wording)
+    return split_cases(examples, "alignx_test", wording)
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def psoups(tmp_path):
     return psoups_cases(path, "psoups_style", "style", "witty", SIGNALS)
 
 
-def test_alignx_cases(wording):
+def test_split_cases(wording):
     examples = random_examples(5, seed=1).with_columns(
         direction=pl.Series([direction(d0=1, d89=-1)] * 5, dtype=records.DIRECTION)
     )
-    cases = alignx_cases(examples, "alignx_test", wording)
+    cases = split_cases(examples, "alignx_test", wording)
     assert cases.schema == records.CASE
     assert cases["case_id"].equals(examples["example_id"], check_names=False)
     assert set(cases["golden_preference"]) == {"This person: younger, dislikes fashion."}
@@ -86,12 +86,34 @@ def test_reversing_the_published_file_twice(wording, tmp_path):
 
 
 def test_what_cannot_be_reversed(psoups, wording):
-    with_ugc = alignx_cases(random_examples(20, seed=1), "alignx_test_ugc", wording)
+    with_ugc = split_cases(random_examples(20, seed=1), "alignx_test_ugc", wording)
     with pytest.raises(UserError, match="'r': comments cannot be reversed"):
         reverse(with_ugc, "r", wording)
     one_sided = psoups.filter(pl.col("golden_preference") == KIND)
     with pytest.raises(UserError, match="P-SOUPS dimension 'style' needs one persona in each direction"):
         reverse(one_sided, "r", wording)
+
+
+def test_cases_without_directions_keep_their_own_golden_preference(wording):
+    examples = random_examples(3, seed=1).with_columns(
+        direction=pl.Series([[], [], direction(d0=1)], dtype=records.DIRECTION),
+        golden_preference=pl.Series(["kind", "", "own"]),
+        ugc=pl.col("ugc").list.head(0),
+    )
+    cases = split_cases(examples, "mine", wording)
+    assert cases["golden_preference"].to_list() == ["kind", "", "own"]
+    assert split_cases(examples, "mine", None).equals(cases)
+    turned = reverse(cases, "turned", wording)
+    assert turned["golden_preference"].to_list() == ["", "", wording.describe(direction(d0=-1))]
+    assert turned["chosen"].equals(cases["rejected"], check_names=False)
+    assert turned["direction"].to_list()[:2] == [[], []]
+
+
+def test_a_rendered_prompt_can_be_neither_reversed_nor_truncated(alignx, wording):
+    rendered = alignx.with_columns(pairs=pl.col("pairs").list.head(0), rendered=pl.lit("prompt"))
+    for change in (lambda: reverse(rendered, "r", wording), lambda: truncate(rendered, "r", 1)):
+        with pytest.raises(UserError, match="benchmark 'r' needs signals, but those of 'alignx_test' are a rendered"):
+            change()
 
 
 def test_truncation_keeps_the_first_signals(alignx, wording):
@@ -105,7 +127,7 @@ def test_truncation_keeps_the_first_signals(alignx, wording):
 
 
 def test_truncation_takes_pairs_before_comments(wording):
-    cases = alignx_cases(random_examples(20, seed=2), "mixed", wording)
+    cases = split_cases(random_examples(20, seed=2), "mixed", wording)
     assert set(cases["ugc"].list.len()) != {0}
     for keep in (1, 3, 5):
         for old, new in zip(cases.to_dicts(), truncate(cases, "short", keep).to_dicts(), strict=True):

@@ -2,6 +2,7 @@ import polars as pl
 import pytest
 from alignx_samples import N, direction, random_examples
 from alignxplore.data.refine import Rules, key_dimensions, refine
+from alignxplore.errors import UserError
 from alignxplore.records import EXAMPLE, REFINED
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,8 @@ def reference(examples, min_dimensions, history, max_conflicts=0):
                     **example,
                     "pairs": [],
                     "ugc": [],
+                    "golden_preference": "",
+                    "rendered": "",
                     form: used,
                     "form": form,
                     "consistent": consistent,
@@ -80,7 +83,7 @@ def example(target, *history):
     pairs = [
         {"prompt": "p", "chosen": f"g{i}", "rejected": "b", "direction": values} for i, values in enumerate(history)
     ]
-    row = ("e", "u", "p", "g", "b", target, pairs, [])
+    row = ("e", "u", "p", "g", "b", target, pairs, [], "", "")
     return pl.DataFrame([row], schema=EXAMPLE, orient="row")
 
 
@@ -119,6 +122,21 @@ def test_key_dimensions_are_those_that_the_whole_history_shares():
     nothing = example(direction(d0=1)).with_columns(example_id=pl.lit("a"))
     found = key_dimensions(pl.concat([shared, with_ugc, nothing]), names)
     assert found.rows() == [("e", ["name 3", "name 89"]), ("f", ["name 3"]), ("a", [])]
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        example([], direction(d0=1)),
+        example(direction(d0=1), direction(d0=1), []),
+        example(direction(d0=1)).with_columns(rendered=pl.lit("prompt")),
+    ],
+)
+def test_an_example_without_directions_has_no_key_dimensions(lacking):
+    with pytest.raises(UserError, match="example f lacks some: the teacher needs a split with directions"):
+        key_dimensions(
+            pl.concat([example(direction(d0=1)), lacking.with_columns(example_id=pl.lit("f"))]), ["name"] * N
+        )
 
 
 def test_key_dimensions_of_refined_examples_cover_the_consistent_ones():

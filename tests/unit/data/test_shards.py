@@ -139,5 +139,5 @@ def test_too_many_rejects_stop_the_run_and_stay_readable(tmp_path):
 
 def test_files_without_records_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n\n")
-    with pytest.raises(UserError, match="hold no records: see data.alignx.sources"):
+    with pytest.raises(UserError, match="data.alignx.sources: the files hold no records"):
         run([tmp_path / "a.jsonl"], 2, tmp_path / "out")

@@ -3,7 +3,7 @@ import random
 import polars as pl
 import pytest
 from alignx_samples import N
-from alignxplore.data.split import check_disjoint, split, split_keys, summary, take
+from alignxplore.data.split import split, split_keys, summary, take
 from alignxplore.errors import UserError
 from alignxplore.records import EXAMPLE, REFINED
 
@@ -26,7 +26,7 @@ def refined_rows(count, seed=0, up=0.5, users=None, posts=None, forms=("pairs", 
             item = {"prompt": f"q {signal} {form}", "direction": consistent}
             pairs = [{**item, "chosen": "c", "rejected": "r"}] if form == "pairs" else []
             ugc = [{**item, "comment": "c"}] if form == "ugc" else []
-            rows.append((*texts, consistent, pairs, ugc, form, consistent))
+            rows.append((*texts, consistent, pairs, ugc, "", "", form, consistent))
     return pl.DataFrame(rows, schema=REFINED, orient="row")
 
 
@@ -62,7 +62,7 @@ def test_splits_are_full_disjoint_and_of_their_form(shared):
         "test": {"good pairs"},
         "test_ugc": {"good ugc"},
     }
-    check_disjoint(parts)
+    assert not any(summary(parts, parts)["shares"])
 
 
 @pytest.mark.parametrize("column", ["user_id", "prompt", "pairs"])
@@ -74,7 +74,7 @@ def test_what_crosses_between_sets_is_named(column):
     parts["cold"] = pl.concat([cold.head(-1), cold.tail(1).with_columns(value.alias(column))])
     kind = {"user_id": "user", "prompt": "target post", "pairs": "history pair"}[column]
     with pytest.raises(UserError, match=f"the splits 'cold' and 'rl' share a {kind}: "):
-        check_disjoint(parts)
+        summary(parts, parts)
 
 
 @pytest.mark.parametrize(("count", "up"), [(800, 0.5), (2_000, 0.6), (2_000, 0.35)])
@@ -118,7 +118,8 @@ def test_the_size_of_a_set_touches_no_other_and_a_larger_set_holds_the_smaller()
 
 
 def test_splits_are_counted_where_they_are_disjoint():
-    counts = summary(splits(refined_rows(1_000)))
+    parts = splits(refined_rows(1_000))
+    counts = summary(parts, parts)
     assert dict(counts.select("set", "examples").iter_rows()) == SIZES
     assert (counts["users"] == counts["examples"]).all()
     assert (counts["preferred"] + counts["non_preferred"] >= 5 * counts["examples"]).all()

@@ -216,7 +216,7 @@ def short(tiny_model, tmp_path_factory, backend):
 def test_a_prompt_longer_than_the_context_is_refused_and_the_others_answered(short):
     model, full, limit = short
     over = Prompt(full.user.replace("Post:", "Post: Post:"), full.prefill)
-    refusal = Refused(f"longer than the model's context of {limit} tokens (data.alignx.max_characters leaves long texts"
+    refusal = Refused(f"longer than the model's context of {limit} tokens (data.max_characters leaves long texts"
                       " out)")  # fmt: skip
     short_one = PROMPTS[0]
     fitting = ""

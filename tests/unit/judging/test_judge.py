@@ -91,7 +91,14 @@ def test_a_reward_needs_the_format_and_the_right_choice():
 @pytest.fixture
 def cases() -> pl.DataFrame:
     pair = {"prompt": "p", "chosen": "c", "rejected": "r", "direction": [1]}
-    common = {"dimension": "style", "direction": [1], "pairs": [pair], "ugc": [], "golden_preference": "joke"}
+    common = {
+        "dimension": "style",
+        "direction": [1],
+        "pairs": [pair],
+        "ugc": [],
+        "golden_preference": "joke",
+        "rendered": "",
+    }
     rows = [
         {"case_id": "1", "benchmark": name, **common, **target}
         for name, target in (("b", CASES[0]), ("b_reverse", {**CASES[0], "chosen": "hush", "rejected": "joke"}))

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from alignx_samples import random_examples
 from alignxplore import records
-from alignxplore.data.benchmarks import alignx_cases, psoups_cases, reverse
+from alignxplore.data.benchmarks import psoups_cases, reverse, split_cases
 from alignxplore.data.psoups import Signals
 from alignxplore.errors import UserError
 from alignxplore.methods.controls import opposite_preferences, shuffled_preferences
@@ -15,7 +15,7 @@ from method_samples import PUBLISHED, WORDING, needs_published, written
 
 def described(*texts: str, benchmark: str = "b") -> pl.DataFrame:
     """One case per golden description."""
-    target = {"dimension": "", "direction": [1] * 90, "pairs": [], "ugc": [], "prompt": "p"}
+    target = {"dimension": "", "direction": [1] * 90, "pairs": [], "ugc": [], "rendered": "", "prompt": "p"}
     rows = [
         {"case_id": f"{number}", "benchmark": benchmark, "chosen": "c", "rejected": "r", "golden_preference": text}
         | target
@@ -30,7 +30,7 @@ def texts_by_case(preferences: pl.DataFrame) -> dict[tuple[str, str], str]:
 
 
 def test_the_opposite_is_the_golden_preference_of_the_reversed_benchmark(tmp_path):
-    cases = alignx_cases(random_examples(30, seed=1), "alignx_test", WORDING)
+    cases = split_cases(random_examples(30, seed=1), "alignx_test", WORDING)
     found = opposite_preferences(cases, "m", WORDING)
     assert cases["ugc"].list.len().sum() > 0, "comments cannot be reversed, but what their users like can"
     turned = reverse(cases.with_columns(pl.col("ugc").list.head(0)), "turned", WORDING)
@@ -46,6 +46,17 @@ def test_the_opposite_of_a_persona_is_the_other_one():
     assert opposite_preferences(cases, "m", WORDING)["preference"].to_list() == ["dry", "witty", "dry"]
     with pytest.raises(UserError, match="P-SOUPS dimension 'style' needs one persona in each direction"):
         opposite_preferences(cases.filter(golden_preference="witty"), "m", WORDING)
+
+
+def test_controls_of_cases_without_directions():
+    known = described("a", "b").with_columns(direction=pl.lit([], pl.List(pl.Int8)))
+    assert texts_by_case(shuffled_preferences(known, "m", 1)) == {("b", "0"): "b", ("b", "1"): "a"}
+    with pytest.raises(UserError, match=r"methods.m needs directions, but case 0 of 'b' has none .* data.wording"):
+        opposite_preferences(known, "m", WORDING)
+    with pytest.raises(UserError, match="methods.m needs directions, but case 0"):
+        opposite_preferences(described("a"), "m", None)
+    with pytest.raises(UserError, match="methods.m needs golden preferences, but case 0"):
+        shuffled_preferences(known.with_columns(golden_preference=pl.lit("")), "m", 1)
 
 
 @pytest.mark.parametrize("texts", ["abcdefgh", "aabbc", "aaabbb", "aabbaabb", "ab"])

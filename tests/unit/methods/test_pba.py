@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 from alignxplore.engines import load
+from alignxplore.errors import UserError
 from alignxplore.methods.pba import bridged_preferences, directions, signal_scores
 from alignxplore.prompts import SCORE_CHOICES, strip_markers
 from method_samples import TEMPLATES, WORDING, cases, needs_published, pair, published_cases, written
@@ -33,6 +34,11 @@ class ReadingEngine:
 
 def bridge(engine, some: pl.DataFrame, **entry) -> pl.DataFrame:
     return bridged_preferences(engine, TEMPLATES, some, "pba", THRESHOLDS | entry, WORDING)
+
+
+def test_a_rendered_prompt_has_no_signals_to_score():
+    with pytest.raises(UserError, match="methods.pba needs signals, but those of 'b' are a rendered prompt"):
+        bridge(ReadingEngine(), cases([]).with_columns(rendered=pl.lit("prompt")))
 
 
 def test_the_mean_of_what_signals_show_is_put_into_words(tmp_path):

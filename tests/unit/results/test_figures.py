@@ -96,6 +96,7 @@ def test_accuracy_by_signals_and_dimension_equal_pandas(scored, tmp_path):
                     "chosen": "c",
                     "rejected": "r",
                     "golden_preference": "g",
+                    "rendered": "",
                 }
             )
     cases = tmp_path / "cases.parquet"

@@ -6,6 +6,15 @@ from alignxplore.results import queries
 from result_samples import SQL
 
 
+def test_a_benchmark_without_directions_is_counted(tmp_path):
+    case = dict.fromkeys(records.CASE, "x") | {"direction": [], "pairs": [], "ugc": [], "rendered": "prompt"}
+    path = tmp_path / "cases.parquet"
+    records.write(pl.DataFrame([case], schema=records.CASE), path, records.CASE)
+    columns = queries.benchmarks_relation([{"benchmark": "x", "in_domain": True}])
+    (row,) = queries.query(f"{SQL}/benchmarks.sql", {"cases": [str(path)]}, {"columns": columns}).to_dicts()
+    assert (row["n"], row["dimensions"], row["preferred"], row["pairs_per_case"]) == (1, None, None, 0.0)
+
+
 def test_benchmarks_are_counted(tmp_path):
     pair = {"prompt": "p", "chosen": "c", "rejected": "r", "direction": [1]}
     rows = [
@@ -20,6 +29,7 @@ def test_benchmarks_are_counted(tmp_path):
             "chosen": "c",
             "rejected": "r",
             "golden_preference": "g",
+            "rendered": "",
         }
         for index, direction in enumerate([[1, 0, -1], [1, 0, 0]])
     ]

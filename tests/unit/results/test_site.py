@@ -329,10 +329,18 @@ def test_the_navigation_lists_pages_with_content_only(site, inputs, tmp_path):
 
     assert listed(site) == ["index", "cases", "case_study", "training", "data", "provenance"]
     sources = Sources([], [], [], {}, {})
-    none = replace(inputs, sources=sources, study=None, metrics={}, funnel=None, splits=None, rejects=None)
+    none = replace(inputs, sources=sources, study=None, metrics={}, funnel=None, splits=None, rejects=[])
     write_site(RESOURCES, tmp_path / "site", none)
     assert listed(tmp_path / "site") == ["index", "provenance"]
     assert {page.stem for page in (tmp_path / "site").glob("*.html")} == {"index", "provenance"}
+
+
+def test_splits_that_are_given_have_a_page_without_a_funnel_and_curves_need_no_figures(inputs, tmp_path):
+    write_site(RESOURCES, tmp_path / "site", replace(inputs, funnel=None, rejects=inputs.rejects * 2, figures=[]))
+    page = (tmp_path / "site/data.html").read_text()
+    assert "Data sets" in page and "Refinement, rule by rule" not in page
+    assert len(re.findall("data/rejects.parquet", page)) == 2 * len(re.findall("results/splits.csv", page)) > 0
+    assert list((tmp_path / "site/figures").glob("training-*.svg"))
 
 
 def test_a_cycle_of_inputs_ends(tmp_path):

@@ -44,7 +44,7 @@ def test_the_study_shows_each_method_and_judgement(tmp_path):
 def test_lines_of_a_users_text_make_no_heading_or_code_together():
     asked = dict.fromkeys(("chosen", "rejected", "golden_preference"), "x")
     text = "title\n===\ntitle\n---\n\n    indented * once\n\ttwice\n> quoted"
-    case = {"benchmark": "b", "case_id": "1", "pairs": [], "ugc": [], "prompt": text, **asked}
+    case = {"benchmark": "b", "case_id": "1", "pairs": [], "ugc": [], "rendered": "", "prompt": text, **asked}
     study = markdown([case], pl.DataFrame(schema=records.PREFERENCE), pl.DataFrame(schema=records.JUDGEMENT), {})
     html = MarkdownIt("gfm-like", {"linkify": False}).render(study)
     question = html[html.index("The question") :]

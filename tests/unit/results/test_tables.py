@@ -112,6 +112,7 @@ def test_one_right_of_two_mirrored_cases_has_no_interval(tmp_path):
             "chosen": pair[sign < 0],
             "rejected": pair[sign > 0],
             "golden_preference": "g",
+            "rendered": "",
         }
         for index, pair in enumerate(words)
         for sign in (1, -1)

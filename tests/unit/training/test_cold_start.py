@@ -41,6 +41,8 @@ def test_a_refused_generation_is_dropped(tmp_path):
                 "direction": [1],
                 "pairs": [PAIR],
                 "ugc": [],
+                "golden_preference": "",
+                "rendered": "",
             }
             for name in "ab"
         ],

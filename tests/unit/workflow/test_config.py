@@ -33,7 +33,7 @@ def test_our_own_are_accepted(names):
 
 MINE = {
     "data": {"psoups": {"style": {"path": "style.json", "positive": "funny"}}},
-    "benchmarks": {"style": {"source": "psoups", "dimension": "style", "limit": 30}},
+    "benchmarks": {"style": {"psoups": "style", "limit": 30}},
     "models": {
         "model": {"engine": "openai", "path": "m", "base_url": "http://127.0.0.1:8080/v1"},
         "judge": {"engine": "openai", "path": "m", "base_url": "http://127.0.0.1:8080/v1"},
@@ -82,6 +82,8 @@ PATHS_OF_DEMO = {
     "prompts.judge": lambda c, path: c["prompts"].update(judge=path),
     "published": lambda c, path: c.update(published=path),
     "data.alignx.sources.0": lambda c, path: c["data"]["alignx"].update(sources=[path]),
+    "data.splits.given.source": lambda c, path: c["data"]["splits"].update(given={"source": path}),
+    "data.splits.given.source.0": lambda c, path: c["data"]["splits"].update(given={"source": [path]}),
     "data.psoups.style.path": lambda c, path: c["data"]["psoups"]["style"].update(path=path),
     "data.wording": lambda c, path: c["data"].update(wording=path),
     "demo.lexicon": lambda c, path: c["demo"].update(lexicon=path),
@@ -102,7 +104,7 @@ def test_a_file_that_does_not_exist_is_named_with_its_key(key):
 
 
 def test_every_key_of_a_path_is_tried():
-    kinds = {re.sub(r"\.(judge|0|style|m|no_rl)(\.|$)", r".*\2", key) for key in PATHS_OF_DEMO}
+    kinds = {re.sub(r"\.(judge|0|style|m|no_rl|given)(\.|$)", r".*\2", key) for key in PATHS_OF_DEMO}
     assert kinds == set(PATHS)
 
 
@@ -379,6 +381,133 @@ def test_what_a_run_can_use_is_accepted(change):
     config = merged()
     change(config)
     check_config(config, CONFIG / "schema.yaml")
+
+
+def on_given(form: str | None, *kinds: str) -> dict:
+    """An evaluation on a split of this form alone, by methods of these kinds."""
+    config = merged("evaluate")
+    update_config(config, MINE)
+    config["data"] = {
+        "splits": {"mine": {"source": "README.md", **({"form": form} if form else {})}},
+        "max_characters": 10,
+        "max_reject_share": 0,
+    }
+    config["benchmarks"] = {"mine": {"split": "mine"}}
+    config["tables"].pop("validity")
+    model = {"model": "model", "upper": 0.6, "lower": 0.4}
+    config["methods"] = {
+        kind: {"label": kind, "kind": kind, "tables": ["accuracy"], **(model if kind == "pba" else {})}
+        for kind in kinds
+    }
+    return config
+
+
+def mistakes(config: dict) -> str:
+    """What is wrong with a configuration; empty if nothing is."""
+    try:
+        check_config(config, CONFIG / "schema.yaml")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("form", "lacks", "message"),
+    [
+        ("pairs", ["opposite"], "methods.opposite.benchmarks: 'mine' has no directions (form 'pairs')"),
+        ("psoups", ["opposite"], "methods.opposite.benchmarks: 'mine' has no directions (form 'psoups')"),
+        ("rl", ["opposite"], "methods.opposite.benchmarks: 'mine' has no directions (form 'rl')"),
+        ("rl", ["golden"], "methods.golden.benchmarks: 'mine' has no golden preferences (form 'rl')"),
+        ("rl", ["shuffled"], "methods.shuffled.benchmarks: 'mine' has no golden preferences (form 'rl')"),
+        ("rl", ["signals"], "methods.signals.benchmarks: 'mine' has a rendered prompt instead of signals (form 'rl')"),
+        ("rl", ["liked"], "methods.liked.benchmarks: 'mine' has a rendered prompt instead of signals (form 'rl')"),
+        ("alignx", ["golden"], "methods.golden needs the key 'data.wording'"),
+        ("alignx", ["opposite"], "methods.opposite needs the key 'data.wording'"),
+        ("test", ["pba"], "methods.pba needs the key 'data.wording'"),
+        ("cold_start", ["none"], "benchmarks.mine: the split has demonstrations (form 'cold_start')"),
+    ],
+)
+def test_what_a_given_split_lacks_is_told_where_its_form_is_named(form, lacks, message):
+    (told,) = mistakes(on_given(form, *lacks)).splitlines()
+    assert told.startswith(f"config: {message}")
+
+
+@pytest.mark.parametrize(
+    ("form", "kinds"),
+    [
+        ("pairs", ("none", "signals", "liked", "golden", "shuffled")),
+        ("psoups", ("none", "signals", "liked", "golden", "shuffled")),
+        ("test", ("none", "signals", "golden", "opposite", "shuffled")),
+        ("rl", ("none",)),
+        ("alignx", ("none", "signals", "liked")),
+        (None, ("none", "signals", "liked", "golden", "opposite", "shuffled")),
+    ],
+)
+def test_methods_that_need_no_directions_need_no_wording_and_no_raw_alignx(form, kinds):
+    assert mistakes(on_given(form, *kinds)) == ""
+
+
+def given(c: dict, name: str, form: str) -> None:
+    c["data"]["splits"][name] = {"source": "README.md", "form": form}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: given(c, "cold", "pairs"),
+            "cold_start: data.splits.cold has no directions (form 'pairs'), from which the teacher's key dimensions",
+        ),
+        (
+            lambda c: given(c, "rl", "cold_start"),
+            "training.variants.alignxplore.data: needs examples, but data.splits.rl has form 'cold_start'",
+        ),
+        (lambda c: given(c, "rl", "rl"), "methods.vpl: data.splits.rl has no pairs to learn from (form 'rl')"),
+        (
+            lambda c: (
+                given(c, "mine", "rl"),
+                c["training"]["variants"]["no_rl"].update(data="data/splits/mine.parquet"),
+            ),
+            "no_rl.data: needs demonstrations (form 'cold_start'), but data.splits.mine has form 'rl'",
+        ),
+        (
+            lambda c: c["training"]["variants"]["no_rl"].update(data="data/splits/cold.parquet"),
+            "training.variants.no_rl.data: needs demonstrations, but data.splits.cold has examples",
+        ),
+        (
+            lambda c: (
+                given(c, "mine", "pairs"),
+                c["benchmarks"].update(alignx_test={"split": "mine"}),
+                c["figures"]["dimensions"].update(benchmarks=["alignx_test"]),
+            ),
+            "figures.dimensions.by: none of its benchmarks has directions",
+        ),
+        (
+            lambda c: (
+                given(c, "mine", "pairs"),
+                c["benchmarks"].update(mine={"split": "mine"}, turned={"reverse_of": "mine"}),
+            ),
+            "methods.golden.benchmarks: 'turned' has no golden preferences (form 'pairs')",
+        ),
+        (
+            lambda c: (given(c, "mine", "rl"), c["benchmarks"].update(alignx_test={"split": "mine"})),
+            "benchmarks.alignx_test_reverse.reverse_of: 'alignx_test' has a rendered prompt instead of signals",
+        ),
+        (lambda c: c["data"].pop("alignx"), "data.splits.cold needs the key 'data.alignx.sources'"),
+        (
+            lambda c: c["data"]["splits"]["test"].update(source="README.md"),
+            "data.splits.test.share: does not apply to an entry of this kind",
+        ),
+        (
+            lambda c: c["data"]["splits"].update(mine={"form": "pairs"}),
+            "data.splits.mine: 'size' is a required property",
+        ),
+    ],
+)
+def test_what_given_splits_do_not_have_is_told_before_any_job(change, message):
+    config = merged()
+    change(config)
+    assert message in mistakes(config)
 
 
 def test_models_of_the_hub_at_no_revision_are_named():

@@ -34,7 +34,7 @@ def test_engines_that_no_model_uses_are_left_out():
 
 def test_light_scripts_never_import_torch():
     heavy = ("torch", "transformers", "trl")
-    for script in ("refine.py", "gather_refined.py", "split.py", "benchmark_alignx.py", "demo_world.py"):
+    for script in ("refine.py", "gather_refined.py", "split.py", "benchmark_split.py", "demo_world.py"):
         for path in [SCRIPTS / script, *library_modules(SCRIPTS / script)]:
             top_level = [
                 line.split()[1] for line in Path(path).read_text().splitlines() if line.startswith(("import ", "from "))

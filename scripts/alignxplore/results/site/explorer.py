@@ -153,6 +153,7 @@ def _details(
             "rejected": case["rejected"],
             "pairs": [[pair["prompt"], pair["chosen"], pair["rejected"]] for pair in case["pairs"]],
             "ugc": [[ugc["prompt"], ugc["comment"]] for ugc in case["ugc"]],
+            "rendered": case["rendered"],
             "described": {
                 of_method[row["method"]]: [
                     row["reasoning"],
@@ -213,7 +214,9 @@ def _directions(case: Mapping[str, Any], dimensions: Mapping[int, str]) -> Itera
 def _texts(block: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """All texts that a search covers, as rows of number and text."""
     case, described = block["case"], block["preference"]
-    own = [case.select("number", text=name) for name in ("prompt", "chosen", "rejected", "golden_preference")]
+    own = [
+        case.select("number", text=name) for name in ("prompt", "chosen", "rejected", "golden_preference", "rendered")
+    ]
     for name, fields in (("pairs", ("prompt", "chosen", "rejected")), ("ugc", ("prompt", "comment"))):
         signals = case.select("number", name).explode(name, empty_as_null=False, keep_nulls=False)
         own += [signals.select("number", text=pl.col(name).struct.field(part)) for part in fields]

@@ -57,7 +57,7 @@ class Inputs:
     metrics: Mapping[str, Path]
     funnel: Path | None
     splits: Path | None
-    rejects: Path | None
+    rejects: Sequence[Path]
     provenance: Path
     sources: Sources
     study: Path | None = None
@@ -85,7 +85,7 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
         "cases": not numbers.height,
         "case_study": inputs.study is None,
         "training": not inputs.metrics,
-        "data": not (inputs.funnel and inputs.splits and inputs.rejects),
+        "data": not inputs.splits,
     }
     pages = _Pages(
         resources / "pages",
@@ -120,13 +120,13 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
         _write_study(inputs.study, numbers, data)
     if inputs.metrics:
         pages.write("training", groups=_training(inputs.metrics, directory), last_steps=LAST_STEPS)
-    if inputs.funnel and inputs.splits and inputs.rejects:
+    if inputs.splits:
         pages.write(
             "data",
-            funnel=csv_tables.read_table(_copied(inputs.funnel, data)),
+            funnel=csv_tables.read_table(_copied(inputs.funnel, data)) if inputs.funnel else None,
             splits=csv_tables.read_table(_copied(inputs.splits, data)),
-            rejects=_reasons(records.read(inputs.rejects, records.REJECT)),
-            paths={"funnel": str(inputs.funnel), "splits": str(inputs.splits), "rejects": str(inputs.rejects)},
+            rejects=_reasons(pl.concat([records.read(path, records.REJECT) for path in inputs.rejects])),
+            paths={"funnel": str(inputs.funnel), "splits": str(inputs.splits), "rejects": map(str, inputs.rejects)},
         )
     pages.write("provenance", groups=list(lineage.groups()))
 
@@ -285,6 +285,7 @@ def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, An
     for name, table in loaded.items():
         groups.setdefault(tuple(c for c in table.columns if c not in NO_METRICS), []).append(name)
     drawn = []
+    (directory / "figures").mkdir(exist_ok=True)
     for place, (names, members) in enumerate(groups.items()):
         curves = []
         for metric in names:
