@@ -60,7 +60,8 @@ class PreferenceTrainer(PackedTrainer):
         # TRL's sampler shuffles each epoch with the generator that the epoch before left behind. A resumed run starts
         # in the middle, so each epoch gets a seed of its own.
         sampler = super()._get_train_sampler(dataset)
-        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
+        if self.shuffle_dataset:
+            sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
         return sampler
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
