@@ -133,13 +133,13 @@ OTHERWISE = {
         accelerator_config auto_find_batch_size data_seed dataloader_drop_last dataloader_in_order
         dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory
         dataloader_prefetch_factor ddp_backend ddp_bucket_cap_mb ddp_find_unused_parameters ddp_timeout debug
-        disable_tqdm do_train entropy_coef_min fp16 full_determinism ignore_data_skip include_num_input_tokens_seen length_column_name
-        local_rank log_level log_level_replica log_multimodal log_on_each_node log_unique_prompts logging_first_step
-        logging_nan_inf_filter logging_strategy num_completions_to_print num_train_epochs optim_args
-        optim_target_modules project report_to restore_callback_states_from_checkpoint run_name save_on_each_node
-        save_steps save_strategy save_total_limit skip_memory_metrics tf32 torch_compile torch_compile_backend
-        torch_compile_mode torch_empty_cache_steps trackio_bucket_id trackio_space_id trackio_static_space_id
-        train_sampling_strategy use_cache use_cpu activation_offloading""",
+        disable_tqdm do_train entropy_coef_min fp16 full_determinism ignore_data_skip include_num_input_tokens_seen
+        length_column_name local_rank log_level log_level_replica log_multimodal log_on_each_node log_unique_prompts
+        logging_first_step logging_nan_inf_filter logging_strategy num_completions_to_print num_train_epochs
+        optim_args optim_target_modules project report_to restore_callback_states_from_checkpoint run_name
+        save_on_each_node save_steps save_strategy save_total_limit skip_memory_metrics tf32 torch_compile
+        torch_compile_backend torch_compile_mode torch_empty_cache_steps trackio_bucket_id trackio_space_id
+        trackio_static_space_id train_sampling_strategy use_cache use_cpu activation_offloading""",
     "as in TRL: its own code samples the rollouts": """
         min_p repetition_penalty generation_kwargs cache_implementation use_transformers_continuous_batching
         use_transformers_paged transformers_continuous_batching_config use_vllm vllm_enable_sleep_mode
@@ -341,6 +341,8 @@ def page(differences: dict[tuple[str, str], float]) -> str:
     for (stage, topic), cases in CASES.items():
         names = [name for settings, _ in cases for name in settings]
         rows.append(f"| {stage.upper()} | {topic}: {listed(names)} | {differences[stage, topic]:.0e} |")
+    reduced = [name for settings in PRECISIONS for name in settings if name in settings_of(GRPOConfig)]
+    rows.append(f"| GRPO | reduced precision: {listed(reduced)} | as near to float32 as TRL's |")
     rows += ["", "| refused | why |", "| --- | --- |"]
     for kind in (GRPOConfig, SFTConfig):
         for reason in dict.fromkeys(REFUSED[kind.__name__].values()):
