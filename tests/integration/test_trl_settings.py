@@ -126,7 +126,13 @@ CASES = {
 vocabulary. Settings of "rows and memory" leave the result as it is; all others must change it.
 """
 
-PRECISIONS = [{"bf16": True}, {"dtype": "bfloat16"}, {"bf16": True, "cast_lm_head_to_fp32": True, "model": "untied"}]
+PRECISIONS = [
+    ("grpo", {"bf16": True}),
+    ("grpo", {"dtype": "bfloat16"}),
+    ("grpo", {"bf16": True, "cast_lm_head_to_fp32": True, "model": "untied"}),
+    ("sft", {"bf16": True}),
+    ("sft", {"dtype": "bfloat16"}),
+]
 
 OTHERWISE = {
     "as in TRL: nothing here reads it": """
@@ -295,10 +301,10 @@ def test_training_ends_with_the_parameters_of_trls_own_trainer(comparison, stage
     assert comparison.difference(stage, topic, tried, context) <= 1e-5
 
 
-@pytest.mark.parametrize("settings", PRECISIONS, ids=str)
-def test_reduced_precision_is_as_near_to_float32_as_in_trls_own_trainer(comparison, settings):
-    exact = comparison.train("grpo", {name: value for name, value in settings.items() if name == "model"})
-    _, ours, stock = comparison.train("grpo", {**settings, "use_cpu": True})
+@pytest.mark.parametrize(("stage", "settings"), PRECISIONS, ids=str)
+def test_reduced_precision_is_as_near_to_float32_as_in_trls_own_trainer(comparison, stage, settings):
+    exact = comparison.train(stage, {name: value for name, value in settings.items() if name == "model"})
+    _, ours, stock = comparison.train(stage, {**settings, "use_cpu": True})
     assert 0 < (ours - exact[1]).norm() < 1.5 * (stock - exact[2]).norm()
 
 
@@ -309,7 +315,7 @@ def settings_of(kind) -> set[str]:
 @pytest.mark.parametrize(("stage", "kind"), [("sft", SFTConfig), ("grpo", GRPOConfig)])
 def test_every_setting_is_compared_refused_or_explained(stage, kind):
     compared = {name for other, _, *case in ALL if other == stage for settings in case for name in settings}
-    compared |= {*COMMON, *(name for settings in PRECISIONS for name in settings)} - {"save_strategy"}
+    compared |= {*COMMON, *(name for _, settings in PRECISIONS for name in settings)} - {"save_strategy"}
     refused = set(REFUSED[kind.__name__])
     explained = {name for names in OTHERWISE.values() for name in names.split()}
     assert settings_of(kind) <= compared | refused | explained
@@ -341,8 +347,9 @@ def page(differences: dict[tuple[str, str], float]) -> str:
     for (stage, topic), cases in CASES.items():
         names = [name for settings, _ in cases for name in settings]
         rows.append(f"| {stage.upper()} | {topic}: {listed(names)} | {differences[stage, topic]:.0e} |")
-    reduced = [name for settings in PRECISIONS for name in settings if name in settings_of(GRPOConfig)]
-    rows.append(f"| GRPO | reduced precision: {listed(reduced)} | as near to float32 as TRL's |")
+    rows.append(
+        "| GRPO, SFT | reduced precision: `bf16`, `cast_lm_head_to_fp32` (GRPO) | as near to float32 as TRL's |"
+    )
     rows += ["", "| refused | why |", "| --- | --- |"]
     for kind in (GRPOConfig, SFTConfig):
         for reason in dict.fromkeys(REFUSED[kind.__name__].values()):

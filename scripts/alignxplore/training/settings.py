@@ -66,7 +66,7 @@ REFUSED: dict[str, dict[str, str]] = {
     "GRPOConfig": {name: reason for reason, names in _REFUSED.items() for name in names.split()},
     "SFTConfig": {name: r for r, names in {**_REFUSED, **_REFUSED_BY_SFT}.items() for name in names.split()},
 }
-"""Why TRL's settings may only have TRL's default, by class: any other value would have no effect here, or a wrong one.
+"""Why TRL's settings may only have their default, by class: any other value would have no effect here, or a wrong one.
 
 tests/integration/test_trl_settings.py says of every other setting of TRL how it is known to work.
 """
@@ -92,7 +92,7 @@ OWN_SETTINGS = tuple(field.name for field in dataclasses.fields(Settings) if fie
 def check_settings(values: Mapping[str, Any], config: type[TrainingArguments]) -> Settings:
     """The settings, after checking names and plain types against TRL's class `config`; UserError names a wrong key.
 
-    So it does for a setting of REFUSED with another value than TRL's default.
+    So it does for a setting of REFUSED with another value than the default.
     """
     fields = {field.name: field.default for field in dataclasses.fields(config) if field.init}
     del fields["output_dir"]
@@ -106,7 +106,7 @@ def check_settings(values: Mapping[str, Any], config: type[TrainingArguments]) -
             raise UserError(f"training setting {name!r} is unknown to {config.__name__}{hint}")
         if not _fits(value, hints[name]):
             raise UserError(f"training setting {name!r} must be {_names(hints[name])}, not {value!r}")
-        if name in refused and value != fields[name]:
+        if name in refused and value != DEFAULTS.get(name, fields[name]):
             raise UserError(f"training setting {name!r} cannot be {value!r}: {refused[name]}")
     own = {name: value for name, value in values.items() if name in OWN_SETTINGS}
     return Settings({name: value for name, value in values.items() if name not in OWN_SETTINGS}, **own)
