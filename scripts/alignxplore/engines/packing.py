@@ -108,10 +108,11 @@ def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]],
         for segment, member in enumerate(members, 1):
             completion = list(completions[member])
             row[member], start[member] = number, len(row_ids)
-            row_ids += [prompt[-1], *completion[:-1]]
-            row_positions += range(head, head + len(completion))
-            row_labels += completion
-            row_segments += [segment] * len(completion)
+            tokens = [prompt[-1], *completion[:-1]]  # one token even if the completion is empty
+            row_ids += tokens
+            row_positions += range(head, head + len(tokens))
+            row_labels += completion or [_IGNORED]
+            row_segments += [segment] * len(tokens)
         ids.append(row_ids)
         positions.append(row_positions)
         labels.append(row_labels)

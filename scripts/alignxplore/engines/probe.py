@@ -5,7 +5,8 @@ gives other numbers without a word. So each layout is compared with plain passes
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,12 +41,8 @@ class Layout:
 
 def find_layout(model: PreTrainedModel, name: str) -> Layout:
     """The fastest layout that gives this model's own numbers. Raises UserError if there is none."""
-    training = model.training
-    model.eval()
-    try:
+    with _evaluating(model):
         layout = _fastest(_Probe(model, name), may_share(model))
-    finally:
-        model.train(training)
     if layout is None:
         raise UserError(
             f"model {name}: batches of this architecture ({model.config.model_type}) do not give the numbers of single"
@@ -56,12 +53,25 @@ def find_layout(model: PreTrainedModel, name: str) -> Layout:
 
 def check_left_padding(model: PreTrainedModel, name: str) -> None:
     """Raise UserError if the model reads other positions where TRL pads on the left and states no positions."""
-    probe = _Probe(model, name)
-    if not probe.agrees(probe.left_padded_scores):
+    with _evaluating(model):
+        probe = _Probe(model, name)
+        agrees = probe.agrees(probe.left_padded_scores)
+    if not agrees:
         raise UserError(
             f"model {name}: TRL pads prompts on the left, and this architecture ({model.config.model_type}) then gives"
             " other numbers, so it cannot be trained by GRPO"
         )
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout and other noise of training."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _fastest(probe: "_Probe", may_share: bool) -> Layout | None:

@@ -60,8 +60,19 @@ class PreferenceTrainer(PackedTrainer):
         # TRL's sampler shuffles each epoch with the generator that the epoch before left behind. A resumed run starts
         # in the middle, so each epoch gets a seed of its own.
         sampler = super()._get_train_sampler(dataset)
-        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
+        if self.shuffle_dataset:
+            sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
         return sampler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step; `log_completions` shows the prompts' text, not the keys of `encoded`."""
+        if not self.log_completions:
+            return super().log(logs, start_time)
+        Path(self.args.output_dir, "completions").mkdir(parents=True, exist_ok=True)
+        keys = self._logs["prompt"]
+        self._logs["prompt"] = self.processing_class.batch_decode([self.encoded[key] for key in keys])
+        super().log(logs, start_time)
+        self._logs["prompt"] = keys
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self.encoded[prompt] for prompt in prompts], None, {}
@@ -106,7 +117,10 @@ def configure(
 ) -> tuple[Settings, GRPOConfig]:
     """The checked settings, and the trainer's arguments; UserError says which setting is wrong."""
     checked = check_settings(settings, kind)
-    return checked, make_arguments(kind, checked, DEFAULTS, partial_directory(output))
+    arguments = make_arguments(kind, checked, DEFAULTS, partial_directory(output))
+    if arguments.temperature <= 0:
+        raise UserError(f"training setting 'temperature' must be above 0, not {arguments.temperature}")
+    return checked, arguments
 
 
 def make_trainer(
@@ -119,6 +133,8 @@ def make_trainer(
 ) -> PreferenceTrainer:
     """A trainer of `model` on `prompts`, one for each of `cases`, with the rewards (Eq. 3) that `reward` gives."""
     checked, arguments = configure(settings, output)
+    if checked.revision:
+        arguments.model_init_kwargs = {"revision": checked.revision}  # of the reference model, which TRL loads
     chat = load_tokenizer(Path(model), checked)
     network = load_model(Path(model), checked, chat)
     ends = chat.end_tokens(network.generation_config)

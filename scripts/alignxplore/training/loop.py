@@ -47,6 +47,10 @@ class Progress(TrainerCallback):
     ) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Whatever logging_steps is, the metrics reach the last step.
+        control.should_log |= state.global_step == state.max_steps
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs.get("logs") or {}
         if not state.is_world_process_zero or "grad_norm" not in logs:
@@ -162,6 +166,8 @@ def complete(trainer: Trainer, facts: Mapping[str, Any], output: Path, metrics: 
         records.write(steps, metrics, schema)
         trainer.processing_class.save_pretrained(final)
         (final / "training_args.bin").unlink(missing_ok=True)  # a pickle
+        if (partial / "completions").exists():  # of log_completions
+            shutil.move(partial / "completions", final)
         (final / "README.md").write_text(model_card(output.name, facts, steps), encoding="utf-8")
         shutil.rmtree(output, ignore_errors=True)
         os.replace(final, output)

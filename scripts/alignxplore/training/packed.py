@@ -26,13 +26,15 @@ from alignxplore.training.scoring import check_fused_head, score
 class PackedTrainer(GRPOTrainer):
     """GRPOTrainer with packed rollouts and updates. Falls back to TRL's own paths where packing does not apply.
 
-    Those are models with sliding windows or without SDPA attention; for sampling also vLLM, sharded parameters and
-    settings such as `min_p`; for the update also losses that need more than log-probabilities.
+    Those are models with sliding windows, without SDPA attention or with NEFTune's noise, whose scale depends on the
+    length of a row; for sampling also vLLM, sharded parameters and settings such as `min_p`; for the update also losses
+    that need more than log-probabilities.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        plain_sampling = self.min_p is None and self.repetition_penalty == 1 and not self.args.generation_kwargs
+        own_options = self.args.generation_kwargs or self.args.cache_implementation or not self.max_completion_length
+        plain_sampling = self.min_p is None and self.repetition_penalty == 1 and not own_options
         other_engine = self.use_vllm or self.use_transformers_continuous_batching
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         self._may_pack_rollouts = plain_sampling and not other_engine and not sharded
@@ -47,10 +49,16 @@ class PackedTrainer(GRPOTrainer):
         Raises UserError if the update would score rollouts by other numbers than the model's own.
         """
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        check_fused_head(model, self.temperature)
-        shares = find_layout(model, model.name_or_path).shares
-        if not shares:
-            check_left_padding(model, model.name_or_path)
+        # Autocast, which accelerate wraps around the forward pass, rounds more than the layouts may differ.
+        forward = model.forward
+        model.forward = getattr(model, "_original_forward", forward)
+        try:
+            check_fused_head(model, self.temperature)
+            shares = self.neftune_noise_alpha is None and find_layout(model, model.name_or_path).shares
+            if not shares:
+                check_left_padding(model, model.name_or_path)
+        finally:
+            model.forward = forward
         return shares
 
     def _generate_single_turn(
@@ -63,7 +71,10 @@ class PackedTrainer(GRPOTrainer):
         if not (self._may_pack_rollouts and whole and self._packs):
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
         with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as model:
             rollouts = packing.rollout(
                 model,
@@ -132,9 +143,12 @@ class PackedTrainer(GRPOTrainer):
             packed = packing.pack([prompts[i] for i in members], [answers[i] for i in members], input_ids.device)
             needs_gradient = torch.is_grad_enabled() and bool(live[chunk[0]])
             with torch.set_grad_enabled(needs_gradient), self.accelerator.autocast():
-                scores = score(model, packed.inputs, packed.shift_labels, self.temperature)
+                # Only the fused head keeps autocast away from an output embedding that is to stay in float32.
+                fused = True if self.args.cast_lm_head_to_fp32 else None
+                scores = score(model, packed.inputs, packed.shift_labels, self.temperature, fused)
             log_probs.append(packed.unpack(scores[0], lengths[chunk], logits_to_keep))
-            entropies.append(packed.unpack(scores[1], lengths[chunk], logits_to_keep))
+            if compute_entropy:
+                entropies.append(packed.unpack(scores[1], lengths[chunk], logits_to_keep).detach())
         order = torch.cat(chunks).argsort()
         entropy = torch.cat(entropies)[order] if compute_entropy else None
         return torch.cat(log_probs)[order], entropy, None

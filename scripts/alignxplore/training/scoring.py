@@ -29,15 +29,17 @@ def score(
 
     Logits, (positions, vocabulary), are the largest tensor of a step by far. TRL's fused head never holds them all: it
     computes them tile by tile, and again in the backward pass. That saves memory, but on small models keeping the
-    logits is several times as fast. So they are kept if there are at most MOST_LOGITS of them. Entropy has no gradient.
-    `temperature` divides kept logits; TRL gives the fused head its own when it builds it. `fused` overrules the choice.
+    logits is several times as fast. So they are kept if there are at most MOST_LOGITS of them. Use no gradient of the
+    entropy, which kept logits do not give. The entropy is None from a fused head without it, as TRL's reference model
+    has. `temperature` divides kept logits; TRL gives the fused head its own when it builds it. `fused` overrules the
+    choice.
     """
     kept = shift_labels != -100
     first = int(kept.any(0).int().argmax())
     vocabulary = getattr(model, "module", model).config.get_text_config().vocab_size
     if kept[:, first:].numel() * vocabulary > MOST_LOGITS if fused is None else fused:
         outputs = model(**inputs, shift_labels=shift_labels, fused_lm_head=True)
-        return outputs.log_probs, outputs.entropy.detach()
+        return outputs.log_probs, outputs.entropy
     positions = torch.arange(first, kept.shape[1], device=kept.device)
     logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits[kept[:, first:]]
     log_probs = (logits.float() / temperature).log_softmax(-1)

@@ -33,6 +33,44 @@ DEFAULTS: dict[str, Any] = {
 }
 """Our defaults for both stages, over TRL's."""
 
+_REFUSED = {
+    "training has no evaluation set; methods and judges evaluate the trained model": """
+        eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object
+        eval_accumulation_steps eval_packing do_eval do_predict per_device_eval_batch_size prediction_loss_only
+        include_for_metrics batch_eval_metrics label_names bf16_full_eval fp16_full_eval num_generations_eval
+        load_best_model_at_end metric_for_best_model greater_is_better""",
+    "prompts and completions are encoded as at inference, before the trainer gets them": """
+        chat_template_path chat_template_kwargs eos_token pad_token dataset_text_field dataset_kwargs dataset_num_proc
+        completion_only_loss assistant_only_loss remove_unused_columns""",
+    "set attn_implementation, dtype, and the revision of the model instead": "model_init_kwargs",
+    "code that comes with a model is never run": "trust_remote_code",
+    "the trained model is written to models/trained alone; upload it from there": """
+        push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
+        log_completions_hub_repo""",
+    "an interrupted run resumes by itself, from its last whole checkpoint": """
+        resume_from_checkpoint save_only_model enable_jit_checkpoint""",
+    "processes may run different numbers of forward passes": "ddp_broadcast_buffers ddp_static_graph",
+    "a sequence is never split over processes": "parallelism_config",
+    "TRL has deprecated it, and it replaces parts of the model": "use_liger_kernel liger_kernel_config",
+    "the losses (Eq. 8, Eq. 9) smooth no labels": "label_smoothing_factor",
+    "there is one reward (Eq. 3)": "reward_weights",
+    "the policy has no tools": "max_tool_calling_iterations",
+}
+_REFUSED_BY_SFT = {
+    "the loss is Eq. 8": "loss_type",
+    "the loss (Eq. 8) balances no experts": "router_aux_loss_coef",
+    "Eq. 8 needs each sequence in its own row": "packing packing_strategy padding_free",
+    "sequences longer than max_length are left out, not cut": "truncation_mode",
+}
+REFUSED: dict[str, dict[str, str]] = {
+    "GRPOConfig": {name: reason for reason, names in _REFUSED.items() for name in names.split()},
+    "SFTConfig": {name: r for r, names in {**_REFUSED, **_REFUSED_BY_SFT}.items() for name in names.split()},
+}
+"""Why TRL's settings may only have their default, by class: any other value would have no effect here, or a wrong one.
+
+tests/integration/test_trl_settings.py says of every other setting of TRL how it is known to work.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -52,8 +90,13 @@ OWN_SETTINGS = tuple(field.name for field in dataclasses.fields(Settings) if fie
 
 
 def check_settings(values: Mapping[str, Any], config: type[TrainingArguments]) -> Settings:
-    """The settings, after checking names and plain types against TRL's class `config`; UserError names a wrong key."""
-    fields = {field.name for field in dataclasses.fields(config) if field.init} - {"output_dir"}
+    """The settings, after checking names and plain types against TRL's class `config`; UserError names a wrong key.
+
+    So it does for a setting of REFUSED with another value than the default.
+    """
+    fields = {field.name: field.default for field in dataclasses.fields(config) if field.init}
+    del fields["output_dir"]
+    refused = REFUSED[config.__name__]
     hints = {**typing.get_type_hints(config), **typing.get_type_hints(Settings)}
     known = [*fields, *OWN_SETTINGS]
     for name, value in values.items():
@@ -63,6 +106,8 @@ def check_settings(values: Mapping[str, Any], config: type[TrainingArguments]) -
             raise UserError(f"training setting {name!r} is unknown to {config.__name__}{hint}")
         if not _fits(value, hints[name]):
             raise UserError(f"training setting {name!r} must be {_names(hints[name])}, not {value!r}")
+        if name in refused and value != DEFAULTS.get(name, fields[name]):
+            raise UserError(f"training setting {name!r} cannot be {value!r}: {refused[name]}")
     own = {name: value for name, value in values.items() if name in OWN_SETTINGS}
     return Settings({name: value for name, value in values.items() if name not in OWN_SETTINGS}, **own)
 
@@ -82,7 +127,7 @@ def _fits(value: Any, hint: Any) -> bool:
     The check matters because YAML reads 1e-6, without a dot, as a string.
     """
     members = _members(hint)
-    if value is None or not set(members) <= {bool, int, float, str, types.NoneType}:
+    if not set(members) <= {bool, int, float, str, types.NoneType}:
         return True
     return type(value) in members or (type(value) is int and float in members)
 

@@ -95,9 +95,6 @@ def configure(
 ) -> tuple[Settings, SFTConfig]:
     """The checked settings, and the trainer's arguments; UserError says which setting is wrong."""
     checked = check_settings(settings, kind)
-    for name in ("packing", "padding_free"):
-        if checked.trainer.get(name):
-            raise UserError(f"training setting {name!r}: Eq. 8 needs each sequence in its own row")
     return checked, make_arguments(kind, checked, DEFAULTS, partial_directory(output))
 
 

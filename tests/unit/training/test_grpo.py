@@ -3,7 +3,9 @@
 import math
 from pathlib import Path
 
+import polars as pl
 import pytest
+import small_training
 import torch
 from alignxplore.engines import packing
 from alignxplore.engines.tokens import ChatTokenizer
@@ -13,6 +15,7 @@ from alignxplore.training import grpo, loop, scoring
 from alignxplore.training.metrics import GRPO_METRICS, from_history
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
+from trl.trainer import grpo_trainer
 
 ROOT = Path(__file__).parents[3]
 NAMES = ("preference", "concise", "judge", "respond")
@@ -236,8 +239,47 @@ def test_rollout_prompts_are_encoded_as_at_inference(tiny_model, tmp_path):
         ({"max_prompt_length": 2}, "'max_prompt_length'"),
         ({"per_device_train_batch_size": 64}, "one step needs 16 prompts, but there are only 4"),
         ({"temperature": "hot"}, "'temperature' must be float"),
+        ({"temperature": 0.0}, "'temperature' must be above 0"),
+        ({"max_steps": None}, "'max_steps' must be int"),
+        ({"eval_strategy": "steps"}, "'eval_strategy' cannot be 'steps': training has no evaluation set"),
     ],
 )
 def test_error_names_the_bad_setting(tiny_model, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         make(tiny_model, tmp_path / "out", **settings)
+
+
+def test_logged_completions_show_the_text_of_prompts(tiny_model, tmp_path):
+    small_training.train(tiny_model, tmp_path / "out", log_completions=True, max_steps=2, logging_steps=10)
+    table = pl.read_parquet(tmp_path / "out/completions/completions_00002.parquet")
+    assert table.height == 12
+    assert all(any(question in prompt for question in small_training.QUESTIONS) for prompt in table["prompt"])
+
+
+def test_metrics_reach_the_last_step_if_it_is_not_a_logging_step(tiny_model, tmp_path):
+    small_training.train(tiny_model, tmp_path / "out", max_steps=3, logging_steps=2)
+    assert pl.read_parquet(tmp_path / "out.parquet")["step"].to_list() == [2, 3]
+
+
+def test_rollouts_are_sampled_in_the_precision_of_the_update(tiny_model, tmp_path):
+    trainer = make(tiny_model, tmp_path / "out", bf16=True, use_cpu=True)
+    precisions = {}
+
+    def note(module, inputs, output):
+        if module.training:  # not while the layout is tried
+            precisions.setdefault(torch.is_grad_enabled(), set()).add(output.dtype)
+
+    trainer.model.model.layers[0].mlp.register_forward_hook(note)
+    loop.run(trainer)
+    assert trainer._packs
+    assert precisions == {False: {torch.bfloat16}, True: {torch.bfloat16}}
+
+
+def test_the_reference_model_has_the_revision_of_the_policy(tiny_model, tmp_path, monkeypatch):
+    loaded = []
+    load = grpo_trainer.create_model_from_path
+    monkeypatch.setattr(
+        grpo_trainer, "create_model_from_path", lambda path, **options: loaded.append(options) or load(path, **options)
+    )
+    make(tiny_model, tmp_path / "out", beta=0.1, revision="pinned")
+    assert [options["revision"] for options in loaded] == ["pinned"]
