@@ -170,6 +170,7 @@ if GIVEN_SPLITS:
         params:
             name="{split}",
             form=setting("data/splits/{split}/form"),
+            posts=setting("data/splits/{split}/posts", [0, 1]),
             max_characters=DATA["max_characters"],
             max_reject_share=DATA["max_reject_share"],
         message:

@@ -20,6 +20,7 @@ def main(snakemake):
         output.rejects,
         str(kept),
         f"data.splits.{params.name}",
+        params.posts,
     )
 
 

@@ -184,10 +184,12 @@ def given_split(
     rejects: str,
     kept_rejects: str,
     key: str,
+    posts: Sequence[float] = (0, 1),
 ) -> None:
     """Write the records of files, in their order, as the schema of their form to `output`, and REJECT to `rejects`.
 
-    `form` is detected if it is None. Records with the same texts stay; their ids differ. Raises UserError if there are
+    `form` is detected if it is None. `posts` are the bounds of a range: a hash puts each target post somewhere between
+    0 and 1, and records outside are left out. Records with the same texts stay; their ids differ. Raises UserError if there are
     no records, or if more than `max_reject_share` of them are rejects, which are then written to `kept_rejects`. `key`
     is the configuration key of the split.
     """
@@ -205,7 +207,9 @@ def given_split(
                     try:
                         if isinstance(raw, BadRecord):
                             raise raw
-                        rows.append(reader.parse(raw, max_characters))
+                        row = reader.parse(raw, max_characters)
+                        if posts[0] <= _place(row["prompt"] or row["rendered"]) < posts[1]:
+                            rows.append(row)
                     except BadRecord as problem:
                         bad.append((path, number, problem.field, problem.reason))
                 total += len(block)
@@ -237,6 +241,11 @@ def _identified(rows: Sequence[Row], schema: pl.Schema, seen: Counter[str]) -> p
     return found.with_columns(
         example_id=pl.Series(ids, dtype=pl.String), generation=pl.Series(generations, dtype=pl.Int32)
     ).select(schema.names())
+
+
+def _place(post: str) -> float:
+    """Where a post stands, from 0 to 1, in an order by its hash."""
+    return int(stable_hash(post), 16) / 2**64
 
 
 def _named(found: Mapping[str, str], post: str = "query") -> Row:
