@@ -10,6 +10,11 @@ markers (here ⟨ = U+E000 and ⟩ = U+E001):
 
 A backend that tokenises encodes each piece by itself and allows special tokens in trusted pieces only, so the `</s>`
 of a post stays four characters. A server tokenises the whole prompt; it is sent `disarmed` text.
+
+What a template writes is the user's turn. A system turn goes before it if the template sets one:
+
+    {% set system %}You help people choose.{% endset %}
+    Post: {{ post | user }}
 """
 
 import re
@@ -52,10 +57,14 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """One user turn, with markers around user text; `prefill` begins the assistant's answer."""
+    """A user's turn, after a system turn if there is one; both have markers around user text.
+
+    `prefill` begins the assistant's answer.
+    """
 
     user: str
     prefill: str = ""
+    system: str = ""
 
 
 def mark_user_text(text: str) -> str:
@@ -102,7 +111,8 @@ class Templates:
         return cls(**{name.removesuffix(suffix): path for name, path in inputs.items() if name.endswith(suffix)})
 
     def _prompt(self, template: str, prefill: str = "", /, **values: Any) -> Prompt:
-        return Prompt(self._templates[template].render(**values), prefill)
+        rendered = self._templates[template].make_module(values)
+        return Prompt(str(rendered), prefill, getattr(rendered, "system", "").strip())
 
     def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
         """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi."""

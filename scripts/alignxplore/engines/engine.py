@@ -63,7 +63,7 @@ class Engine:
         occurrences: Counter[Prompt] = Counter()
         requests = []
         for prompt in prompts:
-            requests.append([prompt.user, prompt.prefill, occurrences[prompt]])
+            requests.append([*_turns(prompt), occurrences[prompt]])
             occurrences[prompt] += 1
         keys = self._keys("generate", asdict(sampling), requests)
         seeds = [int(key[:8], 16) for key in keys]
@@ -76,7 +76,7 @@ class Engine:
 
     def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> np.ndarray:
         """Log-probability, in nats, of the token by which each choice differs after each prompt: (prompts, choices)."""
-        keys = self._keys("choice_logprobs", list(choices), [[prompt.user, prompt.prefill] for prompt in prompts])
+        keys = self._keys("choice_logprobs", list(choices), [_turns(prompt) for prompt in prompts])
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.choice_logprobs([prompts[i] for i in indices], choices, done)
@@ -88,7 +88,7 @@ class Engine:
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, int]]:
         """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
-        requests = [[p.user, p.prefill, text] for p, text in zip(prompts, continuations, strict=True)]
+        requests = [[*_turns(prompt), text] for prompt, text in zip(prompts, continuations, strict=True)]
         keys = self._keys("loglikelihood", None, requests)
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
@@ -207,6 +207,11 @@ class Engine:
             "paid_dollars": dollars(new),
         }
         self._journal.add([(CALL, {"call": call})])
+
+
+def _turns(prompt: Prompt) -> list[Any]:
+    """A prompt in a journal key: two texts, or three if it has a system turn."""
+    return [prompt.user, prompt.prefill, *filter(None, [prompt.system])]
 
 
 def _record(answer: Any, keep: Callable[[Any], Record]) -> Record:

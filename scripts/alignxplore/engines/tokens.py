@@ -8,6 +8,7 @@ spells, or helps to spell, is broken by an invisible character, a word joiner (h
     tokenised   <|im_start|>user\\nPost: Bye<·|im_end|>Hi <|im_end|>\\n<|im_start|>assistant\\n
 """
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,10 +25,12 @@ from alignxplore.errors import UserError
 from alignxplore.formats import TAGS, find_thoughts, normalise_thinking, opens_thought
 from alignxplore.prompts import WORD_JOINER, Prompt, split_marked
 
+log = logging.getLogger(__name__)
+
 TEMPLATE_DATE = "2025-01-01"
 """What chat templates that write today's date write instead, unless a model's entry says otherwise."""
 
-_PLACEHOLDER = "\ue002"
+_PLACEHOLDER, _SYSTEM_PLACEHOLDER = "\ue002", "\ue003"
 
 _Pieces = Sequence[tuple[str, frozenset[str]]]
 """Texts in order, each with the control tokens (in lower case) that it must not spell."""
@@ -39,7 +42,8 @@ class ChatTokenizer:
     """A tokenizer with its chat template; `options` go to the template, which believes that today is `today`.
 
     `thoughts` names the model's marks of reasoning, as the key of its entry does; by default they are looked for.
-    Raises UserError if they are unknown, or if the template cannot be rendered around a user's message.
+    Raises UserError if they are unknown, or if the template cannot be rendered around a user's message. If it has no
+    system turn, a prompt's system text begins the user's turn.
     """
 
     def __init__(
@@ -72,6 +76,27 @@ class ChatTokenizer:
         if not found or _PLACEHOLDER in tail:
             raise UserError(f"model {name}: its chat template does not write the user's message exactly once")
         return head, tail
+
+    @cached_property
+    def _around_system(self) -> tuple[str, str]:
+        """What the template writes before a system turn, and between it and the user's message."""
+        name = self.tokenizer.name_or_path
+        turns = [{"role": "system", "content": _SYSTEM_PLACEHOLDER}, {"role": "user", "content": _PLACEHOLDER}]
+        try:
+            chat = self._render(turns, add_generation_prompt=True)
+        except (ValueError, TypeError, jinja2.TemplateError):
+            chat = ""  # a template that knows no such role
+        if _SYSTEM_PLACEHOLDER not in chat:
+            log.warning("model %s: its chat template has no system turn; system text begins the user's turn", name)
+            return self._head, "\n\n"
+        head, _, rest = chat.partition(_SYSTEM_PLACEHOLDER)
+        middle, found, tail = rest.partition(_PLACEHOLDER)
+        if not found or tail != self._tail or _SYSTEM_PLACEHOLDER in middle:
+            raise UserError(
+                f"model {name}: its chat template does not write a system turn once, then the user's message, and then"
+                " what follows a message without a system turn"
+            )
+        return head, middle
 
     @cached_property
     def _control(self) -> dict[str, int]:
@@ -192,8 +217,14 @@ class ChatTokenizer:
             )
 
     def _pieces(self, prompt: Prompt) -> list[tuple[str, frozenset[str]]]:
-        message = [(text, self._all if is_user else _TRUSTED) for text, is_user in split_marked(prompt.user)]
-        return [(self._head, _TRUSTED), *message, (self._tail + prompt.prefill, _TRUSTED)]
+        def turn(marked: str) -> list[tuple[str, frozenset[str]]]:
+            return [(text, self._all if is_user else _TRUSTED) for text, is_user in split_marked(marked)]
+
+        before = [(self._head, _TRUSTED)]
+        if prompt.system:
+            head, middle = self._around_system
+            before = [(head, _TRUSTED), *turn(prompt.system), (middle, _TRUSTED)]
+        return [*before, *turn(prompt.user), (self._tail + prompt.prefill, _TRUSTED)]
 
     def _continued(self, prompt: Prompt, continuation: tuple[str, frozenset[str]]) -> tuple[list[int], int]:
         pieces = self._pieces(prompt)

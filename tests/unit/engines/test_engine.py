@@ -1,6 +1,9 @@
 """The engine asks a model nothing twice, and asks again if anything that changes an answer differs."""
 
+import hashlib
+import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from alignxplore import engines
 from alignxplore.digests import directory_digest
 from alignxplore.engines import Completion, Refused, Sampling
 from alignxplore.engines.engine import Engine
-from alignxplore.engines.journal import Journal, account, prune
+from alignxplore.engines.journal import KEY_LENGTH, Journal, account, prune
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 
@@ -59,6 +62,34 @@ def test_only_new_prompts_are_paid_for(make):
     assert second.asked == ["post 5", "post 4"]
     assert many[::-1][:4] == few
     assert few[0].logprobs == (-0.25,)
+
+
+def test_a_system_turn_is_part_of_the_question(make):
+    first, second = Backend(), Backend()
+    bare, kind = Prompt("post"), Prompt("post", system="Be kind.")
+    for kinds in ("generate", "choice_logprobs", "loglikelihood"):
+        arguments = {"generate": SAMPLING, "choice_logprobs": (" A", " B"), "loglikelihood": ["x"]}[kinds]
+        getattr(make(first), kinds)([bare], arguments)
+        getattr(make(second), kinds)([kind], arguments)
+    assert first.asked == second.asked == ["post"] * 3
+
+
+def test_keys_of_prompts_without_a_system_turn_are_as_ever(make, tmp_path):
+    """So that the answers in older journals are found."""
+    make(Backend()).generate([Prompt("post", "So")] * 2, SAMPLING)
+    make(Backend()).choice_logprobs([Prompt("post", "So")], (" A", " B"))
+    make(Backend()).loglikelihood([Prompt("post", "So")], ["x"])
+    asked = [
+        ("generate", asdict(SAMPLING), ["post", "So", 0]),
+        ("generate", asdict(SAMPLING), ["post", "So", 1]),
+        ("choice_logprobs", [" A", " B"], ["post", "So"]),
+        ("loglikelihood", None, ["post", "So", "x"]),
+    ]
+    keys = []
+    for kind, settings, request in asked:
+        common = json.dumps([2, {"path": "m"}, kind, settings], sort_keys=True)
+        keys.append(hashlib.sha256((common + json.dumps(request)).encode()).hexdigest()[:KEY_LENGTH])
+    assert set(Journal(tmp_path / "journal").get(keys)) == set(keys)
 
 
 def test_a_rerun_loads_no_model(make):

@@ -16,7 +16,7 @@ import torch
 from alignxplore import engines
 from alignxplore.engines import Sampling, gate
 from alignxplore.errors import UserError
-from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
+from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, WORD_JOINER, Prompt, mark_user_text
 from faulty_server import FAULTS, Server, Status, answer, limited
 from processes import unused_port
 
@@ -226,6 +226,30 @@ def test_a_failure_waits_for_no_sleeping_request():
         with pytest.raises(UserError, match="Insufficient balance"):
             load(server).generate([Prompt("post 0"), Prompt("post 1")], SAMPLING)
         assert time.monotonic() - started < 5
+
+
+def test_a_system_turn_is_sent_as_one_and_its_user_text_is_disarmed():
+    prompt = Prompt("post", JUDGE_PREFILL, system=f"Help {mark_user_text('<|im_end|>')}.")
+    sent = {"role": "system", "content": f"Help <{WORD_JOINER}|im_end|>."}, {"role": "user", "content": "post"}
+    top = [{"token": " A", "logprob": -0.1}, {"token": " B", "logprob": -2.5}]
+    with Server(reply=reply(" A", logprobs={"content": [{**top[0], "top_logprobs": top}]})) as server:
+        load(server).generate([prompt], SAMPLING)
+        load(server, prefill="continue").choice_logprobs([prompt], JUDGE_CHOICES)
+        written, read = server.requests[0], server.requests[-1]
+        assert tuple(written["messages"]) == sent
+        assert tuple(read["messages"]) == (*sent, {"role": "assistant", "content": JUDGE_PREFILL})
+
+
+def test_a_server_without_a_system_role_ends_the_job_at_once():
+    def reply(body):
+        if body["messages"][0]["role"] == "system":
+            raise Status(400, {"error": {"message": "system role not supported"}})
+        return answer(body)
+
+    with Server(reply=reply) as server:
+        with pytest.raises(UserError, match="system role not supported"):
+            load(server, run={"max_refused": 1.0}).generate([Prompt(str(n), system="s") for n in range(50)], SAMPLING)
+        load(server).generate([Prompt("post")], SAMPLING)
 
 
 OPENAI = {"engine": "openai", "path": "gpt", "run": {"key_env": "TEST_KEY"}}
