@@ -24,15 +24,15 @@ def launch_files(command):
 
 
 def variant_start(wildcards):
-    """The directory of the model that a variant starts from, if a rule makes it."""
-    path = config["models"][VARIANTS[wildcards.variant]["from"]]["path"]
-    return [path] if path.startswith("models/") else []
+    """Files of the model that a variant starts from: its directory, if a rule makes it, and its chat template."""
+    return model_files([config["models"][VARIANTS[wildcards.variant]["from"]]])
 
 
 def variant_model(wildcards):
-    """Path and pinned revision of the model that a variant starts from."""
+    """What a variant uses of the entry of the model that it starts from."""
     entry = config["models"][VARIANTS[wildcards.variant]["from"]]
-    return {key: entry[key] for key in ("path", "revision") if key in entry}
+    used = ("path", "revision", "chat_template")
+    return {key: entry[key] for key in used if key in entry}
 
 
 def variant_settings(wildcards):

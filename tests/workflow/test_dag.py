@@ -139,10 +139,6 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
             "judges.judge.model: 'judge' gives no log-probabilities, which this needs: give it sampling",
         ),
         (
-            lambda c: c["models"]["backbone"].update(chat_template={"enable_thinking": False}),
-            "training.variants.no_cold_start.from: training ignores chat_template",
-        ),
-        (
             lambda c: c["models"]["backbone"].update(today="2026-01-01"),
             "training.variants.no_cold_start.from: training ignores today",
         ),

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from alignxplore.digests import directory_digest
+from alignxplore.digests import digest, directory_digest
 from alignxplore.engines.base import OPENAI_URL, Backend, Completion, Refused, Sampling
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal
@@ -59,6 +59,8 @@ def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
         result["base_url"] = entry.get("base_url", OPENAI_URL).rstrip("/")
         if "revision" in entry:
             del result["base_url"]
+    if isinstance(entry.get("chat_template"), str):
+        result["chat_template"] = digest(entry["chat_template"])
     for key in ("tokenizer",) if entry["engine"] == "openai" else ("path",):
         if key in entry and Path(entry[key]).is_dir():
             result[key] = directory_digest(entry[key])

@@ -31,9 +31,9 @@ _Rows = Sequence[list[int]]
 class TransformersBackend:
     """A causal language model in this process.
 
-    `chat_template` holds options for the model's chat template, which believes that today is `today`. A prompt longer
-    than the model's context is refused. A completion is cut off at the end of the context. Logits are computed in
-    float32 whatever the `dtype`, because in bfloat16 they come in steps of an eighth of a nat, and judgements tie.
+    `chat_template`, `today` and `thoughts` are those of ChatTokenizer. A prompt longer than the model's context is
+    refused. A completion is cut off at the end of the context. Logits are computed in float32 whatever the `dtype`,
+    because in bfloat16 they come in steps of an eighth of a nat, and judgements tie.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class TransformersBackend:
         revision: str | None = None,
         dtype: str = "float32",
         batch_tokens: int = 16384,
-        chat_template: Mapping[str, Any] | None = None,
+        chat_template: str | Mapping[str, Any] | None = None,
         today: str = TEMPLATE_DATE,
         thoughts: str | Mapping[str, str] | None = None,
     ):

@@ -51,9 +51,9 @@ def arguments_of_rule(snakemake: Any) -> dict[str, Any]:
     """
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
     run_settings = snakemake.config["training"].get("run", {})
-    revision = {name: value for name, value in params.model.items() if name == "revision"}
+    start = {name: value for name, value in params.model.items() if name != "path"}
     return {
-        "settings": {**run_settings, **params.settings, **revision, "seed": params.seed},
+        "settings": {**run_settings, **params.settings, **start, "seed": params.seed},
         "model": params.model["path"],
         "data": inputs.data,
         "prompts": {n.removesuffix("_prompt"): path for n, path in inputs.items() if n.endswith("_prompt")},

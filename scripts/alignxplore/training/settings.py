@@ -40,6 +40,8 @@ class Settings:
 
     trainer: dict[str, Any]
     attn_implementation: str | None = None
+    chat_template: str | Mapping[str, Any] | None = None
+    """That of the entry of the model that training starts from; the checkpoint keeps it."""
     dtype: str = "float32"
     max_prompt_length: int | None = None
     """In tokens; examples with a longer prompt are left out."""

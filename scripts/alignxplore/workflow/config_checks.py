@@ -155,6 +155,15 @@ def _template_errors(config: Config) -> Iterator[str]:
                 check_template(name, path)
             except UserError as error:
                 yield f"prompts.{name}: {error}"
+    for name, entry in config["models"].items():
+        path = entry.get("chat_template")
+        if isinstance(path, str) and Path(path).is_file():
+            from alignxplore.engines.tokens import check_chat_template  # transformers, which takes seconds to import
+
+            try:
+                check_chat_template(path)
+            except UserError as error:
+                yield f"models.{name}: {error}"
 
 
 def _study_errors(config: Config) -> Iterator[str]:
@@ -201,6 +210,12 @@ def _benchmark_errors(config: Config) -> Iterator[str]:
 def _model_use_errors(config: Config) -> Iterator[str]:
     """Yield an error unless each judge, method and variant gets what it needs from its model."""
     models = config["models"]
+    for name, entry in models.items():
+        if entry["engine"] == "openai" and isinstance(entry.get("chat_template"), str):
+            yield (
+                f"models.{name}.chat_template: a server renders chats by its own template; start it with this file"
+                " (vLLM: --chat-template FILE), or write options here"
+            )
     for name, entry in config["judges"].items():
         if entry["kind"] == "jud" and "sampling" not in entry:
             yield from _logprobs_errors(
@@ -221,7 +236,7 @@ def _model_use_errors(config: Config) -> Iterator[str]:
                 yield f"{key}.model: {entry['model']!r} needs the engine 'transformers'"
     for name, entry in variants(config).items():
         key, start = f"training.variants.{name}.from", models[entry["from"]]
-        for ignored in start.keys() & {"chat_template", "today", "thoughts"}:
+        for ignored in start.keys() & {"today", "thoughts"}:
             yield f"{key}: training ignores {ignored}, which models.{entry['from']} has"
         if start["engine"] == "openai":
             yield (

@@ -33,7 +33,7 @@ JOB_LAUNCHERS = ("accelerate", "deepspeed", "torchrun")
 
 PATHS = (
     "prompts.*", "published", "data.alignx.sources.*", "data.psoups.*.path", "data.wording", "demo.lexicon",
-    "gguf.*.file", "gguf.*.chat_template", "training.variants.*.data",
+    "gguf.*.file", "gguf.*.chat_template", "models.*.chat_template", "training.variants.*.data",
 )  # fmt: skip
 """Keys whose values are files, or for raw data globs and addresses on the hub."""
 

@@ -12,6 +12,7 @@ from configs import merged
 from snakemake.utils import update_config
 
 CONFIG = Path(__file__).parents[3] / "config"
+FRAME = str(CONFIG.parent / "resources/prompts/paper/conversation.jinja")
 
 
 def column(config: dict, name: str) -> dict:
@@ -87,6 +88,7 @@ PATHS_OF_DEMO = {
     "gguf.m.chat_template": lambda c, path: c.update(
         gguf={"m": {"package": "p", "file": "f", "dtype": "float32", "chat_template": path}}
     ),
+    "models.judge.chat_template": lambda c, path: c["models"]["judge"].update(chat_template=path),
     "training.variants.no_rl.data": lambda c, path: c["training"]["variants"]["no_rl"].update(data=path),
 }
 
@@ -115,6 +117,31 @@ def test_a_template_that_cannot_be_rendered_is_named_before_any_job(tmp_path, te
     config["prompts"]["judge"] = str(tmp_path / "judge.jinja")
     with pytest.raises(UserError, match=f"(?s)config: prompts.judge: .*judge.jinja.*{message}"):
         check_config(config, CONFIG / "schema.yaml")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("User: {{ messages[0].content }}{{ messages[0].content }}", "does not write the user's message exactly once"),
+    ("{% for m in messages %}", "cannot be used: .*Unexpected end of template"),
+])  # fmt: skip
+def test_a_chat_template_that_cannot_be_rendered_is_named_before_any_job(tmp_path, text, message):
+    config = merged()
+    (tmp_path / "frame.jinja").write_text(text)
+    config["models"]["judge"]["chat_template"] = str(tmp_path / "frame.jinja")
+    with pytest.raises(UserError, match=f"(?s)config: models.judge: chat template .*frame.jinja {message}"):
+        check_config(config, CONFIG / "schema.yaml")
+
+
+def test_a_server_takes_no_chat_template_file():
+    config = merged()
+    config["models"]["judge"] = {"engine": "openai", "path": "m", "chat_template": FRAME}
+    with pytest.raises(UserError, match="models.judge.chat_template: a server renders.*--chat-template"):
+        check_config(config, CONFIG / "schema.yaml")
+
+
+def test_a_model_with_a_chat_template_can_be_trained():
+    config = merged()
+    config["models"]["backbone"]["chat_template"] = FRAME
+    check_config(config, CONFIG / "schema.yaml")
 
 
 def test_equal_settings_stand_in_equal_order():
