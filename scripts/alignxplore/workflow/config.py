@@ -94,7 +94,7 @@ def variants(config: Config) -> Mapping[str, Any]:
     return config.get("training", {}).get("variants", {})
 
 
-JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
+JUDGE_PROMPTS = {"jud": "judge", "gen": "respond", "published": "judge"}
 """The prompt template of each kind of judge."""
 
 

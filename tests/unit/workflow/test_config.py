@@ -138,6 +138,16 @@ def test_a_server_takes_no_chat_template_file():
         check_config(config, CONFIG / "schema.yaml")
 
 
+def test_a_judge_by_the_published_protocol_needs_sampling():
+    config = merged()
+    config["judges"]["judge2"] = {"kind": "published", "model": "judge2", "benchmarks": ["alignx_test"]}
+    with pytest.raises(UserError, match="judges.judge2: .*sampling"):
+        check_config(config, CONFIG / "schema.yaml")
+    config["judges"]["judge2"]["sampling"] = {"temperature": 1, "top_p": 1, "top_k": 0, "max_new_tokens": 128}
+    config["figures"]["calibration"]["judges"] = ["judge"]
+    check_config(config, CONFIG / "schema.yaml")
+
+
 def test_a_model_with_a_chat_template_can_be_trained():
     config = merged()
     config["models"]["backbone"]["chat_template"] = FRAME
