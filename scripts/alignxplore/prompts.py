@@ -52,7 +52,10 @@ VARIABLES = {
     "refine_rule": ("rule", "explained", "failing"),
     "score_dimension": ("prompt", "chosen", "rejected", "comment", "first", "second"),
 }
-"""What each template may use; `score_dimension` has a pair's `chosen` and `rejected`, or a `comment`."""
+"""What each template may use; `score_dimension` has a pair's `chosen` and `rejected`, or a `comment`.
+
+Templates of any other name have the variables of `preference`.
+"""
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,14 @@ class Templates:
         rendered = self._templates[template].make_module(values)
         return Prompt(str(rendered), prefill, getattr(rendered, "system", "").strip())
 
-    def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
-        """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi."""
-        return self._prompt("preference", pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [])
+    def preference(
+        self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None, template: str = "preference"
+    ) -> Prompt:
+        """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi.
+
+        `template` may be another one with the same variables.
+        """
+        return self._prompt(template, pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [])
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:
         """Describe the preferences without reasoning."""
@@ -178,9 +186,10 @@ def check_template(name: str, path: str | Path) -> None:
     """Raise UserError if the file is not a template that uses the variables of the template `name` alone."""
     text = _read(path)
     _compile(path, text)
-    unknown = jinja2.meta.find_undeclared_variables(_environment().parse(text)) - set(VARIABLES[name])
+    known = VARIABLES.get(name, VARIABLES["preference"])
+    unknown = jinja2.meta.find_undeclared_variables(_environment().parse(text)) - set(known)
     if unknown:
         raise UserError(
             f"prompt template {path}: there is no variable {', '.join(sorted(unknown))}; the template {name} has"
-            f" {', '.join(VARIABLES[name])}"
+            f" {', '.join(known)}"
         )

@@ -1,12 +1,13 @@
 """Checks of the configuration: its schema, its foreign keys, and what one entry needs of another."""
 
 import csv
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignxplore.errors import UserError
-from alignxplore.prompts import check_template
+from alignxplore.prompts import VARIABLES, check_template
 from alignxplore.workflow.config import (
     CONTROLS,
     DERIVED,
@@ -36,6 +37,8 @@ REFERENCES = {
     "methods.*.tables": "tables",
     "cold_start.teacher": "models",
     "cold_start.judge": "judges",
+    "cold_start.prompt": "prompts (preference)",
+    "methods.*.prompt": "prompts (preference)",
     "training.variants.*.from": "models",
     "training.variants.*.judge": "judges",
     "demo.models.*.base": "demo.models",
@@ -56,7 +59,7 @@ REFERENCES = {
     "case_study.benchmark": "benchmarks",
 }
 """Foreign keys: the path of a name (or a list of names), and the section that must have it. "judges (jud)" are the
-judges that select a response (R_jud)."""
+judges that select a response (R_jud), and "prompts (preference)" the templates that ask for a description."""
 
 
 def check_config(config: Config, schema_file: Path) -> None:
@@ -117,7 +120,7 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
     for name, entry in config["judges"].items():
         yield f"judges.{name}", [f"prompts.{JUDGE_PROMPTS[entry['kind']]}"]
     for name, entry in config["methods"].items():
-        keys = [f"prompts.{prompt}" for prompt in method_prompts(entry)]
+        keys = [f"prompts.{prompt}" for prompt in method_prompts(entry) if prompt != entry.get("prompt")]
         if entry["kind"] in ("model", "lminductreason") and "sampling" not in entry:
             keys.append("evaluation")
         origins = {benchmark_origin(config, n).get("source") for n in entry.get("benchmarks", config["benchmarks"])}
@@ -133,7 +136,7 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
             keys.append({"sft": "cold_start", "grpo": "data.splits.rl"}[stage])
         yield f"training.variants.{name}", keys
     if "cold_start" in config:
-        yield "cold_start", ["prompts.preference", "data.splits.cold"]
+        yield "cold_start", ["data.splits.cold", *([] if "prompt" in config["cold_start"] else ["prompts.preference"])]
     if "online" in config:
         yield "online", ["prompts.respond"]
     if "splits" in config.get("data", {}):
@@ -149,12 +152,16 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
 
 def _template_errors(config: Config) -> Iterator[str]:
     """Yield templates that cannot be rendered, without those that do not exist."""
+    used = {name for _, name in values_at(config, ["methods.*.prompt", "cold_start.prompt"])}
     for name, path in config.get("prompts", {}).items():
         if Path(path).is_file():
             try:
                 check_template(name, path)
             except UserError as error:
                 yield f"prompts.{name}: {error}"
+        # A template of another name is for entries with `prompt`; if none has it, the name may be a mistake.
+        if name not in VARIABLES and name not in used and difflib.get_close_matches(name, VARIABLES, 1, 0.8):
+            yield from unknown_name(f"prompts.{name}", name, VARIABLES)
     for name, entry in config["models"].items():
         path = entry.get("chat_template")
         if isinstance(path, str) and Path(path).is_file():
@@ -175,6 +182,10 @@ def _study_errors(config: Config) -> Iterator[str]:
 def _names(config: Config, section: str) -> Iterable[str]:
     if section == "judges (jud)":
         return [name for name, entry in config["judges"].items() if entry["kind"] == "jud"]
+    if section == "prompts (preference)":
+        return [
+            name for name in config.get("prompts", {}) if name in ("preference", "concise") or name not in VARIABLES
+        ]
     found = config
     for key in section.split("."):
         found = found.get(key, {})

@@ -138,6 +138,26 @@ def test_a_server_takes_no_chat_template_file():
         check_config(config, CONFIG / "schema.yaml")
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda c: c["methods"]["teacher"].update(prompt="untraind"), "methods.teacher.prompt: no such name 'untraind'"),
+    (lambda c: c["methods"]["teacher"].update(prompt="judge"), "methods.teacher.prompt: no such name 'judge'"),
+    (lambda c: c["cold_start"].update(prompt="propose_rule"), "cold_start.prompt: no such name 'propose_rule'"),
+    (lambda c: c["prompts"].update(jugde="resources/prompts/judge.jinja"), "prompts.jugde: no such name.*'judge'"),
+    (lambda c: c["prompts"].update(untrained="resources/prompts/judge.jinja"), "prompts.untrained: .*no variable post"),
+    (lambda c: c["prompts"].update({"not-a-name": FRAME}), "prompts.*not-a-name"),
+    (lambda c: c["methods"]["pba"].update(answer="text"), "methods.pba.answer"),
+])  # fmt: skip
+def test_a_template_by_name_must_be_one_that_asks_for_a_description(change, message):
+    config = merged()
+    config["prompts"]["untrained"] = "resources/prompts/preference.jinja"
+    config["methods"]["teacher"].update(prompt="untrained", answer="text")
+    config["cold_start"].update(prompt="untrained", answer="text", dimensions="target")
+    check_config(config, CONFIG / "schema.yaml")
+    change(config)
+    with pytest.raises(UserError, match=message):
+        check_config(config, CONFIG / "schema.yaml")
+
+
 def test_a_judge_by_the_published_protocol_needs_sampling():
     config = merged()
     config["judges"]["judge2"] = {"kind": "published", "model": "judge2", "benchmarks": ["alignx_test"]}
