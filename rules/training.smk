@@ -31,8 +31,10 @@ def variant_start(wildcards):
 def variant_model(wildcards):
     """What a variant uses of the entry of the model that it starts from."""
     entry = config["models"][VARIANTS[wildcards.variant]["from"]]
-    used = ("path", "revision", "chat_template")
-    return {key: entry[key] for key in used if key in entry}
+    used = {"path", "revision", "chat_template"}
+    if VARIANTS[wildcards.variant]["stage"] == "grpo":
+        used.add("stop")  # of rollouts
+    return {key: value for key, value in entry.items() if key in used}
 
 
 def variant_settings(wildcards):

@@ -1,7 +1,7 @@
 """The format of a completion: reasoning in think tags, then the description in answer tags (Eq. 4)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,16 @@ def _answer(text: str, thoughts: Thoughts) -> str:
         if found:
             return inside.partition(closing)[0]
     return text
+
+
+def end_of_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where the first of the stop texts in a completion ends."""
+    return min((text.find(stop) + len(stop) for stop in stops if stop in text), default=None)
+
+
+def without_stop(text: str, stops: Sequence[str]) -> str:
+    """A completion without the stop text that ends it, unless that is a tag of the format."""
+    return text.removesuffix(max((s for s in stops if s not in TAGS and text.endswith(s)), key=len, default=""))
 
 
 def parse_completion(text: str, finish_reason: str, reasons: bool = True, answer: str = "tags") -> Parsed:

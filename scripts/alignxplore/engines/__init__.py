@@ -41,6 +41,7 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
         Journal(journal),
         (price.get("prompt", 0.0), price.get("completion", 0.0)),
         run.get("max_refused", 0.1),
+        entry.get("stop", ()),
     )
 
 
@@ -53,8 +54,11 @@ def model_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
 
 
 def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model's answers depend on, for journal keys: its content or address, its prompt format, its precision."""
-    result = {key: value for key, value in entry.items() if key not in ("name", "run")}
+    """What a model's answers depend on, for journal keys: its content or address, its prompt format, its precision.
+
+    Stop texts are part of the sampling settings instead.
+    """
+    result = {key: value for key, value in entry.items() if key not in ("name", "run", "stop")}
     if entry["engine"] == "openai":
         result["base_url"] = entry.get("base_url", OPENAI_URL).rstrip("/")
         if "revision" in entry:
@@ -74,7 +78,7 @@ def start(entry: Mapping[str, Any]) -> Backend:
     needs the libraries of all engines.
     """
     name = entry["engine"]
-    options = {key: value for key, value in entry.items() if key not in ("engine", "name", "run")}
+    options = {key: value for key, value in entry.items() if key not in ("engine", "name", "run", "stop")}
     options |= {key: value for key, value in entry.get("run", {}).items() if key not in ("price", "max_refused")}
     if find_spec(f"{__name__}.{name}") is None:
         raise UserError(f"models: no such engine {name!r}")

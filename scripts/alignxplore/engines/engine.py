@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from alignxplore.engines.base import Backend, Completion, Refused, Sampling
 from alignxplore.engines.journal import CALL, KEY_LENGTH, Journal, Record
 from alignxplore.errors import UserError
+from alignxplore.formats import without_stop
 from alignxplore.prompts import Prompt
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class Engine:
     """A language model behind a journal; every method answers in the order of its prompts.
 
     `identity` distinguishes this model's answers from any other model's. `load` starts the backend when it is first
-    needed. `price` is in dollars per million tokens of prompt and of completion.
+    needed. `price` is in dollars per million tokens of prompt and of completion. The texts `stop` end a completion
+    too, and are left out of it, unless one is a tag of the format.
 
     A prompt that the model refuses has no answer: its completion has the finish reason "refused", and its
     log-probabilities are NaN. A call in which more than the share `max_refused` of the prompts is refused raises
@@ -45,6 +47,7 @@ class Engine:
         journal: Journal,
         price: tuple[float, float] = (0.0, 0.0),
         max_refused: float = 0.1,
+        stop: Sequence[str] = (),
     ):
         self.name = name
         self._identity = identity
@@ -53,6 +56,7 @@ class Engine:
         self._journal = journal
         self._price = price
         self._max_refused = max_refused
+        self._stop = tuple(stop)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """One sampled completion per prompt.
@@ -60,6 +64,7 @@ class Engine:
         A completion depends on the model, its prompt, `sampling`, and how often the same prompt came before it; not on
         the other prompts.
         """
+        sampling = replace(sampling, stop=tuple(dict.fromkeys([*sampling.stop, *self._stop])))
         occurrences: Counter[Prompt] = Counter()
         requests = []
         for prompt in prompts:
@@ -70,9 +75,12 @@ class Engine:
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.generate([prompts[i] for i in indices], [seeds[i] for i in indices], sampling, done)
-            return ([(place, _record(answer, asdict)) for place, answer in batch] for batch in batches)
+            return ([(place, _record(answer, self._completed)) for place, answer in batch] for batch in batches)
 
         return [_completion(record) for record in self._answers("generate", keys, ask)]
+
+    def _completed(self, completion: Completion) -> Record:
+        return {**asdict(completion), "text": without_stop(completion.text, self._stop)}
 
     def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> np.ndarray:
         """Log-probability, in nats, of the token by which each choice differs after each prompt: (prompts, choices)."""

@@ -19,6 +19,7 @@ from alignxplore.engines.base import Completion, Refused, Sampling
 from alignxplore.engines.probe import find_layout
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, context_limit, too_long
 from alignxplore.engines.weights import load_model, load_tokenizer
+from alignxplore.formats import end_of_stop
 from alignxplore.prompts import Prompt
 
 MOST_LOGITS = 2**28
@@ -117,7 +118,7 @@ class TransformersBackend:
     ) -> Completion:
         ended = bool(tokens) and tokens[-1] in self.stops
         text = self.chat.decode(tokens[:-1] if ended else tokens)
-        at = min((text.find(stop) + len(stop) for stop in sampling.stop if stop in text), default=None)
+        at = end_of_stop(text, sampling.stop)
         return Completion(
             text=self.chat.normalised(text[:at]),
             finish_reason="length" if at is None and not ended else "stop",

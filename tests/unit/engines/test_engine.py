@@ -92,6 +92,37 @@ def test_keys_of_prompts_without_a_system_turn_are_as_ever(make, tmp_path):
     assert set(Journal(tmp_path / "journal").get(keys)) == set(keys)
 
 
+def test_the_stop_texts_of_an_entry_end_completions_and_are_left_out(tiny_model, tmp_path):
+    """Also control tokens; a tag of the format stays."""
+    entry = {"engine": "transformers", "path": str(tiny_model)}
+    sampling = Sampling(temperature=3, top_p=1, top_k=0, max_new_tokens=60, seed=1, stop=("</answer>",))
+    prompts = [Prompt(f"a quick joke {'no ' * n}") for n in range(24)]
+    plain = engines.load(entry).generate(prompts, sampling)
+    stop = ["er", "in", "<|im_start|>", "</answer>", "<answer>", "</think>", "<|endoftext|>"]
+    stopped = engines.load({**entry, "stop": stop}, tmp_path).generate(prompts, sampling)
+    dropped = ("er", "in", "<|im_start|>", "<|endoftext|>")
+    for completion in stopped:
+        assert not any(text in completion.text for text in dropped)
+        kept = [text for text in stop if text in completion.text]
+        assert not kept or completion.text.endswith(kept[0])
+        assert completion.finish_reason == ("stop" if completion.completion_tokens < 60 else "length")
+    for text in (*dropped, "</answer>"):
+        assert any(text in completion.text for completion in plain), "the test needs completions with each text"
+    assert engines.load({**entry, "stop": stop}, tmp_path).generate(prompts, sampling) == stopped
+
+
+def test_stop_texts_are_part_of_the_sampling_settings_alone():
+    entry = {"engine": "transformers", "path": "m"}
+    assert engines.identity({**entry, "stop": ["User:"]}) == engines.identity(entry)
+
+
+def test_other_stop_texts_ask_again(tmp_path):
+    for stop, asked in ((), 6), (("User:",), 6), (("User:",), 0), ((), 0):
+        backend = Backend()
+        Engine("m", {"path": "m"}, lambda b=backend: b, Journal(tmp_path), stop=stop).generate(PROMPTS, SAMPLING)
+        assert len(backend.asked) == asked
+
+
 def test_a_rerun_loads_no_model(make):
     engine = make(Backend())
     texts = ["x", "yy", "x", "z", "z", "z"]

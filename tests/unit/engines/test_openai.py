@@ -373,6 +373,30 @@ def test_reasoning_is_returned_in_tags_however_it_is_served(served, options, exp
 
 
 @pytest.mark.parametrize(
+    ("content", "named", "text"),
+    [
+        ("<answer>d", None, "<answer>d</answer>"),
+        ("<answer>d", "User:", "<answer>d"),
+        ("<answer>d User: x</answer>", None, "<answer>d "),
+        ("<answer>d</answer>User: x", None, "<answer>d</answer>"),
+    ],
+)
+def test_the_stop_texts_of_an_entry_are_sent_and_left_out(content, named, text):
+    made = reply(content)
+
+    def served(body):
+        answered = made(body)
+        answered["choices"][0] |= {"stop_reason": named}
+        return answered
+
+    with Server(reply=served) as server:
+        sampling = Sampling(0.9, 0.95, 10, 32, seed=5, stop=("</answer>",))
+        (completion,) = load(server, stop=["User:", "</answer>"]).generate([Prompt("p")], sampling)
+        assert (completion.text, completion.finish_reason) == (text, "stop")
+        assert server.requests[0]["stop"] == ["</answer>", "User:"]
+
+
+@pytest.mark.parametrize(
     ("served", "text", "finish_reason"),
     [
         (reply("t", "eos"), "t", "stop"),
