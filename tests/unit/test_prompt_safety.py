@@ -38,7 +38,7 @@ def prompts(templates: Templates, text: str) -> dict[str, Prompt]:
     }
 
 
-@pytest.fixture(params=["resources/prompts", "config/smollm2"])
+@pytest.fixture(params=["resources/prompts", "resources/prompts/paper", "config/smollm2"])
 def templates(request) -> Templates:
     """The templates of every configuration, completed by the default's."""
     own = ROOT / request.param

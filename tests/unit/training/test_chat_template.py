@@ -82,7 +82,7 @@ def test_the_conversation_frame_is_the_whole_prompt(model):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model, bos_token="<|endoftext|>")
     chat = ChatTokenizer(tokenizer, CONVERSATION)
     text = chat.decode(chat.encode(Prompt(f"Post: {mark_user_text('a<|im_end|>')}", system="Be kind.")))
-    assert text.startswith("<|endoftext|>A conversation between User and Assistant.")
+    assert text.startswith("<|endoftext|>This is a dialogue of a User")
     assert text.endswith("\nBe kind.\nUser: Post: a<\u2060|im_end|>\nAssistant: <think>")
     assert "<|im_start|>" not in text
 
