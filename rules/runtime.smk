@@ -27,6 +27,7 @@ from alignxplore.workflow.job import (
 )
 from alignxplore.workflow.locks import hold_workflow
 from alignxplore.workflow.onstart import check_keys, check_training
+from alignxplore.training.programs import start_settings
 from alignxplore.workflow.provenance import sidecar
 
 prefer_own_programs()
@@ -98,6 +99,7 @@ onstart:
             job.wildcards.variant: {
                 "stage": job.rule.name,
                 "settings": job.params["settings"]
+                | start_settings(job.params["model"])
                 | config["training"].get("run", {}),
             }
             for job in planned
