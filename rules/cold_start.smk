@@ -1,6 +1,7 @@
 # Cold start (paper 3.2): the teacher's generations, and D_cold, those that a judge verifies.
 
 COLD = config["cold_start"]
+COLD_PROMPT = COLD.get("prompt", "preference")
 TEACHER, COLD_JUDGE = tracked_model(COLD["teacher"]), tracked_judge(COLD["judge"])
 
 
@@ -19,6 +20,8 @@ rule dimensions:
         "../envs/cpu.yaml"
     resources:
         **needs(1000, 30),
+    params:
+        source=COLD.get("dimensions", "history"),
     message:
         "Naming the key dimensions that the teacher is told (paper 3.2)"
     script:
@@ -27,7 +30,7 @@ rule dimensions:
 
 rule teacher:
     input:
-        **asks(["teacher.py"], [TEACHER], prompts=["preference"]),
+        **asks(["teacher.py"], [TEACHER], prompts=[COLD_PROMPT]),
         cold="data/splits/cold.parquet",
         dimensions=rules.dimensions.output.dimensions,
     output:
@@ -44,6 +47,8 @@ rule teacher:
     params:
         model=TEACHER,
         generations=COLD["generations"],
+        prompt=COLD_PROMPT,
+        answer=COLD.get("answer", "tags"),
         sampling=COLD["sampling"],
         seed=config["seed"],
     message:

@@ -72,21 +72,27 @@ def tracked_judge(name):
     return entry | seed | {"model": tracked_model(entry["model"])}
 
 
+def model_files(models):
+    """The files that these models' entries name: directories that rules make, and chat templates."""
+    made = [entry["path"] for entry in models if entry["path"].startswith("models/")]
+    templates = [entry.get("chat_template") for entry in models]
+    return list(dict.fromkeys([*made, *(t for t in templates if isinstance(t, str))]))
+
+
 def asks(scripts, asked, prompts=()):
     """The inputs, other than data, of a job that asks these models and judges.
 
     They are the prompt templates (each judge adds its own), the library with the models' engines,
-    and the directories of models that a rule makes.
+    and the models' files.
     """
     models = [entry.get("model", entry) for entry in asked]
     templates = [
         *prompts,
         *(JUDGE_PROMPTS[entry["kind"]] for entry in asked if "kind" in entry),
     ]
-    made = [entry["path"] for entry in models if entry["path"].startswith("models/")]
     return {
         **{f"{name}_prompt": config["prompts"][name] for name in templates},
-        "models": list(dict.fromkeys(made)),
+        "models": model_files(models),
         "library": library(
             *scripts, engines=frozenset(entry["engine"] for entry in models)
         ),

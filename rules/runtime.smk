@@ -9,7 +9,6 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
-from snakemake.utils import update_config
 
 from alignxplore.errors import UserError, check_writable
 from alignxplore.workflow.config import (
@@ -27,6 +26,7 @@ from alignxplore.workflow.job import (
 )
 from alignxplore.workflow.locks import hold_workflow
 from alignxplore.workflow.onstart import check_data, check_keys, check_training
+from alignxplore.training.programs import start_settings
 from alignxplore.workflow.provenance import sidecar
 
 prefer_own_programs()
@@ -99,6 +99,7 @@ onstart:
             job.wildcards.variant: {
                 "stage": job.rule.name,
                 "settings": job.params["settings"]
+                | start_settings(job.params["model"])
                 | config["training"].get("run", {}),
             }
             for job in planned

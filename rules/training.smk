@@ -24,15 +24,24 @@ def launch_files(command):
 
 
 def variant_start(wildcards):
-    """The directory of the model that a variant starts from, if a rule makes it."""
-    path = config["models"][VARIANTS[wildcards.variant]["from"]]["path"]
-    return [path] if path.startswith("models/") else []
+    """Files of the model that a variant starts from: its directory, if a rule makes it, and its chat template."""
+    return model_files([config["models"][VARIANTS[wildcards.variant]["from"]]])
 
 
 def variant_model(wildcards):
-    """Path and pinned revision of the model that a variant starts from."""
+    """What a variant uses of the entry of the model that it starts from."""
     entry = config["models"][VARIANTS[wildcards.variant]["from"]]
-    return {key: entry[key] for key in ("path", "revision") if key in entry}
+    used = {"path", "revision", "chat_template"}
+    if VARIANTS[wildcards.variant]["stage"] == "grpo":
+        used.add("stop")  # of rollouts
+    return {key: value for key, value in entry.items() if key in used}
+
+
+def variant_prompt(wildcards):
+    """The template of a variant's prompts: that of descriptions with reasoning, or without."""
+    reasons = VARIANTS[wildcards.variant].get("reasoning", True)
+    name = "preference" if reasons else "concise"
+    return {f"{name}_prompt": config["prompts"][name]}
 
 
 def variant_settings(wildcards):
@@ -47,9 +56,9 @@ def variant_judge(wildcards):
 
 rule sft:
     input:
+        unpack(variant_prompt),
         start=variant_start,
         data=setting("training/variants/{variant}/data", "data/cold/d_cold.parquet"),
-        preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
         program=home("scripts/train_sft.py"),
         library=library("sft.py", "train_sft.py"),

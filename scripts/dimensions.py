@@ -8,7 +8,7 @@ from alignxplore.workflow.job import script_main
 
 def main(snakemake):
     examples = records.read(snakemake.input["split"], records.EXAMPLE)
-    dimensions = key_dimensions(examples, dimension_names(snakemake.input["names"]))
+    dimensions = key_dimensions(examples, dimension_names(snakemake.input["names"]), snakemake.params.source)
     records.write(dimensions, snakemake.output.dimensions, records.DIMENSIONS)
 
 

@@ -14,7 +14,9 @@ def main(snakemake):
     templates = Templates.of_rule(inputs)
     sampling = Sampling(**params.sampling, seed=params.seed)
     engine = load(model_entry(params.model, config), config["journal"])
-    generations = generate(engine, templates, examples, dimensions, params.generations, sampling)
+    generations = generate(
+        engine, templates, examples, dimensions, params.generations, sampling, params.prompt, params.answer
+    )
     records.write(generations, snakemake.output.generations, records.GENERATION)
 
 

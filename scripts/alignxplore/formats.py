@@ -1,7 +1,7 @@
 """The format of a completion: reasoning in think tags, then the description in answer tags (Eq. 4)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,7 +171,17 @@ def _answer(text: str, thoughts: Thoughts) -> str:
     return text
 
 
-def parse_completion(text: str, finish_reason: str, reasons: bool = True) -> Parsed:
+def end_of_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where the first of the stop texts in a completion ends."""
+    return min((text.find(stop) + len(stop) for stop in stops if stop in text), default=None)
+
+
+def without_stop(text: str, stops: Sequence[str]) -> str:
+    """A completion without the stop text that ends it, unless that is a tag of the format."""
+    return text.removesuffix(max((s for s in stops if s not in TAGS and text.endswith(s)), key=len, default=""))
+
+
+def parse_completion(text: str, finish_reason: str, reasons: bool = True, answer: str = "tags") -> Parsed:
     """Split a completion, in the form that engines return, into r and d.
 
     R_format holds if one closed think block is followed by one closed answer block, neither is empty, and generation
@@ -180,18 +190,23 @@ def parse_completion(text: str, finish_reason: str, reasons: bool = True) -> Par
 
     A model that was not asked to reason (`reasons` is false) is in format if it wrote any description; if it reasons
     anyway, the reasoning is split off.
+
+    If `answer` is "text", the model was not asked for answer tags. All that follows the thought is d, and R_format
+    holds if one closed thought is followed by text.
     """
-    finished = finish_reason == "stop"
+    finished, tagged = finish_reason == "stop", answer == "tags"
     match = _WELL_FORMED.fullmatch(text)
-    if match and len(_TAG.findall(text)) == 4:
+    if tagged and match and len(_TAG.findall(text)) == 4:
         reasoning, preference = (part.strip() for part in match.groups())
         return Parsed(reasoning, preference, finished and bool(reasoning) and bool(preference))
     head, closed, tail = text.partition("</think>")
     reasoning, rest = (head, tail) if closed else ("", text)
     before, unclosed, thought = rest.partition("<think>")
-    if not closed and unclosed and not (finished and thought.rstrip().endswith(ANSWER_END)):
+    if not closed and unclosed and not (tagged and finished and thought.rstrip().endswith(ANSWER_END)):
         reasoning, rest = thought, before
     _, opened, inside = rest.partition("<answer>")
-    preference = inside.partition(ANSWER_END)[0] if opened else rest
+    preference = inside.partition(ANSWER_END)[0] if tagged and opened else rest
     reasoning, preference = (_TAG.sub("", part).strip() for part in (reasoning, preference))
-    return Parsed(reasoning, preference, not reasons and finished and bool(preference))
+    thinks_once = text.count("<think>") == 1 == text.count("</think>") and bool(closed and reasoning)
+    in_format = not reasons or (not tagged and thinks_once)
+    return Parsed(reasoning, preference, in_format and finished and bool(preference))

@@ -10,6 +10,11 @@ markers (here ⟨ = U+E000 and ⟩ = U+E001):
 
 A backend that tokenises encodes each piece by itself and allows special tokens in trusted pieces only, so the `</s>`
 of a post stays four characters. A server tokenises the whole prompt; it is sent `disarmed` text.
+
+What a template writes is the user's turn. A system turn goes before it if the template sets one:
+
+    {% set system %}You help people choose.{% endset %}
+    Post: {{ post | user }}
 """
 
 import re
@@ -47,15 +52,22 @@ VARIABLES = {
     "refine_rule": ("rule", "explained", "failing"),
     "score_dimension": ("prompt", "chosen", "rejected", "comment", "first", "second"),
 }
-"""What each template may use; `score_dimension` has a pair's `chosen` and `rejected`, or a `comment`."""
+"""What each template may use; `score_dimension` has a pair's `chosen` and `rejected`, or a `comment`.
+
+Templates of any other name have the variables of `preference`.
+"""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One user turn, with markers around user text; `prefill` begins the assistant's answer."""
+    """A user's turn, after a system turn if there is one; both have markers around user text.
+
+    `prefill` begins the assistant's answer.
+    """
 
     user: str
     prefill: str = ""
+    system: str = ""
 
 
 def mark_user_text(text: str) -> str:
@@ -102,15 +114,19 @@ class Templates:
         return cls(**{name.removesuffix(suffix): path for name, path in inputs.items() if name.endswith(suffix)})
 
     def _prompt(self, template: str, prefill: str = "", /, **values: Any) -> Prompt:
-        return Prompt(self._templates[template].render(**values), prefill)
+        rendered = self._templates[template].make_module(values)
+        return Prompt(str(rendered), prefill, getattr(rendered, "system", "").strip())
 
-    def preference(self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None) -> Prompt:
+    def preference(
+        self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None, template: str = "preference"
+    ) -> Prompt:
         """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi.
 
-        A case that has its signals only in a `rendered` prompt is asked about with that prompt.
+        `template` may be another one with the same variables. A case that has its signals only in a `rendered` prompt
+        is asked about with that prompt.
         """
         return _rendered(case) or self._prompt(
-            "preference", pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or []
+            template, pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or []
         )
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:
@@ -178,9 +194,10 @@ def check_template(name: str, path: str | Path) -> None:
     """Raise UserError if the file is not a template that uses the variables of the template `name` alone."""
     text = _read(path)
     _compile(path, text)
-    unknown = jinja2.meta.find_undeclared_variables(_environment().parse(text)) - set(VARIABLES[name])
+    known = VARIABLES.get(name, VARIABLES["preference"])
+    unknown = jinja2.meta.find_undeclared_variables(_environment().parse(text)) - set(known)
     if unknown:
         raise UserError(
             f"prompt template {path}: there is no variable {', '.join(sorted(unknown))}; the template {name} has"
-            f" {', '.join(VARIABLES[name])}"
+            f" {', '.join(known)}"
         )

@@ -57,6 +57,26 @@ def test_models_that_are_not_asked_to_reason():
     assert parse_completion("<think>r</think> humorous.", "stop", False) == Parsed("r", "humorous.", True)
 
 
+@pytest.mark.parametrize(
+    ("text", "reasons", "expected"),
+    [
+        ("<think>r</think>\nLikes tea.", True, Parsed("r", "Likes tea.", True)),
+        ("<think>r</think>Likes <answer>tea</answer>.", True, Parsed("r", "Likes tea.", True)),
+        ("<think>r</think>\n", True, Parsed("r", "", False)),
+        ("<think> </think>Likes tea.", True, Parsed("", "Likes tea.", False)),
+        ("<think>Likes tea.", True, Parsed("Likes tea.", "", False)),
+        ("<think>r <answer>Likes tea.</answer>", True, Parsed("r Likes tea.", "", False)),
+        ("<think>r</think>Likes <think>s</think>tea.", True, Parsed("r", "Likes stea.", False)),
+        ("Step 1. Likes tea.", True, Parsed("", "Step 1. Likes tea.", False)),
+        ("Step 1. <answer>tea</answer>", False, Parsed("", "Step 1. tea", True)),
+        ("<think>r</think>Likes tea.", False, Parsed("r", "Likes tea.", True)),
+    ],
+)
+def test_an_answer_without_tags_is_all_that_follows_the_thought(text, reasons, expected):
+    assert parse_completion(text, "stop", reasons, "text") == expected
+    assert not parse_completion(text, "length", reasons, "text").format_ok
+
+
 TAIL = GOOD.removeprefix("<think>")
 
 

@@ -39,7 +39,7 @@ def prompts(templates: Templates, text: str) -> dict[str, Prompt]:
     }
 
 
-@pytest.fixture(params=["resources/prompts"])
+@pytest.fixture(params=["resources/prompts", "resources/prompts/paper"])
 def templates(request) -> Templates:
     """The templates of every configuration, completed by the default's."""
     own = ROOT / request.param

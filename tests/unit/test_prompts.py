@@ -66,6 +66,21 @@ def test_the_pieces_join_to_the_whole_prompt(templates):
     assert "".join(text for text, _ in split_marked(prompt.user)) == strip_markers(prompt.user)
 
 
+def test_a_template_sets_a_system_turn(tmp_path):
+    path = tmp_path / "judge.jinja"
+    path.write_text(
+        "{% set system %}\nYou help {{ preference | user }}.\n{% endset %}\nPost: {{ post | user }}\n", encoding="utf-8"
+    )
+    prompt = Templates(judge=path).judge("Any advice?", "someone", "a", "b")
+    assert split_marked(prompt.system) == [("You help ", False), ("someone", True), (".", False)]
+    assert split_marked(prompt.user) == [("Post: ", False), ("Any advice?", True)]
+    assert prompt.prefill
+
+
+def test_a_template_without_one_has_none(templates):
+    assert templates.judge("post", "likes jazz", "a", "b").system == ""
+
+
 def test_missing_and_broken_templates_are_named(tmp_path):
     paths = {name: PROMPTS / f"{name}.jinja" for name in NAMES}
     with pytest.raises(UserError, match="nowhere.jinja"):

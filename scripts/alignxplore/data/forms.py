@@ -188,8 +188,8 @@ def given_split(
 ) -> None:
     """Write the records of files, in their order, as the schema of their form to `output`, and REJECT to `rejects`.
 
-    `form` is detected if it is None. `posts` are the bounds of a range: a hash puts each target post somewhere between
-    0 and 1, and records outside are left out. Records with the same texts stay; their ids differ. Raises UserError if there are
+    `form` is detected if it is None. `posts` bounds a range: a hash puts each target post somewhere between 0 and 1,
+    and records outside are left out. Records with the same texts stay; their ids differ. Raises UserError if there are
     no records, or if more than `max_reject_share` of them are rejects, which are then written to `kept_rejects`. `key`
     is the configuration key of the split.
     """

@@ -66,11 +66,12 @@ def refine(examples: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, pl.DataF
     return refined, pl.DataFrame(counts, FUNNEL, orient="row")
 
 
-def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+def key_dimensions(examples: pl.DataFrame, names: Sequence[str], source: str = "history") -> pl.DataFrame:
     """The key preference dimensions phi (paper 3.2) of each example, as DIMENSIONS rows.
 
-    These are the dimensions on which the whole history has the same non-neutral sign; the sign itself is left out.
-    `names` are the names of the 90 dimensions in order. Raises UserError for an example without directions.
+    These are the dimensions on which the whole history has the same non-neutral sign, or with the `source` "target"
+    those on which the target is not neutral; the sign itself is left out. `names` are the names of the 90 dimensions in
+    order. Raises UserError for an example without directions.
     """
     labelled = [
         pl.col(form).list.eval(pl.element().struct.field("direction").list.len() == N_DIMENSIONS).list.all()
@@ -85,7 +86,8 @@ def key_dimensions(examples: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame
             f" {lacking['example_id'][0]} lacks some: the teacher needs a split with directions"
         )
     numbered = examples.with_row_index("number")
-    interactions, signs = (table.filter(pl.col("form") != "target") for table in _interactions(numbered))
+    counted = (pl.col("form") == "target") == (source == "target")
+    interactions, signs = (table.filter(counted) for table in _interactions(numbered))
     agreeing = signs.group_by("number", "dimension", "sign").agg(agree=pl.len())
     shared = (
         agreeing.join(interactions.group_by("number").agg(all=pl.len()), on="number")

@@ -36,7 +36,7 @@ from transformers.masking_utils import sdpa_mask
 from alignxplore.demo.tasks import Sample
 from alignxplore.demo.world import World
 from alignxplore.formats import TAGS
-from alignxplore.prompts import split_marked
+from alignxplore.prompts import split_marked, strip_markers
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,8 @@ class Encoder:
             answer   ...  .   .     .  .     .  .    .    .   .        ...  A     .
         """
         prompt = sample.prompt
-        text = f"{TURN_START}user\n"
+        system = f"{TURN_START}system\n{strip_markers(prompt.system)}{TURN_END}\n" if prompt.system else ""
+        text = f"{system}{TURN_START}user\n"
         places: dict[int, int] = {}  # of annotated characters, to the words that they say
         pending = list(sample.notes)
         for piece, is_user in split_marked(prompt.user):

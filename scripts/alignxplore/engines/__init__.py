@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from alignxplore.digests import directory_digest
+from alignxplore.digests import digest, directory_digest
 from alignxplore.engines.base import OPENAI_URL, Backend, Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal
@@ -43,6 +43,7 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
         Journal(journal),
         (price.get("prompt", 0.0), price.get("completion", 0.0)),
         run.get("max_refused", 0.1),
+        entry.get("stop", ()),
     )
 
 
@@ -55,12 +56,17 @@ def model_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
 
 
 def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model's answers depend on, for journal keys: its content or address, its prompt format, its precision."""
-    result = {key: value for key, value in entry.items() if key not in ("name", "run")}
+    """What a model's answers depend on, for journal keys: its content or address, its prompt format, its precision.
+
+    Stop texts are part of the sampling settings instead.
+    """
+    result = {key: value for key, value in entry.items() if key not in ("name", "run", "stop")}
     if entry["engine"] == "openai":
         result["base_url"] = entry.get("base_url", OPENAI_URL).rstrip("/")
         if "revision" in entry:
             del result["base_url"]
+    if isinstance(entry.get("chat_template"), str):
+        result["chat_template"] = digest(entry["chat_template"])
     for key in ("tokenizer",) if entry["engine"] == "openai" else ("path",):
         if key in entry and Path(entry[key]).is_dir():
             result[key] = directory_digest(entry[key])
@@ -74,7 +80,7 @@ def start(entry: Mapping[str, Any]) -> Backend:
     needs the libraries of all engines.
     """
     name = entry["engine"]
-    options = {key: value for key, value in entry.items() if key not in ("engine", "name", "run")}
+    options = {key: value for key, value in entry.items() if key not in ("engine", "name", "run", "stop")}
     options |= {key: value for key, value in entry.get("run", {}).items() if key not in ("price", "max_refused")}
     if find_spec(f"{__name__}.{name}") is None:
         raise UserError(f"models: no such engine {name!r}")

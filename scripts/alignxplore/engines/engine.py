@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from alignxplore.engines.base import Backend, Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.journal import CALL, KEY_LENGTH, Journal, Record
 from alignxplore.errors import UserError
+from alignxplore.formats import without_stop
 from alignxplore.prompts import Prompt
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class Engine:
     """A language model behind a journal; every method answers in the order of its prompts.
 
     `identity` distinguishes this model's answers from any other model's. `load` starts the backend when it is first
-    needed. `price` is in dollars per million tokens of prompt and of completion.
+    needed. `price` is in dollars per million tokens of prompt and of completion. The texts `stop` end a completion
+    too, and are left out of it, unless one is a tag of the format.
 
     A prompt that the model refuses has no answer: its completion has the finish reason "refused", and its
     log-probabilities are NaN. A call in which more than the share `max_refused` of the prompts is refused raises
@@ -45,6 +47,7 @@ class Engine:
         journal: Journal,
         price: tuple[float, float] = (0.0, 0.0),
         max_refused: float = 0.1,
+        stop: Sequence[str] = (),
     ):
         self.name = name
         self._identity = identity
@@ -53,6 +56,7 @@ class Engine:
         self._journal = journal
         self._price = price
         self._max_refused = max_refused
+        self._stop = tuple(stop)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """One sampled completion per prompt.
@@ -60,10 +64,11 @@ class Engine:
         A completion depends on the model, its prompt, `sampling`, and how often the same prompt came before it; not on
         the other prompts.
         """
+        sampling = replace(sampling, stop=tuple(dict.fromkeys([*sampling.stop, *self._stop])))
         occurrences: Counter[Prompt] = Counter()
         requests = []
         for prompt in prompts:
-            requests.append([prompt.user, prompt.prefill, occurrences[prompt]])
+            requests.append([*_turns(prompt), occurrences[prompt]])
             occurrences[prompt] += 1
         keys = self._keys("generate", asdict(sampling), requests)
         seeds = [int(key[:8], 16) for key in keys]
@@ -72,11 +77,12 @@ class Engine:
             batches = backend.generate([prompts[i] for i in indices], [seeds[i] for i in indices], sampling, done)
             return ([(place, _record(answer)) for place, answer in batch] for batch in batches)
 
-        return [_completion(record) for record in self._answers("generate", keys, ask)]
+        completions = [_completion(record) for record in self._answers("generate", keys, ask)]
+        return [replace(c, text=without_stop(c.text, self._stop)) for c in completions]
 
     def choice_logprobs(self, prompts: Sequence[Prompt], choices: Sequence[str]) -> np.ndarray:
         """Log-probability, in nats, of the token by which each choice differs after each prompt: (prompts, choices)."""
-        keys = self._keys("choice_logprobs", list(choices), [[prompt.user, prompt.prefill] for prompt in prompts])
+        keys = self._keys("choice_logprobs", list(choices), [_turns(prompt) for prompt in prompts])
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
             batches = backend.choice_logprobs([prompts[i] for i in indices], choices, done)
@@ -88,7 +94,7 @@ class Engine:
 
     def loglikelihood(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, int]]:
         """For each prompt, the log-likelihood of its continuation in nats and the continuation's number of tokens."""
-        requests = [[p.user, p.prefill, text] for p, text in zip(prompts, continuations, strict=True)]
+        requests = [[*_turns(prompt), text] for prompt, text in zip(prompts, continuations, strict=True)]
         keys = self._keys("loglikelihood", None, requests)
 
         def ask(backend: Backend, indices: list[int], done: Collection[int]) -> Iterator[list[tuple[int, Record]]]:
@@ -207,6 +213,11 @@ class Engine:
             "paid_dollars": dollars(new),
         }
         self._journal.add([(CALL, {"call": call})])
+
+
+def _turns(prompt: Prompt) -> list[Any]:
+    """A prompt in a journal key: two texts, or three if it has a system turn."""
+    return [prompt.user, prompt.prefill, *filter(None, [prompt.system])]
 
 
 def _record(answer: Completion | Choice | Likelihood | Refused) -> Record:

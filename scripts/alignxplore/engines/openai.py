@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import openai
@@ -89,7 +90,7 @@ class OpenAIBackend:
                 sampling.top_k,
             )
 
-        def body(text: str, seed: int) -> dict[str, Any]:
+        def body(prompt: Prompt, seed: int) -> dict[str, Any]:
             settings: dict[str, Any] = {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
@@ -100,13 +101,13 @@ class OpenAIBackend:
                 settings["stop"] = list(sampling.stop)
             if self.logprobs:
                 settings["logprobs"] = True
-            return self._chat(text, settings)
+            return self._chat(prompt, settings)
 
-        call = Call(self.endpoint, _CHAT, body(_HARMLESS, 0), sampling.max_new_tokens)
+        call = Call(self.endpoint, _CHAT, self._harmless(body(prompts[0], 0)), sampling.max_new_tokens)
 
         def draw(index: int, seed: int) -> Completion:
             return call.ask(
-                body(disarmed(prompts[index].user), seed),
+                body(prompts[index], seed),
                 lambda reply: replies.completion(reply, sampling.stop, self.opens_thinking, self.thoughts),
             )
 
@@ -131,7 +132,7 @@ class OpenAIBackend:
         if way == "ask":
             return self._selections(prompts, choices, done)
         top = {**settings, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-        bodies = [self._begun(disarmed(prompt.user), prompt.prefill, way, top) for prompt in prompts]
+        bodies = [self._begun(prompt, way, top) for prompt in prompts]
         return self._next_tokens(_CHAT, bodies, [choices] * len(bodies), done)
 
     def _next_tokens(
@@ -154,7 +155,7 @@ class OpenAIBackend:
         """Log-probabilities of the choices where a greedy reply, asked to begin with the prefill, continues it."""
         settings = {"temperature": 0, "max_tokens": _ANSWER_TOKENS, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         bodies = [
-            self._chat(f"{disarmed(prompt.user)}\nBegin your answer with {prompt.prefill}", settings)
+            self._chat(replace(prompt, user=f"{prompt.user}\nBegin your answer with {prompt.prefill}"), settings)
             for prompt in prompts
         ]
 
@@ -211,7 +212,7 @@ class OpenAIBackend:
 
         def written(begun: str, count: int) -> list[replies.Token]:
             settings = {"temperature": 0, "max_tokens": count, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
-            body = self._begun("Write one sentence about the sea.", begun, way, settings)
+            body = self._begun(Prompt("Write one sentence about the sea.", begun), way, settings)
             return self._tried(_CHAT, body, replies.tokens) or []
 
         begun, count = "The sea", 4
@@ -251,22 +252,27 @@ class OpenAIBackend:
         """The body of a request that scores its prompt."""
         return self._body({"prompt": ids, "temperature": 0, "max_tokens": 1, **_SCORES[way]})
 
-    def _begun(self, text: str, begun: str, way: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The body of a chat request whose answer is begun."""
-        body = self._chat(text, {**settings, **_PREFILLS[way]})
-        return {**body, "messages": [*body["messages"], {"role": "assistant", "content": begun}]}
+    def _begun(self, prompt: Prompt, way: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a chat request whose answer begins with the prompt's prefill."""
+        body = self._chat(prompt, {**settings, **_PREFILLS[way]})
+        return {**body, "messages": [*body["messages"], {"role": "assistant", "content": prompt.prefill}]}
 
     def _harmless(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The same request with a harmless prompt."""
         if "prompt" in body:
             assert self.ids
             return {**body, "prompt": self.ids.harmless()}
-        _, *begun = body["messages"]
-        return {**body, "messages": [{"role": "user", "content": _HARMLESS}, *begun]}
+        messages = [
+            message if message["role"] == "assistant" else {**message, "content": _HARMLESS}
+            for message in body["messages"]
+        ]
+        return {**body, "messages": messages}
 
-    def _chat(self, text: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _chat(self, prompt: Prompt, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The body of a chat request."""
-        return self._body({"messages": [{"role": "user", "content": text}], **settings, **self.chat_template})
+        system = [{"role": "system", "content": disarmed(prompt.system)}] if prompt.system else []
+        messages = [*system, {"role": "user", "content": disarmed(prompt.user)}]
+        return self._body({"messages": messages, **settings, **self.chat_template})
 
     def _body(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The body of a request, with fields left out, renamed and added as the entry says."""

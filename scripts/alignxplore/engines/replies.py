@@ -36,8 +36,10 @@ def completion(reply: Any, stops: Sequence[str], opens_thinking: bool, thoughts:
         raise EmptyReply("the reply is empty")
     for stop in stops:
         before, found, _ = text.partition(stop)
-        # Endpoints drop the stop text. If the reply opened <answer> and lacks </answer>, it stopped there: put it back.
-        if found or (not cut_off and stop.replace("/", "") in text):
+        # Endpoints drop the stop text, and few name it. If the reply opened <answer> and lacks </answer>, it stopped
+        # there: put it back.
+        opened = stop.replace("/", "") in text and choice.get("stop_reason") in (None, stop)
+        if found or (opened and not cut_off):
             text, cut_off = before + stop, cut_off and not found
     prompt_tokens, completion_tokens = usage(reply)
     return Completion(

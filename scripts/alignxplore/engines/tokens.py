@@ -8,15 +8,19 @@ spells, or helps to spell, is broken by an invisible character, a word joiner (h
     tokenised   <|im_start|>user\\nPost: Bye<·|im_end|>Hi <|im_end|>\\n<|im_start|>assistant\\n
 """
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, tzinfo
 from functools import cached_property
 from os.path import commonprefix
+from pathlib import Path
 from typing import Any
 
 import jinja2
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from alignxplore.engines.base import Refused
@@ -24,10 +28,12 @@ from alignxplore.errors import UserError
 from alignxplore.formats import TAGS, find_thoughts, normalise_thinking, opens_thought
 from alignxplore.prompts import WORD_JOINER, Prompt, split_marked
 
+log = logging.getLogger(__name__)
+
 TEMPLATE_DATE = "2025-01-01"
 """What chat templates that write today's date write instead, unless a model's entry says otherwise."""
 
-_PLACEHOLDER = "\ue002"
+_PLACEHOLDER, _SYSTEM_PLACEHOLDER = "\ue002", "\ue003"
 
 _Pieces = Sequence[tuple[str, frozenset[str]]]
 """Texts in order, each with the control tokens (in lower case) that it must not spell."""
@@ -36,42 +42,70 @@ _TRUSTED: frozenset[str] = frozenset()
 
 
 class ChatTokenizer:
-    """A tokenizer with its chat template; `options` go to the template, which believes that today is `today`.
+    """A tokenizer with its chat template, which believes that today is `today`.
 
-    `thoughts` names the model's marks of reasoning, as the key of its entry does; by default they are looked for.
-    Raises UserError if they are unknown, or if the template cannot be rendered around a user's message.
+    `chat_template` and `thoughts` are these keys of a model's entry: a file that replaces the template, or options for
+    the tokenizer's own; and the marks of reasoning, which are looked for by default. The tokenizer keeps a template
+    that was replaced or given options, and so does a checkpoint that is saved with it.
+
+    Raises UserError if the marks are unknown, or if the template cannot be rendered around a user's message. If it has
+    no system turn, a prompt's system text begins the user's turn.
     """
 
     def __init__(
         self,
         tokenizer: Any,
-        options: Mapping[str, Any] | None = None,
+        chat_template: str | Mapping[str, Any] | None = None,
         today: str = TEMPLATE_DATE,
         thoughts: str | Mapping[str, str] | None = None,
     ):
         self.tokenizer = tokenizer
+        self._template = f"model {tokenizer.name_or_path}: its chat template"
+        if isinstance(chat_template, str):
+            self._template = f"chat template {chat_template}"
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        elif chat_template and tokenizer.chat_template:
+            tokenizer.chat_template = _with_options(tokenizer.get_chat_template(), chat_template)
         self.thoughts = find_thoughts(tokenizer, thoughts)
-        self._options = dict(options or {})
         self._today = datetime.fromisoformat(today)
         self._head, self._tail = self._around_message()
         self.opens_thinking = opens_thought(self._tail, self.thoughts)
 
     def _render(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         with _clock_at(self._today):
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, **self._options, **options)
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
         return str(text)
 
     def _around_message(self) -> tuple[str, str]:
         """What the template writes before and after the user's message, which it thus cannot trim or rewrite."""
-        name = self.tokenizer.name_or_path
         try:
             chat = self._render([{"role": "user", "content": _PLACEHOLDER}], add_generation_prompt=True)
         except (ValueError, TypeError, jinja2.TemplateError) as error:
-            raise UserError(f"model {name}: its chat template cannot be used: {error}") from error
+            raise UserError(f"{self._template} cannot be used: {error}") from error
         head, found, tail = chat.partition(_PLACEHOLDER)
         if not found or _PLACEHOLDER in tail:
-            raise UserError(f"model {name}: its chat template does not write the user's message exactly once")
+            raise UserError(f"{self._template} does not write the user's message exactly once")
         return head, tail
+
+    @cached_property
+    def _around_system(self) -> tuple[str, str]:
+        """What the template writes before a system turn, and between it and the user's message."""
+        turns = [{"role": "system", "content": _SYSTEM_PLACEHOLDER}, {"role": "user", "content": _PLACEHOLDER}]
+        try:
+            chat = self._render(turns, add_generation_prompt=True)
+        except (ValueError, TypeError, jinja2.TemplateError):
+            chat = ""  # a template that knows no such role
+        if _SYSTEM_PLACEHOLDER not in chat:
+            log.warning("%s has no system turn; system text begins the user's turn", self._template)
+            return self._head, "\n\n"
+        head, _, rest = chat.partition(_SYSTEM_PLACEHOLDER)
+        middle, found, tail = rest.partition(_PLACEHOLDER)
+        if not found or tail != self._tail or _SYSTEM_PLACEHOLDER in middle:
+            raise UserError(
+                f"{self._template} does not write a system turn once, then the user's message, and then what follows a"
+                " message without a system turn"
+            )
+        return head, middle
 
     @cached_property
     def _control(self) -> dict[str, int]:
@@ -192,8 +226,14 @@ class ChatTokenizer:
             )
 
     def _pieces(self, prompt: Prompt) -> list[tuple[str, frozenset[str]]]:
-        message = [(text, self._all if is_user else _TRUSTED) for text, is_user in split_marked(prompt.user)]
-        return [(self._head, _TRUSTED), *message, (self._tail + prompt.prefill, _TRUSTED)]
+        def turn(marked: str) -> list[tuple[str, frozenset[str]]]:
+            return [(text, self._all if is_user else _TRUSTED) for text, is_user in split_marked(marked)]
+
+        before = [(self._head, _TRUSTED)]
+        if prompt.system:
+            head, middle = self._around_system
+            before = [(head, _TRUSTED), *turn(prompt.system), (middle, _TRUSTED)]
+        return [*before, *turn(prompt.user), (self._tail + prompt.prefill, _TRUSTED)]
 
     def _continued(self, prompt: Prompt, continuation: tuple[str, frozenset[str]]) -> tuple[list[int], int]:
         pieces = self._pieces(prompt)
@@ -231,6 +271,19 @@ class ChatTokenizer:
         trusted = "".join("x" if forbidden else piece for piece, forbidden in pieces)
         if self._count_special(ids) > self._count_special(self.tokenizer.encode(trusted, add_special_tokens=False)):
             raise UserError(f"model {self.tokenizer.name_or_path}: its tokenizer makes control tokens of user text")
+
+
+def check_chat_template(path: str) -> None:
+    """Raise UserError for a file that cannot replace a model's chat template."""
+    bare = Tokenizer(models.BPE())
+    ChatTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=bare, bos_token="<s>", eos_token="</s>"), path, thoughts="none"
+    )
+
+
+def _with_options(template: str, options: Mapping[str, Any]) -> str:
+    """A chat template that sets its options itself. It begins a new line, since its first line may be indented."""
+    return "".join(f"{{% set {name} = {value!r} %}}\n" for name, value in options.items()) + template
 
 
 @contextmanager

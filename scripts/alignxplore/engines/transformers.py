@@ -19,6 +19,7 @@ from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sa
 from alignxplore.engines.probe import find_layout
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, context_limit, too_long
 from alignxplore.engines.weights import load_model, load_tokenizer
+from alignxplore.formats import end_of_stop
 from alignxplore.prompts import Prompt
 
 MOST_LOGITS = 2**28
@@ -31,9 +32,9 @@ _Rows = Sequence[list[int]]
 class TransformersBackend:
     """A causal language model in this process.
 
-    `chat_template` holds options for the model's chat template, which believes that today is `today`. A prompt longer
-    than the model's context is refused. A completion is cut off at the end of the context. Logits are computed in
-    float32 whatever the `dtype`, because in bfloat16 they come in steps of an eighth of a nat, and judgements tie.
+    `chat_template`, `today` and `thoughts` are those of ChatTokenizer. A prompt longer than the model's context is
+    refused. A completion is cut off at the end of the context. Logits are computed in float32 whatever the `dtype`,
+    because in bfloat16 they come in steps of an eighth of a nat, and judgements tie.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class TransformersBackend:
         revision: str | None = None,
         dtype: str = "float32",
         batch_tokens: int = 16384,
-        chat_template: Mapping[str, Any] | None = None,
+        chat_template: str | Mapping[str, Any] | None = None,
         today: str = TEMPLATE_DATE,
         thoughts: str | Mapping[str, str] | None = None,
     ):
@@ -117,7 +118,7 @@ class TransformersBackend:
     ) -> Completion:
         ended = bool(tokens) and tokens[-1] in self.stops
         text = self.chat.decode(tokens[:-1] if ended else tokens)
-        at = min((text.find(stop) + len(stop) for stop in sampling.stop if stop in text), default=None)
+        at = end_of_stop(text, sampling.stop)
         return Completion(
             text=self.chat.normalised(text[:at]),
             finish_reason="length" if at is None and not ended else "stop",

@@ -17,8 +17,8 @@ _REQUESTS_AT_ONCE = 2048
 class VLLMBackend:
     """A causal language model run by vLLM, split over `gpu` GPUs.
 
-    `chat_template` holds options for the model's chat template, which believes that today is `today`. Prompt and
-    completion together are limited to `max_model_len` tokens, or to the model's own context.
+    `chat_template`, `today` and `thoughts` are those of ChatTokenizer. Prompt and completion together are limited to
+    `max_model_len` tokens, or to the model's own context.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class VLLMBackend:
         dtype: str = "auto",
         gpu: int = 1,
         max_model_len: int | None = None,
-        chat_template: Mapping[str, Any] | None = None,
+        chat_template: str | Mapping[str, Any] | None = None,
         today: str = TEMPLATE_DATE,
         thoughts: str | Mapping[str, str] | None = None,
     ):

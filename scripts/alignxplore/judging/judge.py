@@ -1,5 +1,7 @@
 """Judges: how well a preference description guides a model that selects (R_jud, Eq. 6) or writes (R_gen, Eq. 5)."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +10,7 @@ import numpy as np
 
 from alignxplore import engines
 from alignxplore.engines import Engine, Sampling
-from alignxplore.judging.verdicts import parse_selection
+from alignxplore.judging.verdicts import exact_selection, parse_selection
 from alignxplore.prompts import JUDGE_CHOICES, Prompt, Templates
 
 Cases = Sequence[Mapping[str, Any]]
@@ -17,6 +19,8 @@ Cases = Sequence[Mapping[str, Any]]
 @dataclass(frozen=True)
 class Judge:
     """One model that scores responses; `kind` is "jud" (R_jud, Eq. 6), "gen" (R_gen, Eq. 5) or another of KINDS.
+
+    "published" is R_jud as the authors' figures measure it: sampled once, in one order.
 
     R_jud reads the model's probabilities at the selection. With `sampling`, the model instead writes its answer,
     after reasoning if it can, and the selection is parsed. `length_normalised` divides the log-likelihoods of R_gen by
@@ -77,6 +81,33 @@ def _p_first(engine: Engine, prompts: Sequence[Prompt], sampling: Sampling | Non
     return np.array([{"A": 1.0, "B": 0.0, None: np.nan}[choice] for choice in selected])
 
 
+def _samples_once(judge: Judge, cases: Cases, preferences: Sequence[str]) -> np.ndarray:
+    """The published protocol: one sampled selection in one order, matched exactly; it stands for both orders."""
+    assert judge.sampling is not None
+    orders = [_order(case) for case in cases]
+    prompts = [
+        judge.templates.judge(case["prompt"], preference, case[first], case[second], written=True)
+        for case, preference, (first, second) in zip(cases, preferences, orders, strict=True)
+    ]
+    completions = judge.engine.generate(prompts, judge.sampling)
+    p_chosen = []
+    for completion, (first, second) in zip(completions, orders, strict=True):
+        selected = {"A": first, "B": second, None: None}[exact_selection(completion.text)]
+        p_chosen.append({"chosen": 1.0, "rejected": 0.0, None: np.nan}[selected])
+    return np.stack([p_chosen, p_chosen], axis=1)
+
+
+def _order(case: Mapping[str, Any]) -> tuple[str, str]:
+    """Which of a case's responses is shown first and which second.
+
+    A coin decides that depends on the post and the two texts alone: it is the same for all methods, judges and seeds,
+    and if the case is reversed.
+    """
+    texts = sorted((case["chosen"], case["rejected"]))
+    coin = hashlib.sha256(json.dumps([case["prompt"], *texts]).encode()).digest()[0] % 2
+    return ("chosen", "rejected") if case["chosen"] == texts[coin] else ("rejected", "chosen")
+
+
 def _gains(judge: Judge, cases: Cases, preferences: Sequence[str]) -> np.ndarray:
     """R_gen: the logistic function of Eq. 5's difference of log-probability gains, in nats."""
     prompts, texts = [], []
@@ -99,6 +130,7 @@ def both_orders(margin: np.ndarray) -> np.ndarray:
 KINDS: dict[str, Callable[[Judge, Cases, Sequence[str]], np.ndarray]] = {
     "jud": _selects,
     "gen": _gains,
+    "published": _samples_once,
 }
 """What each kind of judge computes: probabilities as `Judge.p_chosen` returns them."""
 

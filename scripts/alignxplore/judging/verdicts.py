@@ -67,6 +67,8 @@ _BOUNDARIES = _CONCLUSIONS | _words(", : - but and because while although aber")
 """Words that begin a clause, which is as far as a negation reaches."""
 
 _JSON = json.JSONDecoder()
+_FIELD = re.compile(r'"selection"\s*:\s*"([^"]*)"')
+_EXACT: dict[str, Verdict] = {"Response A": "A", "Response B": "B"}
 _FRAMED = re.compile(r"\\boxed\{([^\n]*)\}|\[\[([^\]\n]*)\]\]|<(?:answer|selection|choice)>([^<]*)</\w+>")
 _QUOTED_LETTER = re.compile(r"""(["'`])([ab])\1""")
 _QUOTATION = re.compile(r'"[^"\n]*\s[^"\n]*\s[^"\n]*"')
@@ -84,13 +86,23 @@ def parse_selection(text: str) -> Verdict | None:
     The last labelled choice counts, unless a later sentence states the other one. If no choice has a label, all that
     are stated must agree.
     """
-    _, closed, answer = text.rpartition("</think>")
-    if "<think>" in text and not closed:
-        return None
+    answer = _after_reasoning(text)
     stated: set[Verdict | None] = set()
     for is_labelled, choice in _statements(_sentences(_plain(answer))):
         stated = {choice} if is_labelled else stated | {choice}
     return stated.pop() if len(stated) == 1 else None
+
+
+def exact_selection(text: str) -> Verdict | None:
+    """The response that the first field `selection` after the reasoning names as "Response A" or "Response B"."""
+    field = _FIELD.search(_after_reasoning(text))
+    return _EXACT.get(field[1]) if field else None
+
+
+def _after_reasoning(text: str) -> str:
+    """What a reply says after its reasoning; empty if that is unfinished."""
+    _, closed, answer = text.rpartition("</think>")
+    return "" if "<think>" in text and not closed else answer
 
 
 def _plain(answer: str) -> str:

@@ -23,22 +23,23 @@ def model_preferences(
     """PREFERENCE rows of a method whose config `entry` names a model; the engine is asked about all cases at once."""
     rows = list(cases.iter_rows(named=True))
     reasons = entry["reasoning"]
-    prompts = [templates.preference(case) if reasons else templates.concise(case) for case in rows]
+    template, answer = entry.get("prompt", "preference" if reasons else "concise"), entry.get("answer", "tags")
+    prompts = [templates.concise(c) if template == "concise" else templates.preference(c, None, template) for c in rows]
     descriptions = [
         Description(parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens)
-        for completion, parsed in describe(engine, prompts, sampling, reasons)
+        for completion, parsed in describe(engine, prompts, sampling, reasons, answer)
     ]
     return preference_rows(rows, method, descriptions)
 
 
 def describe(
-    engine: Engine, prompts: Sequence[Prompt], sampling: Sampling, reasons: bool = True
+    engine: Engine, prompts: Sequence[Prompt], sampling: Sampling, reasons: bool = True, answer: str = "tags"
 ) -> list[tuple[Completion, Parsed]]:
     """A model's completion for each prompt, with its reasoning r and description d.
 
-    If the model `reasons`, generation stops at the end of the answer block.
+    If the model `reasons` and then gives its `answer` in tags, generation stops at the end of the answer block.
     """
-    if reasons:
+    if reasons and answer == "tags":
         sampling = replace(sampling, stop=(ANSWER_END,))
     completions = engine.generate(prompts, sampling)
-    return [(c, parse_completion(c.text, c.finish_reason, reasons)) for c in completions]
+    return [(c, parse_completion(c.text, c.finish_reason, reasons, answer)) for c in completions]

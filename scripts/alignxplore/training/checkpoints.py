@@ -41,6 +41,7 @@ def run_facts(
     stage: str, settings: Mapping[str, Any], model: str | Path, data: str | Path, templates: Templates, **more: Any
 ) -> dict[str, Any]:
     """Everything that a training's result depends on, as JSON. A run resumes only checkpoints with its own facts."""
+    chat_template = settings.get("chat_template")
     return {
         "stage": stage,
         "model": str(model),
@@ -48,6 +49,7 @@ def run_facts(
         "data": str(data),
         "data_content": digest(data),
         "templates": {n: hashlib.sha256(text.encode()).hexdigest() for n, text in sorted(templates.texts.items())},
+        **({"chat_template_content": digest(chat_template)} if isinstance(chat_template, str) else {}),
         "settings": {key: value for key, value in settings.items() if key not in RUN_SETTINGS},
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
         **more,

@@ -19,15 +19,20 @@ def generate(
     dimensions: Mapping[str, Sequence[str]],
     generations: int,
     sampling: Sampling,
+    template: str = "preference",
+    answer: str = "tags",
 ) -> pl.DataFrame:
     """GENERATION rows: `generations` reasoning chains and descriptions per example. A refused one is out of format.
 
-    Each prompt lists the key dimensions of its example: `dimensions`, by example_id.
+    Each prompt lists the key dimensions of its example: `dimensions`, by example_id. `template` is asked, and `answer`
+    says where the description is, as in `parse_completion`.
     """
     rows = list(examples.iter_rows(named=True))
-    prompts = [templates.preference(row, dimensions[row["example_id"]]) for row in rows for _ in range(generations)]
+    prompts = [
+        templates.preference(row, dimensions[row["example_id"]], template) for row in rows for _ in range(generations)
+    ]
     results = []
-    for index, (completion, parsed) in enumerate(describe(engine, prompts, sampling)):
+    for index, (completion, parsed) in enumerate(describe(engine, prompts, sampling, answer=answer)):
         results.append(
             {
                 "example_id": rows[index // generations]["example_id"],

@@ -21,7 +21,7 @@ from trl import GRPOConfig
 from alignxplore import engines, records
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
-from alignxplore.formats import Parsed, parse_completion
+from alignxplore.formats import Parsed, end_of_stop, parse_completion, without_stop
 from alignxplore.judging.judge import load_judge
 from alignxplore.judging.reward import Reward
 from alignxplore.prompts import Prompt, Templates
@@ -84,10 +84,11 @@ def reward_function(
     chat: ChatTokenizer,
     end_tokens: Collection[int],
     synthesis_phrases: Sequence[str],
+    stop: Sequence[str] = (),
 ) -> Callable[..., list[float]]:
-    """`reward` in the form that TRL calls. A completion that does not end in one of `end_tokens` was cut off.
+    """`reward` in the form that TRL calls. A completion that ends in none of `end_tokens` and `stop` was cut off.
 
-    Each call logs the share of completions in format, and the share whose reasoning contains one of
+    Each call logs the share of completions in format, the share cut off, and the share whose reasoning contains one of
     `synthesis_phrases`, ignoring case.
     """
     phrases = [phrase.lower() for phrase in synthesis_phrases]
@@ -98,12 +99,17 @@ def reward_function(
         log_metric: Callable[[str, float], None],
         **kwargs: Any,
     ) -> list[float]:
-        parsed = []
+        parsed, cut_off = [], 0
         for ids in completion_ids:
-            finished = ids[-1] in end_tokens
+            ended = ids[-1] in end_tokens
             # As the engines decode: control tokens stay visible and break the format.
-            text = chat.normalised(chat.decode(ids[:-1] if finished else ids))
+            text = chat.decode(ids[:-1] if ended else ids)
+            end = end_of_stop(text, stop)
+            finished = ended or end is not None
+            text = without_stop(chat.normalised(text[:end]), stop)
             parsed.append(parse_completion(text, "stop" if finished else "length"))
+            cut_off += not finished
+        log_metric("clipped_ratio", cut_off / len(parsed))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
         synthesising = [any(phrase in p.reasoning.lower() for phrase in phrases) for p in parsed]
         log_metric("synthesis", sum(synthesising) / len(parsed))
@@ -117,6 +123,11 @@ def configure(
 ) -> tuple[Settings, GRPOConfig]:
     """The checked settings, and the trainer's arguments; UserError says which setting is wrong."""
     checked = check_settings(settings, kind)
+    if checked.stop and checked.trainer.get("mask_truncated_completions"):
+        raise UserError(
+            "training setting 'mask_truncated_completions': TRL would mask rollouts that end at a stop text of the"
+            " model's entry"
+        )
     arguments = make_arguments(kind, checked, DEFAULTS, partial_directory(output))
     if arguments.temperature <= 0:
         raise UserError(f"training setting 'temperature' must be above 0, not {arguments.temperature}")
@@ -146,6 +157,8 @@ def make_trainer(
         log.warning("left out %d of %d prompts longer than %d tokens", len(prompts) - len(kept), len(prompts), limit)
     if not kept:
         raise UserError(f"training setting 'max_prompt_length': no prompt has {limit} tokens or fewer")
+    if checked.stop and arguments.use_vllm:
+        arguments.generation_kwargs = {"stop": list(checked.stop), **checked.trainer.get("generation_kwargs", {})}
     groups = arguments.generation_batch_size // arguments.num_generations
     if len(kept) < groups:
         raise UserError(f"one step needs {groups} prompts, but there are only {len(kept)} to train on")
@@ -153,12 +166,13 @@ def make_trainer(
     log.info("training on %d prompts of %.0f tokens on average, %d per step", len(kept), tokens, groups)
     trainer = PreferenceTrainer(
         model=network,
-        reward_funcs=reward_function(reward, cases, chat, ends, checked.synthesis_phrases),
+        reward_funcs=reward_function(reward, cases, chat, ends, checked.synthesis_phrases, checked.stop),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}),
         processing_class=chat.tokenizer,
         callbacks=[loop.Progress(FIGURES)],
         encoded=encoded,
+        stop=checked.stop,
     )
     return trainer
 

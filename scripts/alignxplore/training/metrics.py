@@ -41,7 +41,7 @@ rollouts in groups whose rewards are all equal, format_ok the share in format, s
 its observations together, completion_length is in tokens, clipped_ratio the share cut off at the length limit, and
 entropy in nats."""
 
-TRL_NAMES = {"completion_length": "completions/mean_length", "clipped_ratio": "completions/clipped_ratio"}
+TRL_NAMES = {"completion_length": "completions/mean_length"}
 
 
 def from_history(history: Sequence[Mapping[str, Any]], schema: pl.Schema) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from alignxplore.training.settings import Settings
 
 def load_tokenizer(model: Path, settings: Settings) -> ChatTokenizer:
     """The tokenizer of the model to train, from a Hugging Face directory or hub name."""
-    chat = ChatTokenizer(weights.load_tokenizer(model, settings.revision))
+    chat = ChatTokenizer(weights.load_tokenizer(model, settings.revision), settings.chat_template)
     if chat.opens_thinking and chat.thoughts != THINK:
         raise UserError(f"model {model}: its chat template opens reasoning by other marks than <think>, which we train")
     return chat

@@ -10,16 +10,19 @@ Prompts are long and reasoning is short, so most of TRL's work is the repeated p
 backward pass of rollouts whose advantage is 0, because they add nothing to the gradient.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
+from transformers import StopStringCriteria
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from alignxplore.engines import packing
 from alignxplore.engines.probe import check_left_padding, find_layout
+from alignxplore.formats import end_of_stop
 from alignxplore.training.scoring import check_fused_head, score
 
 
@@ -29,10 +32,14 @@ class PackedTrainer(GRPOTrainer):
     Those are models with sliding windows, without SDPA attention or with NEFTune's noise, whose scale depends on the
     length of a row; for sampling also vLLM, sharded parameters and settings such as `min_p`; for the update also losses
     that need more than log-probabilities.
+
+    A rollout ends with the token that completes one of the texts `stop`. TRL's own sampling goes on after them, so its
+    rollouts are cut there.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, stop: Sequence[str] = (), **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.stop = list(stop)
         own_options = self.args.generation_kwargs or self.args.cache_implementation or not self.max_completion_length
         plain_sampling = self.min_p is None and self.repetition_penalty == 1 and not own_options
         other_engine = self.use_vllm or self.use_transformers_continuous_batching
@@ -69,7 +76,14 @@ class PackedTrainer(GRPOTrainer):
         # With several processes, a process's batch may start or end in the middle of a group.
         whole = all(len(group) == num_generations and group.count(group[0]) == len(group) for group in groups)
         if not (self._may_pack_rollouts and whole and self._packs):
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
+            ids, logprobs = super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, **kwargs
+            )
+            kept = [self._kept(row) for row in ids]
+            if logprobs is not None:
+                logprobs = [row[:count] for row, count in zip(logprobs, kept, strict=True)]
+            return [row[:count] for row, count in zip(ids, kept, strict=True)], logprobs
+        stopping = StopStringCriteria(self.processing_class, self.stop) if self.stop else None
         with unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
@@ -85,8 +99,18 @@ class PackedTrainer(GRPOTrainer):
                 self.temperature,
                 self.top_p,
                 self.top_k,
+                is_stopped=None if stopping is None else lambda drawn: stopping(drawn, None),
             )
         return [tokens for tokens, _ in rollouts], None
+
+    def _kept(self, ids: Sequence[int]) -> int:
+        """How many tokens of a rollout there are up to the one that completes a stop text, or all."""
+
+        def is_stopped(count: int) -> bool:
+            text = self.processing_class.decode(ids[:count], skip_special_tokens=False)
+            return end_of_stop(text, self.stop) is not None
+
+        return bisect_left(range(len(ids)), True, key=is_stopped) if self.stop else len(ids)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """The loss of a micro-batch; first notes which rollouts have an advantage, for the forward pass in it.

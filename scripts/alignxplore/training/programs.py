@@ -51,9 +51,8 @@ def arguments_of_rule(snakemake: Any) -> dict[str, Any]:
     """
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
     run_settings = snakemake.config["training"].get("run", {})
-    revision = {name: value for name, value in params.model.items() if name == "revision"}
     return {
-        "settings": {**run_settings, **params.settings, **revision, "seed": params.seed},
+        "settings": {**run_settings, **params.settings, **start_settings(params.model), "seed": params.seed},
         "model": params.model["path"],
         "data": inputs.data,
         "prompts": {n.removesuffix("_prompt"): path for n, path in inputs.items() if n.endswith("_prompt")},
@@ -61,6 +60,11 @@ def arguments_of_rule(snakemake: Any) -> dict[str, Any]:
         "metrics": output.metrics,
         "log": snakemake.log[0],
     }
+
+
+def start_settings(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Our own settings that come from the entry of the model that a training starts from."""
+    return {name: value for name, value in model.items() if name != "path"}
 
 
 def launch(launcher: str, program: str, arguments: Mapping[str, Any], threads: int) -> None:

@@ -78,10 +78,14 @@ class Settings:
 
     trainer: dict[str, Any]
     attn_implementation: str | None = None
+    chat_template: str | Mapping[str, Any] | None = None
+    """That of the entry of the model that training starts from; the checkpoint keeps it."""
     dtype: str = "float32"
     max_prompt_length: int | None = None
     """In tokens; examples with a longer prompt are left out."""
     revision: str | None = None
+    stop: Sequence[str] = ()
+    """That of the same entry; these texts end a rollout."""
     synthesis_phrases: Sequence[str] = ("putting", "taken together", "all in all", "overall", "in sum", "combining")
     """Phrases that mark reasoning which draws its observations together (section 4.5)."""
 

@@ -109,14 +109,14 @@ def split_sources(entry: Mapping[str, Any]) -> list[str]:
     return [entry["source"]] if isinstance(entry["source"], str) else entry["source"]
 
 
-JUDGE_PROMPTS = {"jud": "judge", "gen": "respond"}
+JUDGE_PROMPTS = {"jud": "judge", "gen": "respond", "published": "judge"}
 """The prompt template of each kind of judge."""
 
 
 def method_prompts(entry: Mapping[str, Any]) -> list[str]:
     """The prompt templates of a method, from its entry."""
     if entry["kind"] == "model":
-        return ["preference" if entry["reasoning"] else "concise"]
+        return [entry.get("prompt", "preference" if entry["reasoning"] else "concise")]
     return {"lminductreason": ["propose_rule", "refine_rule"], "pba": ["score_dimension"]}.get(entry["kind"], [])
 
 

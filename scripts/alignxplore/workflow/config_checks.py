@@ -1,12 +1,13 @@
 """Checks of the configuration: its schema, its foreign keys, and what one entry needs of another."""
 
 import csv
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignxplore.errors import UserError
-from alignxplore.prompts import check_template
+from alignxplore.prompts import VARIABLES, check_template
 from alignxplore.workflow.config import (
     CONTROLS,
     DERIVED,
@@ -38,6 +39,8 @@ REFERENCES = {
     "methods.*.tables": "tables",
     "cold_start.teacher": "models",
     "cold_start.judge": "judges",
+    "cold_start.prompt": "prompts (preference)",
+    "methods.*.prompt": "prompts (preference)",
     "training.variants.*.from": "models",
     "training.variants.*.judge": "judges",
     "demo.models.*.base": "demo.models",
@@ -58,7 +61,7 @@ REFERENCES = {
     "case_study.benchmark": "benchmarks",
 }
 """Foreign keys: the path of a name (or a list of names), and the section that must have it. "judges (jud)" are the
-judges that select a response (R_jud)."""
+judges that select a response (R_jud), and "prompts (preference)" the templates that ask for a description."""
 
 
 WITHOUT_DIRECTIONS = ("pairs", "rl", "cold_start", "psoups")
@@ -124,7 +127,7 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
     for name, entry in config["judges"].items():
         yield f"judges.{name}", [f"prompts.{JUDGE_PROMPTS[entry['kind']]}"]
     for name, entry in config["methods"].items():
-        keys = [f"prompts.{prompt}" for prompt in method_prompts(entry)]
+        keys = [f"prompts.{prompt}" for prompt in method_prompts(entry) if prompt != entry.get("prompt")]
         if entry["kind"] in ("model", "lminductreason") and "sampling" not in entry:
             keys.append("evaluation")
         splits = {benchmark_origin(config, n).get("split") for n in entry.get("benchmarks", config["benchmarks"])}
@@ -141,7 +144,7 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
             keys.append({"sft": "cold_start", "grpo": "data.splits.rl"}[stage])
         yield f"training.variants.{name}", keys
     if "cold_start" in config:
-        yield "cold_start", ["prompts.preference", "data.splits.cold"]
+        yield "cold_start", ["data.splits.cold", *([] if "prompt" in config["cold_start"] else ["prompts.preference"])]
     if "online" in config:
         yield "online", ["prompts.respond"]
     for name in drawn_splits(config):
@@ -157,12 +160,25 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
 
 def _template_errors(config: Config) -> Iterator[str]:
     """Yield templates that cannot be rendered, without those that do not exist."""
+    used = {name for _, name in values_at(config, ["methods.*.prompt", "cold_start.prompt"])}
     for name, path in config.get("prompts", {}).items():
         if Path(path).is_file():
             try:
                 check_template(name, path)
             except UserError as error:
                 yield f"prompts.{name}: {error}"
+        # A template of another name is for entries with `prompt`; if none has it, the name may be a mistake.
+        if name not in VARIABLES and name not in used and difflib.get_close_matches(name, VARIABLES, 1, 0.8):
+            yield from unknown_name(f"prompts.{name}", name, VARIABLES)
+    for name, entry in config["models"].items():
+        path = entry.get("chat_template")
+        if isinstance(path, str) and Path(path).is_file():
+            from alignxplore.engines.tokens import check_chat_template  # transformers, which takes seconds to import
+
+            try:
+                check_chat_template(path)
+            except UserError as error:
+                yield f"models.{name}: {error}"
 
 
 def _study_errors(config: Config) -> Iterator[str]:
@@ -174,6 +190,10 @@ def _study_errors(config: Config) -> Iterator[str]:
 def _names(config: Config, section: str) -> Iterable[str]:
     if section == "judges (jud)":
         return [name for name, entry in config["judges"].items() if entry["kind"] == "jud"]
+    if section == "prompts (preference)":
+        return [
+            name for name in config.get("prompts", {}) if name in ("preference", "concise") or name not in VARIABLES
+        ]
     found = config
     for key in section.split("."):
         found = found.get(key, {})
@@ -254,6 +274,12 @@ def _form_errors(config: Config) -> Iterator[str]:
 def _model_use_errors(config: Config) -> Iterator[str]:
     """Yield an error unless each judge, method and variant gets what it needs from its model."""
     models = config["models"]
+    for name, entry in models.items():
+        if entry["engine"] == "openai" and isinstance(entry.get("chat_template"), str):
+            yield (
+                f"models.{name}.chat_template: a server renders chats by its own template; start it with this file"
+                " (vLLM: --chat-template FILE), or write options here"
+            )
     for name, entry in config["judges"].items():
         if entry["kind"] == "jud" and "sampling" not in entry:
             yield from _logprobs_errors(
@@ -274,7 +300,7 @@ def _model_use_errors(config: Config) -> Iterator[str]:
                 yield f"{key}.model: {entry['model']!r} needs the engine 'transformers'"
     for name, entry in variants(config).items():
         key, start = f"training.variants.{name}.from", models[entry["from"]]
-        for ignored in start.keys() & {"chat_template", "today", "thoughts"}:
+        for ignored in start.keys() & {"today", "thoughts"}:
             yield f"{key}: training ignores {ignored}, which models.{entry['from']} has"
         if start["engine"] == "openai":
             yield (

@@ -34,7 +34,7 @@ JOB_LAUNCHERS = ("accelerate", "deepspeed", "torchrun")
 PATHS = (
     "prompts.*", "published", "data.alignx.sources.*", "data.psoups.*.path", "data.splits.*.source",
     "data.splits.*.source.*", "data.wording", "demo.lexicon", "gguf.*.file", "gguf.*.chat_template",
-    "training.variants.*.data",
+    "models.*.chat_template", "training.variants.*.data",
 )  # fmt: skip
 """Keys whose values are files, or for raw data globs and addresses on the hub."""
 

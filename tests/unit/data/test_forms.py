@@ -15,10 +15,10 @@ COUNT = 3
 """Records of a form in a file."""
 
 
-def read(paths, directory, form=None, max_reject_share=0.0, max_characters=1000):
+def read(paths, directory, form=None, max_reject_share=0.0, max_characters=1000, posts=(0, 1)):
     """The split and its rejects."""
     out, rejects, kept = (str(directory / f"{name}.parquet") for name in ("split", "rejects", "kept"))
-    given_split(paths, form, max_characters, max_reject_share, out, rejects, kept, "data.splits.x")
+    given_split(paths, form, max_characters, max_reject_share, out, rejects, kept, "data.splits.x", posts)
     return read_split(out), records.read(rejects, records.REJECT)
 
 
@@ -159,6 +159,17 @@ def test_a_line_that_is_no_json_is_a_reject(tmp_path):
     split, rejects = read([str(path)], tmp_path, max_reject_share=0.5)
     assert split.height == 1 and rejects["line"].to_list() == [1]
     assert rejects["reason"][0].startswith("not valid JSON")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ranges_of_posts_divide_a_file_by_its_posts(form, tmp_path):
+    file = write(tmp_path / "a.json", [varied(form, number % 20) for number in range(60)], "json")
+    whole = read([file], tmp_path)[0]
+    parts = [read([file], tmp_path, posts=bounds)[0] for bounds in ((0, 0.4), (0.4, 1))]
+    key = "rendered" if form == "cold_start" else "prompt"
+    first, second = (set(part[key]) for part in parts)
+    assert first and second and not first & second
+    assert sum(part.height for part in parts) == whole.height == 60
 
 
 def test_an_unknown_form_names_the_keys_and_the_forms(tmp_path):

@@ -139,6 +139,12 @@ def test_an_example_without_directions_has_no_key_dimensions(lacking):
         )
 
 
+def test_key_dimensions_may_be_those_of_the_target():
+    names = [f"name {i}" for i in range(N)]
+    found = key_dimensions(example(direction(d0=1, d89=-1), direction(d3=1)), names, "target")
+    assert found["dimensions"].to_list() == [["name 0", "name 89"]]
+
+
 def test_key_dimensions_of_refined_examples_cover_the_consistent_ones():
     refined, _ = refine(random_examples(300, seed=9), Rules(5, 4))
     pairs = refined.filter(pl.col("form") == "pairs")

@@ -1,5 +1,6 @@
 """Scale models are trained on the token ids that engines give them."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -53,3 +54,10 @@ def test_samples_are_tokenised_as_engines_do(role, tasks, tokenizer):
         annotated += sum(note != -100 for note in notes)
         assert sum(note != -100 for note in notes) == sum(len(words) for _, words in sample.notes)
     assert annotated or role == "instruct"
+
+
+def test_a_system_turn_is_tokenised_as_engines_do(tasks, tokenizer):
+    sample = next(role_samples("judge", tasks)(tasks.world.rng, 0.5))
+    sample = replace(sample, prompt=replace(sample.prompt, system="You choose."))
+    prompt = ChatTokenizer(tokenizer).encode(sample.prompt)
+    assert Encoder(tokenizer)(sample)[0][: len(prompt)] == prompt

@@ -1,6 +1,9 @@
 """The engine asks a model nothing twice, and asks again if anything that changes an answer differs."""
 
+import hashlib
+import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from alignxplore import engines
 from alignxplore.digests import directory_digest
 from alignxplore.engines import Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.engine import Engine
-from alignxplore.engines.journal import Journal, account, prune
+from alignxplore.engines.journal import KEY_LENGTH, Journal, account, prune
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 
@@ -59,6 +62,65 @@ def test_only_new_prompts_are_paid_for(make):
     assert second.asked == ["post 5", "post 4"]
     assert many[::-1][:4] == few
     assert few[0].logprobs == (-0.25,)
+
+
+def test_a_system_turn_is_part_of_the_question(make):
+    first, second = Backend(), Backend()
+    bare, kind = Prompt("post"), Prompt("post", system="Be kind.")
+    for kinds in ("generate", "choice_logprobs", "loglikelihood"):
+        arguments = {"generate": SAMPLING, "choice_logprobs": (" A", " B"), "loglikelihood": ["x"]}[kinds]
+        getattr(make(first), kinds)([bare], arguments)
+        getattr(make(second), kinds)([kind], arguments)
+    assert first.asked == second.asked == ["post"] * 3
+
+
+def test_keys_of_prompts_without_a_system_turn_are_as_ever(make, tmp_path):
+    """So that the answers in older journals are found."""
+    make(Backend()).generate([Prompt("post", "So")] * 2, SAMPLING)
+    make(Backend()).choice_logprobs([Prompt("post", "So")], (" A", " B"))
+    make(Backend()).loglikelihood([Prompt("post", "So")], ["x"])
+    asked = [
+        ("generate", asdict(SAMPLING), ["post", "So", 0]),
+        ("generate", asdict(SAMPLING), ["post", "So", 1]),
+        ("choice_logprobs", [" A", " B"], ["post", "So"]),
+        ("loglikelihood", None, ["post", "So", "x"]),
+    ]
+    keys = []
+    for kind, settings, request in asked:
+        common = json.dumps([2, {"path": "m"}, kind, settings], sort_keys=True)
+        keys.append(hashlib.sha256((common + json.dumps(request)).encode()).hexdigest()[:KEY_LENGTH])
+    assert set(Journal(tmp_path / "journal").get(keys)) == set(keys)
+
+
+def test_the_stop_texts_of_an_entry_end_completions_and_are_left_out(tiny_model, tmp_path):
+    """Also control tokens; a tag of the format stays."""
+    entry = {"engine": "transformers", "path": str(tiny_model)}
+    sampling = Sampling(temperature=3, top_p=1, top_k=0, max_new_tokens=60, seed=1, stop=("</answer>",))
+    prompts = [Prompt(f"a quick joke {'no ' * n}") for n in range(24)]
+    plain = engines.load(entry).generate(prompts, sampling)
+    stop = ["er", "in", "<|im_start|>", "</answer>", "<answer>", "</think>", "<|endoftext|>"]
+    stopped = engines.load({**entry, "stop": stop}, tmp_path).generate(prompts, sampling)
+    dropped = ("er", "in", "<|im_start|>", "<|endoftext|>")
+    for completion in stopped:
+        assert not any(text in completion.text for text in dropped)
+        kept = [text for text in stop if text in completion.text]
+        assert not kept or completion.text.endswith(kept[0])
+        assert completion.finish_reason == ("stop" if completion.completion_tokens < 60 else "length")
+    for text in (*dropped, "</answer>"):
+        assert any(text in completion.text for completion in plain), "the test needs completions with each text"
+    assert engines.load({**entry, "stop": stop}, tmp_path).generate(prompts, sampling) == stopped
+
+
+def test_stop_texts_are_part_of_the_sampling_settings_alone():
+    entry = {"engine": "transformers", "path": "m"}
+    assert engines.identity({**entry, "stop": ["User:"]}) == engines.identity(entry)
+
+
+def test_other_stop_texts_ask_again(tmp_path):
+    for stop, asked in ((), 6), (("User:",), 6), (("User:",), 0), ((), 0):
+        backend = Backend()
+        Engine("m", {"path": "m"}, lambda b=backend: b, Journal(tmp_path), stop=stop).generate(PROMPTS, SAMPLING)
+        assert len(backend.asked) == asked
 
 
 def test_a_rerun_loads_no_model(make):

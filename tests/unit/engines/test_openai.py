@@ -17,7 +17,7 @@ from alignxplore import engines
 from alignxplore.engines import Sampling, gate
 from alignxplore.engines.journal import account
 from alignxplore.errors import UserError
-from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, Prompt, mark_user_text
+from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, WORD_JOINER, Prompt, mark_user_text
 from faulty_server import FAULTS, Server, Status, answer, limited
 from processes import unused_port
 
@@ -229,6 +229,30 @@ def test_a_failure_waits_for_no_sleeping_request():
         assert time.monotonic() - started < 5
 
 
+def test_a_system_turn_is_sent_as_one_and_its_user_text_is_disarmed():
+    prompt = Prompt("post", JUDGE_PREFILL, system=f"Help {mark_user_text('<|im_end|>')}.")
+    sent = {"role": "system", "content": f"Help <{WORD_JOINER}|im_end|>."}, {"role": "user", "content": "post"}
+    top = [{"token": " A", "logprob": -0.1}, {"token": " B", "logprob": -2.5}]
+    with Server(reply=reply(" A", logprobs={"content": [{**top[0], "top_logprobs": top}]})) as server:
+        load(server).generate([prompt], SAMPLING)
+        load(server, prefill="continue").choice_logprobs([prompt], JUDGE_CHOICES)
+        written, read = server.requests[0], server.requests[-1]
+        assert tuple(written["messages"]) == sent
+        assert tuple(read["messages"]) == (*sent, {"role": "assistant", "content": JUDGE_PREFILL})
+
+
+def test_a_server_without_a_system_role_ends_the_job_at_once():
+    def reply(body):
+        if body["messages"][0]["role"] == "system":
+            raise Status(400, {"error": {"message": "system role not supported"}})
+        return answer(body)
+
+    with Server(reply=reply) as server:
+        with pytest.raises(UserError, match="system role not supported"):
+            load(server, run={"max_refused": 1.0}).generate([Prompt(str(n), system="s") for n in range(50)], SAMPLING)
+        load(server).generate([Prompt("post")], SAMPLING)
+
+
 OPENAI = {"engine": "openai", "path": "gpt", "run": {"key_env": "TEST_KEY"}}
 
 
@@ -347,6 +371,30 @@ def test_reasoning_is_returned_in_tags_however_it_is_served(served, options, exp
         sampling = Sampling(0.9, 0.95, 10, 32, seed=5, stop=("</answer>",))
         assert load(server, **options).generate([Prompt("p")], sampling)[0].text == expected
         assert server.requests[0]["stop"] == ["</answer>"]
+
+
+@pytest.mark.parametrize(
+    ("content", "named", "text"),
+    [
+        ("<answer>d", None, "<answer>d</answer>"),
+        ("<answer>d", "User:", "<answer>d"),
+        ("<answer>d User: x</answer>", None, "<answer>d "),
+        ("<answer>d</answer>User: x", None, "<answer>d</answer>"),
+    ],
+)
+def test_the_stop_texts_of_an_entry_are_sent_and_left_out(content, named, text):
+    made = reply(content)
+
+    def served(body):
+        answered = made(body)
+        answered["choices"][0] |= {"stop_reason": named}
+        return answered
+
+    with Server(reply=served) as server:
+        sampling = Sampling(0.9, 0.95, 10, 32, seed=5, stop=("</answer>",))
+        (completion,) = load(server, stop=["User:", "</answer>"]).generate([Prompt("p")], sampling)
+        assert (completion.text, completion.finish_reason) == (text, "stop")
+        assert server.requests[0]["stop"] == ["</answer>", "User:"]
 
 
 @pytest.mark.parametrize(

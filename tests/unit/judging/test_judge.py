@@ -1,5 +1,7 @@
 """Eq. 5 and 6 with an engine whose numbers are known."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -160,6 +162,39 @@ def test_a_judge_that_refuses_is_not_asked_again():
     found = Judge("jud", engine, Templates(), WRITTEN).p_chosen([CASES[0]], ["now"])
     np.testing.assert_array_equal(found, [[np.nan, 1]])
     assert [seed for _, seed in engine.asked] == [3, 3]
+
+
+def test_the_published_protocol_asks_once_in_an_order_that_a_coin_decides():
+    cases = [{"prompt": f"post {n}", "chosen": f"joke {n}", "rejected": f"hush {n}"} for n in range(60)]
+    reversed_cases = [{**case, "chosen": case["rejected"], "rejected": case["chosen"]} for case in cases]
+
+    def rule(prompt, seed):
+        post, preference, first, second = prompt
+        if post == "post 5":
+            return "Response A"
+        best = "A" if "joke" in first or preference == "first" else "B"
+        return f'{{"selection": "Response {best}"}}'
+
+    def expected(case, preference):
+        shown = sorted([case["chosen"], case["rejected"]])
+        if hashlib.sha256(json.dumps([case["prompt"], *shown]).encode()).hexdigest()[1] in "13579bdf":
+            shown.reverse()
+        reply = rule((case["prompt"], preference, *shown), 3)
+        picked = shown["AB".index(reply[-3])] if "{" in reply else None
+        return np.nan if picked is None else float(picked == case["chosen"])
+
+    for preference in ("d", "first"):
+        engine = WritingEngine(rule)
+        judge = Judge("published", engine, Templates(), WRITTEN)
+        found = judge.p_chosen(cases, [preference] * 60)
+        np.testing.assert_array_equal(found[:, 0], [expected(case, preference) for case in cases])
+        np.testing.assert_array_equal(found[:, 0], found[:, 1])
+        assert [seed for _, seed in engine.asked] == [3] * 60 and not is_correct(found)[5]
+        shown = [prompt[2:] for prompt, _ in engine.asked]
+        assert 15 < sum("joke" in first for first, _ in shown) < 45
+        judge.p_chosen(reversed_cases, ["other"] * 60)
+        assert [prompt[2:] for prompt, _ in engine.asked[60:]] == shown
+    assert 0.2 < np.nanmean(found[:, 0]) < 0.8  # a judge that always selects the first is right by chance
 
 
 class RefusingEngine(KnownEngine):

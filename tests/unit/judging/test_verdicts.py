@@ -1,7 +1,7 @@
 """Which response a written judgement selects."""
 
 import pytest
-from alignxplore.judging.verdicts import parse_selection
+from alignxplore.judging.verdicts import exact_selection, parse_selection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,6 +135,23 @@ PROSE = {
 @pytest.mark.parametrize(("text", "expected"), [*JSON.items(), *LABELLED.items(), *PROSE.items()])
 def test_a_written_judgement_selects(text, expected):
     assert parse_selection(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ('{"selection": "Response B"}', "B"),
+    ('```json\n{\n  "selection" : "Response A"\n}\n```', "A"),
+    ('Sure: {"selection": "Response A"} since {"selection": "Response B"} is rude', "A"),
+    ('<think>{"selection": "Response A"}</think>{"selection": "Response B"}', "B"),
+    ('<think>{"selection": "Response A"}', None),
+    ('{"selection": "B"}', None),
+    ('{"selection": "response b"}', None),
+    ('{"selection": "[Response B]"}', None),
+    ('{"choice": "Response B"}', None),
+    ("Response B", None),
+    ("", None),
+])  # fmt: skip
+def test_the_published_protocol_takes_an_exact_match_alone(text, expected):
+    assert exact_selection(text) == expected
 
 
 _FRAGMENTS = [

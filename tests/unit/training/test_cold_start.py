@@ -7,7 +7,7 @@ from alignxplore.engines import Completion, Sampling
 from alignxplore.formats import render_completion
 from alignxplore.judging.judge import Judge
 from alignxplore.judging.reward import Reward
-from alignxplore.prompts import Templates
+from alignxplore.prompts import Templates, strip_markers
 from alignxplore.training import cold_start
 
 TEMPLATES = Templates(preference="resources/prompts/preference.jinja", judge="resources/prompts/judge.jinja")
@@ -27,6 +27,25 @@ class Approving:
 
     def choice_logprobs(self, prompts, choices):
         return np.array([[0.0, -5.0] if "Response A: \ue000tea" in prompt.user else [-5.0, 0.0] for prompt in prompts])
+
+
+class Untrained:
+    """Thinks, and then answers without tags; records what it was asked."""
+
+    def generate(self, prompts, sampling):
+        self.asked = prompts, sampling.stop
+        return [Completion("<think>r</think>likes tea", "stop", 10, 5)] * len(prompts)
+
+
+def test_a_teacher_has_a_template_of_its_own_and_answers_without_tags(tmp_path):
+    (path := tmp_path / "own.jinja").write_text("{{ dimensions | join('; ') }} {{ pairs[0].chosen | user }}")
+    templates = Templates(own=path)
+    examples = pl.DataFrame([{"example_id": "a", "pairs": [PAIR], "ugc": []}])
+    teacher, sampling = Untrained(), Sampling(0.9, 0.95, 10, 64, seed=1)
+    found = cold_start.generate(teacher, templates, examples, {"a": ["D", "E"]}, 1, sampling, "own", "text")
+    assert found.select("reasoning", "preference", "format_ok").rows() == [("r", "likes tea", True)]
+    ((prompt,), stop) = teacher.asked
+    assert strip_markers(prompt.user) == "D; E c" and stop == ()
 
 
 def test_a_refused_generation_is_dropped(tmp_path):

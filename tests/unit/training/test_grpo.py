@@ -206,7 +206,9 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
     chat = ChatTokenizer(tokenizer)
     function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], chat, {end}, ["putting"])
     values = function(completion_ids=ids, row=[1, 0, 0], log_metric=logged.__setitem__, completions=["", "", ""])
-    assert values == [1.0, 1.0, 1.0] and logged == {"format_ok": pytest.approx(1 / 3), "synthesis": 1.0}
+    assert values == [1.0, 1.0, 1.0] and logged == {
+        "format_ok": pytest.approx(1 / 3), "synthesis": 1.0, "clipped_ratio": pytest.approx(1 / 3),
+    }  # fmt: skip
     assert [item.format_ok for item, _ in seen] == [True, False, False], "cut off; control token inside"
     assert seen[0][0].preference == "b"
     assert [case["name"] for _, case in seen] == ["y", "x", "x"]
@@ -218,6 +220,50 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
         function = grpo.reward_function(reward, [{"name": "x"}], chat, {end}, ["putting"])
         function(completion_ids=marked, row=[0], log_metric=logged.__setitem__, completions=[""])
         assert logged["format_ok"] == in_format
+
+
+STOPS = ["</answer>", "User:", "<|im_start|>"]
+
+
+@pytest.mark.parametrize("stop", [[], STOPS])
+def test_a_completion_that_a_stop_text_ends_is_finished_and_lacks_it(tiny_model, stop):
+    chat = ChatTokenizer(AutoTokenizer.from_pretrained(tiny_model))
+    good = "<think>\na\n</think>\n<answer>\nb\n</answer>"
+    texts = [good, good + "\nUser: more", "<think>\na\n</think>\n<answer>\nb<|im_start|>", "<think>a"]
+    seen, logged = [], {}
+    function = grpo.reward_function(lambda parsed, cases: seen.extend(parsed) or [0.0] * 4, [{}], chat, {2}, [], stop)
+    ids = [chat.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    function(completion_ids=ids, row=[0] * 4, log_metric=logged.__setitem__)
+    assert [item.format_ok for item in seen] == [bool(stop), bool(stop), False, False]
+    assert logged["clipped_ratio"] == (0.25 if stop else 1.0)
+    assert seen[2].preference == ("b" if stop else "b<|im_start|>")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_rollouts_end_with_the_token_that_completes_a_stop_text(tiny_model, tmp_path, packed):
+    stop = ["er", "re", "es", "in", "is", "e ", " a"]
+    stopped = make(tiny_model, tmp_path / "stopped", max_completion_length=40, stop=stop)
+    stopped._may_pack_rollouts = packed
+    decode = stopped.processing_class.decode
+    batches = captured(stopped)
+    loop.run(stopped)
+    ends = 0
+    for ids, seen in zip(batches[0]["completion_ids"], batches[0]["completion_mask"].bool(), strict=True):
+        row = ids[seen].tolist()
+        assert not any(text in decode(row[:-1]) for text in stop)
+        ends += any(text in decode(row) for text in stop)
+        assert any(text in decode(row) for text in stop) or len(row) == 40 or row[-1] in stopped.eos_token_ids
+    assert ends >= 2
+    frame = from_history(stopped.state.log_history, GRPO_METRICS)
+    assert frame["clipped_ratio"].item() <= (12 - ends) / 12
+
+
+def test_vllm_is_told_the_stop_texts(tiny_model, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(grpo, "PreferenceTrainer", lambda **options: told.append(options))
+    make(tiny_model, tmp_path / "out", stop=STOPS, use_vllm=True)
+    make(tiny_model, tmp_path / "out", stop=STOPS)
+    assert [options["args"].generation_kwargs for options in told] == [{"stop": STOPS}, None]
 
 
 def test_rollout_prompts_are_encoded_as_at_inference(tiny_model, tmp_path):
@@ -238,6 +284,7 @@ def test_rollout_prompts_are_encoded_as_at_inference(tiny_model, tmp_path):
         ({"num_generations": 5}, "training settings: .*divisible"),
         ({"max_prompt_length": 2}, "'max_prompt_length'"),
         ({"per_device_train_batch_size": 64}, "one step needs 16 prompts, but there are only 4"),
+        ({"stop": ["User:"], "mask_truncated_completions": True}, "'mask_truncated_completions'"),
         ({"temperature": "hot"}, "'temperature' must be float"),
         ({"temperature": 0.0}, "'temperature' must be above 0"),
         ({"max_steps": None}, "'max_steps' must be int"),

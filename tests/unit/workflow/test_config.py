@@ -12,6 +12,7 @@ from configs import merged
 from snakemake.utils import update_config
 
 CONFIG = Path(__file__).parents[3] / "config"
+FRAME = str(CONFIG.parent / "resources/prompts/paper/conversation.jinja")
 
 
 def column(config: dict, name: str) -> dict:
@@ -91,6 +92,7 @@ PATHS_OF_DEMO = {
     "gguf.m.chat_template": lambda c, path: c.update(
         gguf={"m": {"package": "p", "file": "f", "dtype": "float32", "chat_template": path}}
     ),
+    "models.judge.chat_template": lambda c, path: c["models"]["judge"].update(chat_template=path),
     "training.variants.no_rl.data": lambda c, path: c["training"]["variants"]["no_rl"].update(data=path),
 }
 
@@ -119,6 +121,61 @@ def test_a_template_that_cannot_be_rendered_is_named_before_any_job(tmp_path, te
     config["prompts"]["judge"] = str(tmp_path / "judge.jinja")
     with pytest.raises(UserError, match=f"(?s)config: prompts.judge: .*judge.jinja.*{message}"):
         check_config(config, CONFIG / "schema.yaml")
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("User: {{ messages[0].content }}{{ messages[0].content }}", "does not write the user's message exactly once"),
+    ("{% for m in messages %}", "cannot be used: .*Unexpected end of template"),
+])  # fmt: skip
+def test_a_chat_template_that_cannot_be_rendered_is_named_before_any_job(tmp_path, text, message):
+    config = merged()
+    (tmp_path / "frame.jinja").write_text(text)
+    config["models"]["judge"]["chat_template"] = str(tmp_path / "frame.jinja")
+    with pytest.raises(UserError, match=f"(?s)config: models.judge: chat template .*frame.jinja {message}"):
+        check_config(config, CONFIG / "schema.yaml")
+
+
+def test_a_server_takes_no_chat_template_file():
+    config = merged()
+    config["models"]["judge"] = {"engine": "openai", "path": "m", "chat_template": FRAME}
+    with pytest.raises(UserError, match="models.judge.chat_template: a server renders.*--chat-template"):
+        check_config(config, CONFIG / "schema.yaml")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda c: c["methods"]["teacher"].update(prompt="untraind"), "methods.teacher.prompt: no such name 'untraind'"),
+    (lambda c: c["methods"]["teacher"].update(prompt="judge"), "methods.teacher.prompt: no such name 'judge'"),
+    (lambda c: c["cold_start"].update(prompt="propose_rule"), "cold_start.prompt: no such name 'propose_rule'"),
+    (lambda c: c["prompts"].update(jugde="resources/prompts/judge.jinja"), "prompts.jugde: no such name.*'judge'"),
+    (lambda c: c["prompts"].update(untrained="resources/prompts/judge.jinja"), "prompts.untrained: .*no variable post"),
+    (lambda c: c["prompts"].update({"not-a-name": FRAME}), "prompts.*not-a-name"),
+    (lambda c: c["methods"]["pba"].update(answer="text"), "methods.pba.answer"),
+])  # fmt: skip
+def test_a_template_by_name_must_be_one_that_asks_for_a_description(change, message):
+    config = merged()
+    config["prompts"]["untrained"] = "resources/prompts/preference.jinja"
+    config["methods"]["teacher"].update(prompt="untrained", answer="text")
+    config["cold_start"].update(prompt="untrained", answer="text", dimensions="target")
+    check_config(config, CONFIG / "schema.yaml")
+    change(config)
+    with pytest.raises(UserError, match=message):
+        check_config(config, CONFIG / "schema.yaml")
+
+
+def test_a_judge_by_the_published_protocol_needs_sampling():
+    config = merged()
+    config["judges"]["judge2"] = {"kind": "published", "model": "judge2", "benchmarks": ["alignx_test"]}
+    with pytest.raises(UserError, match="judges.judge2: .*sampling"):
+        check_config(config, CONFIG / "schema.yaml")
+    config["judges"]["judge2"]["sampling"] = {"temperature": 1, "top_p": 1, "top_k": 0, "max_new_tokens": 128}
+    config["figures"]["calibration"]["judges"] = ["judge"]
+    check_config(config, CONFIG / "schema.yaml")
+
+
+def test_a_model_with_a_chat_template_can_be_trained():
+    config = merged()
+    config["models"]["backbone"]["chat_template"] = FRAME
+    check_config(config, CONFIG / "schema.yaml")
 
 
 def test_equal_settings_stand_in_equal_order():
