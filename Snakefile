@@ -1,19 +1,21 @@
-from snakemake.utils import min_version
+from pathlib import Path
+
+from snakemake.common.configfile import load_configfile
+from snakemake.utils import min_version, update_config
 
 min_version("9.0")
 
-
-# Snakemake has put the keys of --configfile first. The lowest layer gives the order, as of tables' rows.
+# The lowest layer, then the files of --configfile, or else the embedded default. Snakemake 9.27 would merge
+# the files with each other first, before it puts them over the lowest layer: what one removes (null) and a
+# later one writes anew would get back its old entries, and tables would have their rows in another order.
+# Test: tests/workflow/test_dag.py, test_layers_go_over_each_other_one_by_one.
+CONFIG = Path(workflow.basedir) / "config"
 config.clear()
-
-
-# The lowest layer; --configfile adds others. Without one, the embedded default goes over it.
-configfile: f"{workflow.basedir}/config/base.yaml"
-
-
-if not workflow.config_settings.configfiles:
-
-    configfile: f"{workflow.basedir}/config/demo.yaml"
+for layer in [
+    CONFIG / "base.yaml",
+    *(workflow.config_settings.configfiles or [CONFIG / "demo.yaml"]),
+]:
+    update_config(config, load_configfile(layer))
 
 
 report: "resources/report/workflow.rst"

@@ -76,6 +76,16 @@ def test_a_real_language_model_is_a_configuration_like_any_other(tree):
     assert jobs["demo_world"] == 1 and "download" not in jobs and "demo_model" not in jobs
 
 
+def test_layers_go_over_each_other_one_by_one(tree):
+    removed, anew = tree / "removed.yaml", tree / "anew.yaml"
+    removed.write_text("online: null\ntables: {table3: null, strengths: null}\n")
+    anew.write_text("online: {generator: instruct, judge: judge2, cases: 3, groups: {all: [alignx_test]}}\n")
+    files = ["--configfile", "config/demo.yaml", "removed.yaml", "anew.yaml"]
+    result = snakemake(tree, "-n", "results/responses/golden.parquet", *files)
+    assert result.returncode == 1
+    assert "online: 'sampling' is a required property" in result.stdout + result.stderr, result.stderr
+
+
 def test_vpl_judges_by_itself_in_every_column(tree):
     result = snakemake(tree, "-n", "results/judgements/judge2/vpl.parquet")
     jobs = planned(result.stdout + result.stderr)
@@ -141,10 +151,6 @@ def test_the_report_asks_for_what_it_shows_and_no_more(tree):
         (
             lambda c: c["models"].update(judge={"engine": "openai", "path": "m", "logprobs": False}),
             "judges.judge.model: 'judge' gives no log-probabilities, which this needs: give it sampling",
-        ),
-        (
-            lambda c: c["models"]["backbone"].update(chat_template={"enable_thinking": False}),
-            "training.variants.no_cold_start.from: training ignores chat_template",
         ),
         (
             lambda c: c["models"]["backbone"].update(today="2026-01-01"),
