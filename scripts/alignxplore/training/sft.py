@@ -132,16 +132,33 @@ def train(
     output: str | Path,
     metrics: str | Path,
 ) -> None:
-    """Fine-tune `model` on D_cold (Eq. 7), `data`; save it in `output`, and its steps in the Parquet file `metrics`."""
+    """Fine-tune `model` on D_cold (Eq. 7), `data`; save it in `output`, and its steps in the Parquet file `metrics`.
+
+    With the template `concise` instead of `preference`, `data` are examples, whose golden preferences it learns.
+    """
     checked = check_settings(settings, SFTConfig)
-    examples = records.read(data, records.DEMONSTRATION)
-    if examples.is_empty():
-        raise UserError(f"{data}: no example to train on; did all of the teacher's generations fail verification?")
-    prompts = [templates.preference(case) for case in examples.iter_rows(named=True)]
-    rows = tokenise(load_tokenizer(Path(model), checked), prompts, examples["completion"].to_list())
+    read = _demonstrations if "preference" in templates.texts else _golden_preferences
+    rows = tokenise(load_tokenizer(Path(model), checked), *read(data, templates))
     trainer = make_trainer(settings, model, rows, Path(output))
     facts = run_facts("sft", settings, model, data, templates)
     loop.complete(trainer, facts, Path(output), metrics, SFT_METRICS)
+
+
+def _demonstrations(data: str | Path, templates: Templates) -> tuple[list[Prompt], list[str]]:
+    """Prompts and completions of D_cold."""
+    examples = records.read(data, records.DEMONSTRATION)
+    if examples.is_empty():
+        raise UserError(f"{data}: no example to train on; did all of the teacher's generations fail verification?")
+    return [templates.preference(case) for case in examples.iter_rows(named=True)], examples["completion"].to_list()
+
+
+def _golden_preferences(data: str | Path, templates: Templates) -> tuple[list[Prompt], list[str]]:
+    """Prompts of examples, and their golden preferences as completions."""
+    examples = records.read(data, records.EXAMPLE)
+    golden = examples["golden_preference"].to_list()
+    if not golden or not all(golden):
+        raise UserError(f"{data}: {golden.count('')} of {len(golden)} examples have no golden preference to train on")
+    return [templates.concise(case) for case in examples.iter_rows(named=True)], golden
 
 
 def _short_enough(row: Mapping[str, list[int]], max_prompt: int | None, max_length: int | None) -> bool:

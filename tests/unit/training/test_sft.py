@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from alignxplore import records
@@ -92,6 +93,23 @@ def test_labels_mask_the_prompt_and_end_with_the_end_token(tiny_model, data):
     assert tokenizer.decode(completion).replace(WORD_JOINER, "") == case["completion"] + tokenizer.eos_token
     assert completion.count(tokenizer.eos_token_id) == 1, "completion text must not end the turn"
     assert completion[0] == tokenizer.convert_tokens_to_ids("<think>")
+
+
+def test_golden_preferences_are_learned_without_reasoning(tiny_model, tmp_path, caplog):
+    data = tmp_path / "split.parquet"
+    rows = [demonstration(number, "") for number in range(1, 5)]
+    examples = pl.DataFrame([{**row, "golden_preference": f"likes {n}"} for n, row in enumerate(rows)])
+    records.write(examples.select(records.EXAMPLE.names()), data, records.EXAMPLE)
+    templates = Templates(concise=PROMPTS["concise"])
+    prompts, completions = sft._golden_preferences(data, templates)
+    assert completions == ["likes 0", "likes 1", "likes 2", "likes 3"]
+    assert prompts == [templates.concise(row) for row in rows]
+    sft.train(SETTINGS, tiny_model, data, templates, tmp_path / "model", tmp_path / "metrics.parquet")
+    assert (tmp_path / "model/config.json").exists()
+    unknown = examples.with_columns(golden_preference=pl.lit(""))
+    records.write(unknown.select(records.EXAMPLE.names()), data, records.EXAMPLE)
+    with pytest.raises(UserError, match="4 of 4 examples have no golden preference"):
+        sft.train(SETTINGS, tiny_model, data, templates, tmp_path / "model", tmp_path / "metrics.parquet")
 
 
 def test_think_tag_is_dropped_if_the_template_opens_it(tiny_model):
