@@ -48,6 +48,10 @@ def method_inputs(script, prompts=lambda entry: ()):
     return of_job
 
 
+# Methods of kind pba that read annotated directions instead of asking a model.
+ANNOTATED = names_in("methods", kind="pba", scores="annotations")
+
+
 rule preferences_given:
     input:
         cases=method_cases,
@@ -98,6 +102,17 @@ use rule preferences_given as preferences_shuffled with:
         seed=config["seed"],
 
 
+use rule preferences_given as preferences_annotated with:
+    input:
+        cases=method_cases,
+        wording=setting("data/wording", []),
+        library=library("preferences_annotated.py"),
+    wildcard_constraints:
+        method=one_of(ANNOTATED),
+    params:
+        script="preferences_annotated",
+
+
 rule preferences_pba:
     input:
         unpack(method_inputs("preferences_pba.py", method_prompts)),
@@ -110,7 +125,7 @@ rule preferences_pba:
     benchmark:
         "logs/timings/preferences/{method}.tsv"
     wildcard_constraints:
-        method=one_of(names_in("methods", kind="pba")),
+        method=one_of(n for n in names_in("methods", kind="pba") if n not in ANNOTATED),
     conda:
         environment(method_asks)
     resources:

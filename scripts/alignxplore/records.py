@@ -86,11 +86,12 @@ CASE = pl.Schema(
         "rejected": pl.String(),
         "golden_preference": pl.String(),
         "rendered": pl.String(),
+        "profile": pl.String(),
     }
 )
 """An example of a benchmark, with the description that the benchmark itself gives of the user ("" if none).
 
-`direction` and `rendered` are as in EXAMPLE.
+`direction` and `rendered` are as in EXAMPLE. `profile` is what P-SOUPS says of a user's annotated directions, else "".
 """
 
 PREFERENCE = pl.Schema(

@@ -49,10 +49,13 @@ def configuration(model: Path) -> dict:
         "methods": {
             "golden": {"benchmarks": described, "tables": ["described"]},
             **dict.fromkeys(("signals", "liked", "opposite", "shuffled", "concise", "reasoning")),
+            "annotated": {"label": "PBA", "kind": "pba", "scores": "annotations", "upper": 0.6, "lower": 0.4,
+                          "benchmarks": ["raw"], "tables": ["annotated"]},
             **{name: {"label": name, "model": name, **asked} for name in TRAINED},
         },
         "tables": {
             "validity": None,
+            "annotated": {"kind": "accuracy", "title": "A", "columns": {"a": {"judge": "judge", "benchmarks": ["raw"]}}},
             "described": {"kind": "accuracy", "title": "D",
                           "columns": {"d": {"judge": "judge", "benchmarks": described}}},
         },
@@ -96,6 +99,13 @@ def test_descriptions_of_the_user_are_those_of_the_record_or_of_its_directions(f
     texts = dict(found.group_by("benchmark").agg(pl.col("preference").first()).iter_rows())
     assert texts["mine"] == RECORDS["pairs"]["golden"] and texts["raw"].startswith("This person: ")
     assert texts["soups"] == RECORDS["psoups"]["ground_truth_persona"]
+
+
+def test_annotated_directions_are_described_without_a_model(finished):
+    (row,) = rows(finished / "results/annotated.csv")
+    assert (row["method"], row["n"]) == ("PBA", str(COUNT))
+    found = pl.read_parquet(finished / "results/preferences/annotated.parquet")
+    assert all(text.startswith("This person: ") for text in found["preference"])
 
 
 def test_broken_records_are_rejects(finished):

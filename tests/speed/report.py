@@ -87,6 +87,7 @@ def write_records(directory: Path, count: int) -> None:
                     rejected=drawn("response", table.height),
                     golden_preference=drawn("description", table.height),
                     rendered=pl.lit(""),
+                    profile=pl.lit(""),
                 )
             )
     for method in METHODS:

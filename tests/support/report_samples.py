@@ -42,6 +42,7 @@ def case(benchmark: str, number: int) -> dict:
         "rejected": f"rejected response {number}",
         "golden_preference": HOSTILE if hostile else "likes brevity",
         "rendered": HOSTILE if hostile else "",
+        "profile": "",
     }
 
 

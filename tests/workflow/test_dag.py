@@ -292,6 +292,14 @@ def test_the_plan_knows_what_a_killed_job_has_left_half_done(tree):
         marker.unlink()
 
 
+def test_given_splits_are_fetched_and_change_no_drawn_one(tree):
+    assert snakemake(tree, "--cores", "2", "data/splits/test.parquet").returncode == 0
+    sources = ["hf://owner/data@v1/a.json", f"https://host/b.json#sha256={'0' * 64}"]
+    path = configured(tree, "given", lambda c: c["data"]["splits"].update(mine={"source": sources}))
+    result = snakemake(tree, "-n", "data/splits/mine.parquet", "data/splits/test.parquet", "--configfile", str(path))
+    assert planned(result.stdout + result.stderr) == {"download": 2, "given_split": 1}
+
+
 def test_too_few_users_end_with_one_clear_line(tree):
     path = configured(tree, "greedy", lambda c: c["data"]["splits"]["rl"].update(size=5000))
     result = snakemake(tree, "--cores", "1", "data/splits/rl.parquet", "--configfile", str(path))

@@ -21,6 +21,7 @@ def split_cases(examples: pl.DataFrame, name: str, wording: Wording | None) -> p
         case_id="example_id",
         benchmark=pl.lit(name),
         dimension=pl.lit(""),
+        profile=pl.lit(""),
         golden_preference=pl.Series(golden, dtype=pl.String),
     ).select(CASE.names())
 
@@ -47,10 +48,10 @@ def sample(cases: pl.DataFrame, limit: int | None) -> pl.DataFrame:
 def reverse(cases: pl.DataFrame, name: str, wording: Wording | None) -> pl.DataFrame:
     """The benchmark `name`: `cases` with all preferences reversed, in targets and signals alike.
 
-    Case ids stay, so a case can be compared with its reversal, and reversing twice gives the original. The golden
-    preference becomes the description of the opposite direction by `wording` or, in P-SOUPS, the other persona; "" if
-    neither is known. Raises UserError if cases have user-generated content, which cannot be reversed, or a rendered
-    prompt.
+    Case ids stay, so a case can be compared with its reversal, and reversing twice gives the original. Only the profile
+    does not come back, since none is known of the opposite user. The golden preference becomes the description of the
+    opposite direction by `wording` or, in P-SOUPS, the other persona; "" if neither is known. Raises UserError if cases
+    have user-generated content, which cannot be reversed, or a rendered prompt.
     """
     if cases["ugc"].list.len().sum():
         raise UserError(f"benchmark {name!r}: comments cannot be reversed: they have no rejected text")
@@ -59,7 +60,9 @@ def reverse(cases: pl.DataFrame, name: str, wording: Wording | None) -> pl.DataF
     rows = []
     for row, text in zip(cases.iter_rows(named=True), golden, strict=True):
         pairs = [_swapped(pair) for pair in row["pairs"]]
-        rows.append({**_swapped(row), "benchmark": name, "pairs": pairs, "golden_preference": text or ""})
+        rows.append(
+            {**_swapped(row), "benchmark": name, "pairs": pairs, "golden_preference": text or "", "profile": ""}
+        )
     return pl.DataFrame(rows, schema=CASE)
 
 

@@ -42,6 +42,7 @@ def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signal
                 f"{path}: {positive!r} (data.psoups.{dimension}.positive) must occur in exactly one"
                 f" of two personas, but the file has: {'; '.join(map(repr, known[:4]))}"
             )
+        profiles = [text(record, "profile", at) if record.get("profile") else "" for at, record in records.items()]
         targets = [texts(record, TARGET_TEXTS, at) for at, record in records.items()]
         if any(PAIRS_KEY in record for record in array):
             histories = [_published(record, at) for at, record in records.items()]
@@ -51,12 +52,22 @@ def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signal
         raise UserError(f"{path}: {bad.field} {bad.reason}") from None
     seen: Counter[str] = Counter()
     rows = []
-    for persona, target, history in zip(personas, targets, histories, strict=True):
+    for persona, target, history, profile in zip(personas, targets, histories, profiles, strict=True):
         direction = [1 if positive in persona else -1]
         pairs = [{**pair, "direction": direction} for pair in history]
         content = _canonical([dimension, persona, target, pairs])
         case = {"case_id": stable_hash(f"{content}\n{seen[content]}"), "dimension": dimension, "direction": direction}
-        rows.append({**case, "pairs": pairs, "ugc": [], **target, "golden_preference": persona, "rendered": ""})
+        rows.append(
+            {
+                **case,
+                "pairs": pairs,
+                "ugc": [],
+                **target,
+                "golden_preference": persona,
+                "rendered": "",
+                "profile": profile,
+            }
+        )
         seen[content] += 1
     return rows
 

@@ -1,8 +1,8 @@
 """PBA: score every signal on predefined dimensions, then put into words what the signals agree on.
 
 Li et al. 2025, "From 1,000,000 Users to Every User: Scaling Up Personalized Preference for User-level Alignment". Its
-preference-bridged alignment averages a user's annotated directions (0, 0.5 or 1). Here a model takes the place of the
-annotations: its probabilities say whether a signal shows one pole, the other, or neither.
+preference-bridged alignment averages a user's annotated directions (0, 0.5 or 1): `annotated_preferences`. A model may
+take the place of the annotations: its probabilities say whether a signal shows one pole, the other, or neither.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ import polars as pl
 from alignxplore.data.benchmarks import check_signals
 from alignxplore.data.wording import Wording
 from alignxplore.engines import Engine
+from alignxplore.errors import UserError
 from alignxplore.methods.descriptions import unwritten_rows
 from alignxplore.prompts import SCORE_CHOICES, Templates
 from alignxplore.records import N_DIMENSIONS
@@ -34,8 +35,7 @@ def bridged_preferences(
     rendered prompt.
     """
     check_signals(cases, f"methods.{method}")
-    dimensions = entry.get("dimensions", range(N_DIMENSIONS))
-    poles = [(wording.phrase(str(index), 1), wording.phrase(str(index), -1)) for index in dimensions]
+    poles = _poles(entry, wording)
     rows = list(cases.iter_rows(named=True))
     texts: list[tuple[str, str] | None] = []
     for start in range(0, len(rows), _CASES_AT_ONCE):
@@ -46,11 +46,47 @@ def bridged_preferences(
             if np.isnan(mean).all():
                 texts.append(None)
                 continue
-            direction = np.zeros(N_DIMENSIONS, dtype=int)
-            direction[list(dimensions)] = directions(mean, entry["upper"], entry["lower"])
-            listed = "\n".join(f"{score:.3f} {up} / {down}" for score, (up, down) in zip(mean, poles, strict=True))
-            texts.append((listed, wording.describe(direction.tolist())))
+            texts.append(_in_words(mean, entry, wording))
     return unwritten_rows(rows, method, texts)
+
+
+def annotated_preferences(cases: pl.DataFrame, method: str, entry: Mapping[str, Any], wording: Wording) -> pl.DataFrame:
+    """PREFERENCE rows as `bridged_preferences` gives, but from the annotated directions of the signals.
+
+    A case with a profile is described by it. Raises UserError for a case with neither.
+    """
+    rows = list(cases.iter_rows(named=True))
+    texts: list[tuple[str, str] | None] = []
+    for row in rows:
+        annotated = [signal["direction"] for signal in (*row["pairs"], *row["ugc"])]
+        if row["profile"]:
+            texts.append(("", row["profile"]))
+        elif annotated and all(len(direction) == N_DIMENSIONS for direction in annotated):
+            mean = (np.array(annotated).mean(axis=0) + 1) / 2
+            texts.append(_in_words(mean[_dimensions(entry)], entry, wording))
+        else:
+            raise UserError(
+                f"methods.{method} needs annotated signals or a profile, but case {row['case_id']} of"
+                f" {row['benchmark']!r} has neither: leave the benchmark out of the method's benchmarks"
+            )
+    return unwritten_rows(rows, method, texts)
+
+
+def _dimensions(entry: Mapping[str, Any]) -> list[int]:
+    return list(entry.get("dimensions", range(N_DIMENSIONS)))
+
+
+def _poles(entry: Mapping[str, Any], wording: Wording) -> list[tuple[str, str]]:
+    return [(wording.phrase(str(index), 1), wording.phrase(str(index), -1)) for index in _dimensions(entry)]
+
+
+def _in_words(mean: np.ndarray, entry: Mapping[str, Any], wording: Wording) -> tuple[str, str]:
+    """The mean scores of the dimensions as a list, and the description of those that reach a threshold."""
+    direction = np.zeros(N_DIMENSIONS, dtype=int)
+    direction[_dimensions(entry)] = directions(mean, entry["upper"], entry["lower"])
+    poles = _poles(entry, wording)
+    listed = "\n".join(f"{score:.3f} {up} / {down}" for score, (up, down) in zip(mean, poles, strict=True))
+    return listed, wording.describe(direction.tolist())
 
 
 def signal_scores(

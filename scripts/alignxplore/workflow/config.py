@@ -117,6 +117,8 @@ def method_prompts(entry: Mapping[str, Any]) -> list[str]:
     """The prompt templates of a method, from its entry."""
     if entry["kind"] == "model":
         return [entry.get("prompt", "preference" if entry["reasoning"] else "concise")]
+    if "scores" in entry:
+        return []
     return {"lminductreason": ["propose_rule", "refine_rule"], "pba": ["score_dimension"]}.get(entry["kind"], [])
 
 

@@ -246,6 +246,8 @@ def _form_errors(config: Config) -> Iterator[str]:
                 yield f"{key} has no directions (form {form!r}), so no description has an opposite"
             elif entry["kind"] in ("golden", "shuffled") and (form == "rl" or (form in WITHOUT_DIRECTIONS and turned)):
                 yield f"{key} has no golden preferences (form {form!r})"
+            elif form in WITHOUT_DIRECTIONS and "scores" in entry:
+                yield f"{key} has no annotated signals (form {form!r})"
             elif form == "rl" and entry["kind"] in ("signals", "liked", "lminductreason", "pba", "vpl"):
                 yield f"{key} {RENDERED}"
         if entry["kind"] == "vpl" and forms.get("rl") in ("rl", "cold_start"):
@@ -287,7 +289,7 @@ def _model_use_errors(config: Config) -> Iterator[str]:
             )
     for name, entry in config["methods"].items():
         key = f"methods.{name}"
-        if entry["kind"] == "pba":
+        if entry["kind"] == "pba" and "model" in entry:
             yield from _logprobs_errors(f"methods.{name}", entry["model"], config, "choose another model")
         if entry["kind"] in ("vpl", "lminductreason"):
             for benchmark in entry.get("benchmarks", config["benchmarks"]):

@@ -73,7 +73,7 @@ def same_bytes(left, right, folder):
 def test_reversing_twice_gives_the_original_bytes(alignx, psoups, wording, tmp_path):
     for cases in (alignx, psoups, alignx.clear()):
         again = reverse(reverse(cases, "other", wording), "back", wording)
-        assert same_bytes(cases.with_columns(benchmark=pl.lit("back")), again, tmp_path)
+        assert same_bytes(cases.with_columns(benchmark=pl.lit("back"), profile=pl.lit("")), again, tmp_path)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"THE PUBLISHED P-SOUPS FILE IS NOT THERE: {REAL}")
@@ -82,7 +82,17 @@ def test_reversing_the_published_file_twice(wording, tmp_path):
     turned = reverse(cases, "psoups_style_reverse", wording)
     assert turned["golden_preference"].n_unique() == 2
     assert not (turned["golden_preference"] == cases["golden_preference"]).any()
-    assert same_bytes(cases, twice(cases, wording), tmp_path)
+    assert same_bytes(cases.with_columns(profile=pl.lit("")), twice(cases, wording), tmp_path)
+
+
+def test_a_profile_is_of_the_case_and_not_of_its_reversal(tmp_path, wording):
+    path = write(tmp_path / "style.json", [record() | {"profile": "Likes humor"}, record(COLD) | {"profile": None}])
+    cases = psoups_cases(path, "psoups_style", "style", "witty", SIGNALS)
+    assert cases["profile"].to_list() == ["Likes humor", ""]
+    assert cases["case_id"].equals(
+        psoups_cases(write(path, [record(), record(COLD)]), "b", "style", "witty", SIGNALS)["case_id"]
+    )
+    assert reverse(cases, "r", wording)["profile"].to_list() == ["", ""]
 
 
 def test_what_cannot_be_reversed(psoups, wording):

@@ -100,6 +100,7 @@ def cases() -> pl.DataFrame:
         "ugc": [],
         "golden_preference": "joke",
         "rendered": "",
+        "profile": "",
     }
     rows = [
         {"case_id": "1", "benchmark": name, **common, **target}

@@ -15,7 +15,15 @@ from method_samples import PUBLISHED, WORDING, needs_published, written
 
 def described(*texts: str, benchmark: str = "b") -> pl.DataFrame:
     """One case per golden description."""
-    target = {"dimension": "", "direction": [1] * 90, "pairs": [], "ugc": [], "rendered": "", "prompt": "p"}
+    target = {
+        "dimension": "",
+        "direction": [1] * 90,
+        "pairs": [],
+        "ugc": [],
+        "rendered": "",
+        "profile": "",
+        "prompt": "p",
+    }
     rows = [
         {"case_id": f"{number}", "benchmark": benchmark, "chosen": "c", "rejected": "r", "golden_preference": text}
         | target

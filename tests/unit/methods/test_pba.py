@@ -3,9 +3,10 @@
 import numpy as np
 import polars as pl
 import pytest
+from alignxplore import records
 from alignxplore.engines import load
 from alignxplore.errors import UserError
-from alignxplore.methods.pba import bridged_preferences, directions, signal_scores
+from alignxplore.methods.pba import annotated_preferences, bridged_preferences, directions, signal_scores
 from alignxplore.prompts import SCORE_CHOICES, strip_markers
 from method_samples import TEMPLATES, WORDING, cases, needs_published, pair, published_cases, written
 
@@ -34,6 +35,41 @@ class ReadingEngine:
 
 def bridge(engine, some: pl.DataFrame, **entry) -> pl.DataFrame:
     return bridged_preferences(engine, TEMPLATES, some, "pba", THRESHOLDS | entry, WORDING)
+
+
+def annotated(*signs: dict[int, int], **changes) -> pl.DataFrame:
+    """One case whose signals have these directions."""
+    (row,) = cases(["a"] * len(signs)).to_dicts()
+    for signal, own in zip(row["pairs"], signs, strict=True):
+        signal["direction"] = [own.get(index, 0) for index in range(90)]
+    return pl.DataFrame([row | changes], schema=records.CASE)
+
+
+def describe_annotated(some: pl.DataFrame, **entry) -> dict:
+    return annotated_preferences(some, "pba", THRESHOLDS | entry, WORDING).to_dicts()[0]
+
+
+def test_annotated_directions_are_averaged_as_their_authors_do():
+    """Means on the scale from 0 to 1 are 0.75 on dimension 60, 0.5 on 47 and 0.375 on 73."""
+    history = annotated({60: 1, 47: 1}, {60: 1, 47: -1}, {60: -1, 73: -1}, {60: 1})
+    row = describe_annotated(history)
+    assert row["preference"] == f"This person: {WORDING.phrase('60', 1)}, {WORDING.phrase('73', -1)}."
+    assert f"0.750 {WORDING.phrase('60', 1)} / {WORDING.phrase('60', -1)}" in row["reasoning"]
+    assert (row["completion_tokens"], row["format_ok"]) == (0, None)
+    assert describe_annotated(history, dimensions=[73])["preference"] == f"This person: {WORDING.phrase('73', -1)}."
+    assert describe_annotated(annotated({}))["preference"] == ""
+
+
+def test_a_profile_takes_the_place_of_annotations():
+    assert describe_annotated(annotated({60: 1}, profile="Likes humor"))["preference"] == "Likes humor"
+    with pytest.raises(UserError, match="methods.pba needs annotated signals or a profile, but case 0 of 'b' has nei"):
+        describe_annotated(annotated({60: 1}, pairs=[pair("a") | {"direction": [1]}]))
+
+
+@needs_published
+def test_published_cases_are_described_by_their_profiles():
+    preferences = annotated_preferences(published_cases(), "pba", THRESHOLDS, WORDING)
+    assert all("High" in text or "Low" in text for text in preferences["preference"])
 
 
 def test_a_rendered_prompt_has_no_signals_to_score():

@@ -151,7 +151,10 @@ EXAMPLES = pl.DataFrame(
     [user(n, example_id=f"e{n}", user_id=f"u{n}") for n in range(20)], schema=records.EXAMPLE, orient="row"
 )
 CASES = pl.DataFrame(
-    [user(n, case_id=f"c{n}", benchmark="b", dimension="style", golden_preference="g") for n in range(30, 39)],
+    [
+        user(n, case_id=f"c{n}", benchmark="b", dimension="style", golden_preference="g", profile="")
+        for n in range(30, 39)
+    ],
     schema=records.CASE,
     orient="row",
 )

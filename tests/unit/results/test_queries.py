@@ -30,6 +30,7 @@ def test_benchmarks_are_counted(tmp_path):
             "rejected": "r",
             "golden_preference": "g",
             "rendered": "",
+            "profile": "",
         }
         for index, direction in enumerate([[1, 0, -1], [1, 0, 0]])
     ]

@@ -37,7 +37,7 @@ def files(tmp_path):
             chosen, rejected = ("x" * int(rng.integers(1, 6) * 10) for _ in range(2))
             common = {"case_id": f"{number:03}", "benchmark": benchmark}
             case = {"dimension": "", "direction": [], "pairs": [], "ugc": [], "prompt": "p", "golden_preference": "g"}
-            case["rendered"] = ""
+            case["rendered"] = case["profile"] = ""
             cases.append({**common, **case, "chosen": chosen, "rejected": rejected})
             for place, (judge, of) in enumerate(ROWS):
                 for column, method in enumerate(METHODS if of == benchmark else ()):
@@ -178,6 +178,7 @@ def test_a_judge_of_length_is_found_out(tmp_path):
             "pairs": [],
             "ugc": [],
             "rendered": "",
+            "profile": "",
         }
         | {"prompt": "p", "golden_preference": "g", "chosen": "x" * length, "rejected": "x" * 50}
         for number, length in enumerate(map(int, rng.permutation([*range(20, 50), *range(51, 101)])))

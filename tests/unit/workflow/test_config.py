@@ -451,12 +451,22 @@ def on_given(form: str | None, *kinds: str) -> dict:
     }
     config["benchmarks"] = {"mine": {"split": "mine"}}
     config["tables"].pop("validity")
-    model = {"model": "model", "upper": 0.6, "lower": 0.4}
+    thresholds = {"kind": "pba", "upper": 0.6, "lower": 0.4}
+    own = {"pba": {**thresholds, "model": "model"}, "annotated": {**thresholds, "scores": "annotations"}}
     config["methods"] = {
-        kind: {"label": kind, "kind": kind, "tables": ["accuracy"], **(model if kind == "pba" else {})}
-        for kind in kinds
+        kind: {"label": kind, "kind": kind, "tables": ["accuracy"], **own.get(kind, {})} for kind in kinds
     }
     return config
+
+
+def test_annotations_take_the_place_of_a_model():
+    config = merged()
+    config["methods"]["pba"].update(scores="annotations")
+    assert "methods.pba.model: does not apply to an entry of this kind" in mistakes(config)
+    config["methods"]["pba"].pop("model")
+    assert mistakes(config) == ""
+    config["methods"]["pba"].pop("scores")
+    assert "methods.pba: 'model' is a required property" in mistakes(config)
 
 
 def mistakes(config: dict) -> str:
@@ -480,13 +490,14 @@ def mistakes(config: dict) -> str:
         ("rl", ["liked"], "methods.liked.benchmarks: 'mine' has a rendered prompt instead of signals (form 'rl')"),
         ("alignx", ["golden"], "methods.golden needs the key 'data.wording'"),
         ("alignx", ["opposite"], "methods.opposite needs the key 'data.wording'"),
+        ("pairs", ["annotated"], "methods.annotated.benchmarks: 'mine' has no annotated signals (form 'pairs')"),
+        ("alignx", ["annotated"], "methods.annotated needs the key 'data.wording'"),
         ("test", ["pba"], "methods.pba needs the key 'data.wording'"),
         ("cold_start", ["none"], "benchmarks.mine: the split has demonstrations (form 'cold_start')"),
     ],
 )
 def test_what_a_given_split_lacks_is_told_where_its_form_is_named(form, lacks, message):
-    (told,) = mistakes(on_given(form, *lacks)).splitlines()
-    assert told.startswith(f"config: {message}")
+    assert message in mistakes(on_given(form, *lacks))
 
 
 @pytest.mark.parametrize(
