@@ -55,7 +55,8 @@ def configuration(model: Path) -> dict:
         },
         "tables": {
             "validity": None,
-            "annotated": {"kind": "accuracy", "title": "A", "columns": {"a": {"judge": "judge", "benchmarks": ["raw"]}}},
+            "annotated": {"kind": "accuracy", "title": "A",
+                          "columns": {"a": {"judge": "judge", "benchmarks": ["raw"]}}},
             "described": {"kind": "accuracy", "title": "D",
                           "columns": {"d": {"judge": "judge", "benchmarks": described}}},
         },
