@@ -76,6 +76,7 @@ rule verify:
         **needs(2000, 120, [COLD_JUDGE]),
     params:
         judge=COLD_JUDGE,
+        limit=setting("cold_start/limit"),
     message:
         "Verifying the teacher's generations: D_cold (Eq. 7)"
     script:

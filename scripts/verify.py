@@ -13,10 +13,11 @@ def main(snakemake):
     generations = records.read(inputs.generations, records.GENERATION)
     examples = records.read(inputs.cold, records.EXAMPLE)
     judge = load_judge(judge_entry(params.judge, config), Templates.of_rule(inputs), config["journal"])
-    scored, demonstrations = verify(Reward(judge), generations, examples)
+    scored, demonstrations = verify(Reward(judge), generations, examples, params.limit)
     counts = dict(generations["finish_reason"].value_counts().iter_rows())
     print(
-        f"{len(demonstrations)} of {len(generations)} generations earn the full reward; "
+        f"{(scored['reward'] == 1).sum()} of {len(generations)} generations earn the full reward, "
+        f"{len(demonstrations)} are kept; "
         f"{counts.get('length', 0)} were cut off, {counts.get('refused', 0)} refused"
     )
     records.write(scored, snakemake.output.scored, records.SCORED_GENERATION)

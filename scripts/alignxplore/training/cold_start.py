@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from alignxplore.data.alignx import stable_hash
 from alignxplore.engines import Engine, Sampling
 from alignxplore.formats import Parsed, render_completion
 from alignxplore.judging.reward import Reward
@@ -49,8 +50,12 @@ def generate(
     return pl.DataFrame(results)
 
 
-def verify(reward: Reward, generations: pl.DataFrame, examples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def verify(
+    reward: Reward, generations: pl.DataFrame, examples: pl.DataFrame, limit: int | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The generations with their `reward`, and D_cold: one row per generation with reward 1, with its example.
+
+    If there are more than `limit` of these, a hash draws that many.
 
     D_cold's `completion` is the teacher's r and d in the canonical form. Its prompts will not list the key dimensions,
     because Eq. 8 conditions on the signals only.
@@ -64,4 +69,7 @@ def verify(reward: Reward, generations: pl.DataFrame, examples: pl.DataFrame) ->
         lambda row: render_completion(row["reasoning"], row["preference"]), return_dtype=pl.String
     )
     kept = scored.filter(pl.col("reward") == 1).select("example_id", "generation", completion=completion)
+    if limit is not None:
+        order = [stable_hash(f"{name} {number}") for name, number in kept.select("example_id", "generation").iter_rows()]
+        kept = kept.filter(pl.Series(order).rank("ordinal") <= limit)
     return scored, kept.join(examples, on="example_id", how="inner", maintain_order="left")

@@ -74,3 +74,7 @@ def test_a_refused_generation_is_dropped(tmp_path):
     scored, kept = cold_start.verify(Reward(Judge("jud", Approving(), TEMPLATES)), found, examples)
     assert scored["reward"].to_list() == [1.0, 0.0] * 2
     assert kept.select("example_id", "generation").rows() == [("a", 0), ("b", 0)]
+    judge = Reward(Judge("jud", Approving(), TEMPLATES))
+    (one,) = cold_start.verify(judge, found, examples, limit=1)[1].to_dicts()
+    reordered = cold_start.verify(judge, found.reverse(), examples, limit=1)[1].to_dicts()
+    assert reordered == [one] and cold_start.verify(judge, found, examples, limit=9)[1].equals(kept)
