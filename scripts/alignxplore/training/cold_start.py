@@ -70,6 +70,8 @@ def verify(
     )
     kept = scored.filter(pl.col("reward") == 1).select("example_id", "generation", completion=completion)
     if limit is not None:
-        order = [stable_hash(f"{name} {number}") for name, number in kept.select("example_id", "generation").iter_rows()]
+        order = [
+            stable_hash(f"{name} {number}") for name, number in kept.select("example_id", "generation").iter_rows()
+        ]
         kept = kept.filter(pl.Series(order).rank("ordinal") <= limit)
     return scored, kept.join(examples, on="example_id", how="inner", maintain_order="left")

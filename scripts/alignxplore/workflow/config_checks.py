@@ -287,6 +287,13 @@ def _model_use_errors(config: Config) -> Iterator[str]:
             yield from _logprobs_errors(
                 f"judges.{name}", entry["model"], config, "give it sampling, so that it writes its answer"
             )
+        asked = models[entry["model"]]
+        if entry["kind"] == "gen" and asked["engine"] == "openai" and "tokenizer" not in asked:
+            yield (
+                f"judges.{name}.model: a chat endpoint cannot score responses. If {entry['model']!r} is vLLM, give"
+                f" models.{entry['model']} a tokenizer; else judge with the engine transformers or vllm, or remove the"
+                " judge"
+            )
     for name, entry in config["methods"].items():
         key = f"methods.{name}"
         if entry["kind"] == "pba" and "model" in entry:

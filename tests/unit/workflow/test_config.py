@@ -37,7 +37,7 @@ MINE = {
     "benchmarks": {"style": {"psoups": "style", "limit": 30}},
     "models": {
         "model": {"engine": "openai", "path": "m", "base_url": "http://127.0.0.1:8080/v1"},
-        "judge": {"engine": "openai", "path": "m", "base_url": "http://127.0.0.1:8080/v1"},
+        "judge": {"engine": "openai", "path": "m", "base_url": "http://127.0.0.1:8080/v1", "tokenizer": "m"},
     },
 }
 
@@ -56,6 +56,15 @@ def test_an_evaluation_needs_models_and_benchmarks_alone(tmp_path):
         "style, judge": {"judge": "judge", "benchmarks": ["style"]},
         "style, gen": {"judge": "gen", "benchmarks": ["style"]},
     }
+
+
+def test_a_served_judge_of_given_texts_needs_a_tokenizer():
+    config = merged()
+    config["models"]["instruct"] = {"engine": "openai", "path": "served"}
+    with pytest.raises(
+        UserError, match=r"judges\.gen\.model: a chat endpoint cannot score.*models\.instruct a tokeniz"
+    ):
+        check_config(config, CONFIG / "schema.yaml")
 
 
 def test_every_mistake_is_in_one_message():
