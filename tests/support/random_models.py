@@ -3,10 +3,11 @@
 from pathlib import Path
 
 
-def random_qwen2(path: Path, text: str, hidden: int = 32, spread: float = 0.3) -> Path:
+def random_qwen2(path: Path, text: str, hidden: int = 32, spread: float = 0.3, *, tied: bool = True) -> Path:
     """Write a Hugging Face directory: a two-layer Qwen2 model and a ChatML tokenizer trained on `text`.
 
-    `spread` is the standard deviation of the weights; the larger it is, the more confident the model.
+    `spread` is the standard deviation of the weights; the larger it is, the more confident the model. `tied` says
+    whether its output embedding is its input embedding.
     """
     import torch
     from alignxplore.demo.pretrain import save, train_tokenizer
@@ -22,7 +23,7 @@ def random_qwen2(path: Path, text: str, hidden: int = 32, spread: float = 0.3) -
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

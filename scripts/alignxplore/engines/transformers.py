@@ -18,7 +18,7 @@ from alignxplore.engines import packing, padding
 from alignxplore.engines.base import Completion, Refused, Sampling
 from alignxplore.engines.probe import find_layout
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, context_limit, too_long
-from alignxplore.engines.weights import load_model, load_tokenizer
+from alignxplore.engines.weights import load_model, load_tokenizer, unsharded
 from alignxplore.prompts import Prompt
 
 MOST_LOGITS = 2**28
@@ -48,7 +48,8 @@ class TransformersBackend:
     ):
         tokenizer = load_tokenizer(path, revision)
         self.chat = ChatTokenizer(tokenizer, chat_template, today, thoughts)
-        self.model = load_model(path, tokenizer, revision, dtype=dtype).eval()
+        with unsharded():
+            self.model = load_model(path, tokenizer, revision, dtype=dtype).eval()
         self.path = path
         self.limit = context_limit(self.model.config.get_text_config())
         self.batch_tokens = batch_tokens
