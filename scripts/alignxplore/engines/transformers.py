@@ -19,6 +19,7 @@ from alignxplore.engines.base import Completion, Refused, Sampling
 from alignxplore.engines.probe import find_layout
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, context_limit, too_long
 from alignxplore.engines.weights import load_model, load_tokenizer, unsharded
+from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
 
 MOST_LOGITS = 2**28
@@ -254,5 +255,13 @@ def _by_beginning(rows: _Rows, wanted: Sequence[int], kept: Sequence[int]) -> li
 
 
 def start(gpu: int = 0, **options: Any) -> TransformersBackend:
-    """The backend of a `models` entry; transformers takes whichever GPU it sees."""
+    """The backend of a `models` entry, which takes the first GPU that it sees; UserError if it needs one and has none.
+
+    Without the error, a large model would run on a CPU for days.
+    """
+    if gpu and not torch.cuda.is_available():
+        raise UserError(
+            f"model {options['path']} asks for a GPU (run.gpu: {gpu}), and torch {torch.__version__} finds none here;"
+            " set gpu: 0 to run it on a CPU"
+        )
     return TransformersBackend(**options)

@@ -1,10 +1,12 @@
 """Models before and after training: loading one with its tokenizer, and the model card of the result."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 import yaml
 from transformers import PreTrainedModel
 
@@ -24,7 +26,16 @@ def load_tokenizer(model: Path, settings: Settings) -> ChatTokenizer:
 
 
 def load_model(model: Path, settings: Settings, chat: ChatTokenizer) -> PreTrainedModel:
-    """The model to train, from a Hugging Face directory or hub name; safetensors only."""
+    """The model to train, from a Hugging Face directory or hub name; safetensors only.
+
+    UserError if this process was given GPUs that torch cannot use.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given and not settings.trainer.get("use_cpu") and not torch.cuda.is_available():
+        raise UserError(
+            f"training: CUDA_VISIBLE_DEVICES is {given!r}, but torch {torch.__version__} finds no GPU; install its CUDA"
+            " build (envs/requirements/gpu.txt), or set training.gpus: 0"
+        )
     attention = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
     return weights.load_model(model, chat.tokenizer, settings.revision, dtype=settings.dtype, **attention)
 
