@@ -10,7 +10,7 @@ import pytest
 from conftest import WORDS
 from processes import unused_port
 from random_models import random_qwen2
-from training_jobs import ZERO3, environment, train
+from training_jobs import ACCELERATE, ZERO3, command_of, environment, run_on_two_nodes, train
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -50,6 +50,19 @@ def test_a_judge_beside_a_sharded_policy_is_whole(tiny_model, tmp_path, monkeypa
     assert one["reward"] == two["reward"] and 0 < one["reward"][0] < 1
     assert one["format_ok"][0] == two["format_ok"][0] == (12 - formatted_from) / 12
     assert one["loss"] == pytest.approx(two["loss"], rel=1e-4, abs=1e-5)
+
+
+def test_the_shipped_file_starts_several_nodes(tiny_model, tmp_path):
+    options = ["--config_file", "config/accelerate/zero3.yaml", "--num_processes", "2"]
+    command = command_of("sft", tiny_model, tmp_path / "nodes", 2, sharded=True)
+    run_on_two_nodes(tmp_path, [*options, *command])
+    command = command_of("sft", tiny_model, tmp_path / "one", 2, sharded=True)
+    launcher = [*ACCELERATE, *options, "--main_process_port", str(unused_port())]
+    done = subprocess.run([*launcher, *command], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for file in ("{}/model.safetensors", "{}.parquet"):
+        one, other = (tmp_path / file.format(name) for name in ("nodes", "one"))
+        assert one.read_bytes() == other.read_bytes()
 
 
 def test_transformers_shards_what_it_loads_beside_zero3(tiny_model):

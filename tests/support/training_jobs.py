@@ -2,11 +2,14 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
 ZERO3 = {
     "zero_optimization": {
         "stage": 3,
@@ -24,7 +27,7 @@ ZERO3 = {
 }
 
 JOB = """
-import hashlib, json, os, signal, sys
+import hashlib, json, os, signal, sys, time
 from pathlib import Path
 from alignxplore.errors import UserError
 from alignxplore.judging.judge import load_judge
@@ -36,7 +39,7 @@ from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
 from alignxplore.training.models import load_tokenizer
 from alignxplore.training.settings import Settings
 
-if "deepspeed" in sys.argv[4]:
+if "deepspeed" in sys.argv[4] or "ACCELERATE_USE_DEEPSPEED" in os.environ:
     # accelerate starts DeepSpeed only on accelerators that it knows. This adds the CPU.
     from accelerate.state import DistributedType, PartialState
 
@@ -78,6 +81,9 @@ else:
         # Fixed rollouts: those of a group do not depend on how the group is divided among processes.
         if place == int(os.environ.get("STOPPED", -1)):
             os.kill(os.getpid(), signal.SIGTERM)
+        if "SLOW" in os.environ and trainer.state.global_step == 1:
+            Path(os.environ["SLOW"], str(place)).touch()
+            time.sleep(5)
         first = place * len(prompt_ids)
         return [text_of(ids, (first + at) % num_generations) for at, ids in enumerate(prompt_ids)], None
 
@@ -120,22 +126,58 @@ def train(stage: str, model: Path, output: Path, processes: int, batch: int, acc
 def launched(
     stage: str, model: Path, output: Path, processes: int, batch: int, accumulation: int = 1, **settings
 ) -> subprocess.CompletedProcess:
-    own = {
-        **SETTINGS[stage],
-        "per_device_train_batch_size": batch,
-        "gradient_accumulation_steps": accumulation,
-        "use_cpu": "deepspeed" not in settings,  # DeepSpeed reads an environment variable instead
-        "optim": "adamw_torch",
-        **settings,
-    }
-    program = output.with_suffix(".py")
-    program.write_text(JOB)
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0", "--standalone"]
-    arguments = [str(program), stage, str(model), str(output), json.dumps(own)]
+    command = command_of(stage, model, output, batch, accumulation, **settings)
     return subprocess.run(
-        [sys.executable, *(launch if processes > 1 else []), *arguments],
+        [sys.executable, *(launch if processes > 1 else []), *command],
         env=environment(),
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def command_of(
+    stage: str, model: Path, output: Path, batch: int, accumulation: int = 1, sharded: bool = False, **settings
+) -> list[str]:
+    """The program and its arguments, for any launcher; `sharded` if its file asks for DeepSpeed."""
+    own = {
+        **SETTINGS[stage],
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulation,
+        "use_cpu": not sharded and "deepspeed" not in settings,  # DeepSpeed reads an environment variable instead
+        "optim": "adamw_torch",
+        **settings,
+    }
+    program = output.with_suffix(".py")
+    program.write_text(JOB)
+    return [str(program), stage, str(model), str(output), json.dumps(own)]
+
+
+def run_on_two_nodes(directory: Path, arguments: list[str]) -> None:
+    """Run nodes.sh with these arguments of `accelerate launch` as `srun` does on two nodes; both are this machine.
+
+    Slurm's part is played by its variables, and by a program in `directory`.
+    """
+    programs = {
+        "scontrol": '[ "$*" = "show hostnames node[1-2]" ] && printf "localhost\\nnode2\\n"',
+        "accelerate": f'shift; exec {shlex.join(ACCELERATE)} "$@"',
+    }
+    (directory / "bin").mkdir()
+    for name, text in programs.items():
+        (directory / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (directory / "bin" / name).chmod(0o755)
+    slurm = {
+        "PATH": f"{directory / 'bin'}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "node[1-2]",
+        "SLURM_STEP_NUM_NODES": "2",
+    }
+    command = ["bash", str(ROOT / "config/accelerate/nodes.sh"), *arguments]
+    nodes = [
+        subprocess.Popen(command, env={**environment(), **slurm, "SLURM_NODEID": node}, stderr=subprocess.PIPE)
+        for node in ("0", "1")
+    ]
+    for node in nodes:
+        _, messages = node.communicate(timeout=240)
+        assert node.returncode == 0, messages.decode()[-4000:]

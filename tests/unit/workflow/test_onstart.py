@@ -43,6 +43,7 @@ def test_a_launch_command_tells_its_processes(tmp_path):
         processes(f"srun --nodes 4 accelerate launch --config_file={file} --num_processes 32 --machine_rank $RANK")
         == 32
     )
+    assert processes(f"srun --nodes 4 bash nodes.sh --config_file {file} --num_processes 32") == 32
     assert processes(f"accelerate launch --config_file {tmp_path}/empty.yaml") is None
     for unknown in ("accelerate launch", "torchrun --nproc_per_node 8", "python -m torch.distributed.run"):
         assert processes(unknown) is None
@@ -51,7 +52,11 @@ def test_a_launch_command_tells_its_processes(tmp_path):
 def test_a_launch_command_tells_whether_deepspeed_keeps_float32_weights(tmp_path):
     file = tmp_path / "launch.yaml"
     file.write_text("distributed_type: DEEPSPEED\n")
-    for sharding in (f"accelerate launch --config_file {file}", "accelerate launch --use_deepspeed"):
+    for sharding in (
+        f"accelerate launch --config_file {file}",
+        f"srun bash nodes.sh --config_file {file}",
+        "accelerate launch --use_deepspeed",
+    ):
         assert uses_deepspeed(sharding)
     file.with_name("ddp.yaml").write_text("distributed_type: MULTI_GPU\n")
     for plain in ("python", f"accelerate launch --config_file {tmp_path}/ddp.yaml", "torchrun --nproc_per_node 8"):
