@@ -12,6 +12,7 @@ from huggingface_hub import constants, get_session
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import deepspeed
+from transformers.utils import cached_file
 
 from alignxplore.errors import UserError, unloadable
 
@@ -64,6 +65,12 @@ def unsharded() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = known
+
+
+def directory_of(path: str | Path, revision: str) -> str:
+    """The directory in the cache that holds this revision of a hub model, which has been loaded."""
+    config: Any = cached_file(str(path), "config.json", revision=revision, local_files_only=True)
+    return str(Path(config).parent)
 
 
 def check_complete(path: str | Path, report: dict[str, Any]) -> None:

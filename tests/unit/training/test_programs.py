@@ -2,7 +2,10 @@
 
 import argparse
 import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alignxplore.errors import UserError
@@ -77,3 +80,27 @@ def test_vllm_of_rollouts_does_not_compile_a_sampler_when_it_starts(monkeypatch,
     seen = []
     programs.run(argparse.Namespace(log=None), lambda _: seen.append(os.environ["VLLM_USE_FLASHINFER_SAMPLER"]))
     assert seen == [found]
+
+
+def test_attention_whose_package_is_missing_is_named(tiny_model):
+    chat = load_tokenizer(tiny_model, Settings({}))
+    with pytest.raises(UserError, match=r"cannot be loaded.*FlashAttention2"):
+        load_model(tiny_model, Settings({}, attn_implementation="flash_attention_2"), chat)
+
+
+def test_vllm_starts_from_the_pinned_revision(tiny_model, tmp_path):
+    """TRL gives vLLM the model's name alone, so the name must be the directory of the revision."""
+    commit = "0123456789" * 4
+    snapshot = tmp_path / f"hub/models--owner--name/snapshots/{commit}"
+    shutil.copytree(tiny_model, snapshot)
+    program = f"""
+from pathlib import Path
+from alignxplore.training.models import load_model, load_tokenizer
+from alignxplore.training.settings import Settings
+model, settings = Path("owner/name"), Settings({{"use_cpu": True}}, revision={commit!r})
+print(load_model(model, settings, load_tokenizer(model, settings)).name_or_path)
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.splitlines()[-1]) == snapshot
