@@ -2,15 +2,28 @@
 
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
+from configs import merged
 from conftest import WORDS
+from demonstrations import write_demonstrations, write_examples
 from processes import unused_port
 from random_models import random_qwen2
-from training_jobs import ACCELERATE, ZERO3, command_of, environment, run_on_two_nodes, train
+from safetensors.torch import load_file
+from training_jobs import (
+    ACCELERATE,
+    ZERO3,
+    command_of,
+    environment,
+    run_on_two_nodes,
+    stop_at_second_step,
+    train,
+)
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -63,6 +76,57 @@ def test_the_shipped_file_starts_several_nodes(tiny_model, tmp_path):
     for file in ("{}/model.safetensors", "{}.parquet"):
         one, other = (tmp_path / file.format(name) for name in ("nodes", "one"))
         assert one.read_bytes() == other.read_bytes()
+
+
+NOT_ON_CPU = {"bf16": False, "dtype": "float32"}
+SMALLER = {"max_steps": 3, "gradient_accumulation_steps": 4, "save_steps": 50}
+
+
+@pytest.mark.parametrize(("stage", "own"), [("sft", {}), ("grpo", {"use_vllm": False, "max_completion_length": 16})])
+def test_the_papers_training_stops_and_resumes(tiny_model, tmp_path, stage, own):
+    """The entries of config/paper.yaml but for `own` and the settings above, and its launch command."""
+    config = merged("paper")["training"]
+    model = random_qwen2(tmp_path / "policy", WORDS, hidden=16, tied=False, vocabulary=152_064)
+    settings = {**config[stage], **NOT_ON_CPU, **SMALLER, **own, "seed": 1}
+    prompts = {name: str(ROOT / f"resources/prompts/{name}.jinja") for name in ("preference", "judge")}
+    judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
+    if stage == "sft":
+        data = write_demonstrations(tmp_path / "data.parquet")
+    else:
+        data = write_examples(tmp_path / "data.parquet")
+
+    def command(name: str) -> list[str]:
+        _, *launch = shlex.split(config["launch"])
+        launcher = [*ACCELERATE, *launch[1:], "--num_processes", "2", "--main_process_port", str(unused_port())]
+        program = [ROOT / "tests/support/train_on_cpu.py", ROOT / f"scripts/train_{stage}.py"]
+        arguments = {
+            "settings": json.dumps(settings),
+            "model": model,
+            "data": data,
+            "prompts": json.dumps(prompts),
+            "output": tmp_path / name,
+            "metrics": tmp_path / f"{name}.parquet",
+            **({"judge": json.dumps(judge), "journal": tmp_path / name / "../journal"} if stage == "grpo" else {}),
+        }
+        options = [part for key, value in arguments.items() for part in (f"--{key}", value)]
+        return [str(part) for part in (*launcher, *program, *options)]
+
+    stopped = stop_at_second_step(command("stopped"), tmp_path / "first")
+    assert "stopped after step 2, which is saved" in stopped, stopped
+    for name in ("stopped", "whole"):
+        (tmp_path / f"{name}.slow").mkdir()
+        variables = {**environment(), "SLOW": str(tmp_path / f"{name}.slow")}
+        done = subprocess.run(command(name), cwd=ROOT, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+    assert not list((tmp_path / "stopped.slow").iterdir()), "the second step was not made again"
+    for file in ("{}/model.safetensors", "{}.parquet"):
+        one, other = (tmp_path / file.format(name) for name in ("stopped", "whole"))
+        assert one.read_bytes() == other.read_bytes()
+    start, end = (load_file(path / "model.safetensors") for path in (model, tmp_path / "whole"))
+    assert not start["lm_head.weight"].equal(end["lm_head.weight"])
+    if stage == "grpo":
+        metrics = pl.read_parquet(tmp_path / "whole.parquet")
+        assert metrics["format_ok"].to_list() == [1, 1, 1] and 0 < metrics["reward"].mean() < 1
 
 
 def test_transformers_shards_what_it_loads_beside_zero3(tiny_model):

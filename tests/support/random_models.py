@@ -3,11 +3,13 @@
 from pathlib import Path
 
 
-def random_qwen2(path: Path, text: str, hidden: int = 32, spread: float = 0.3, *, tied: bool = True) -> Path:
+def random_qwen2(
+    path: Path, text: str, hidden: int = 32, spread: float = 0.3, *, tied: bool = True, vocabulary: int = 0
+) -> Path:
     """Write a Hugging Face directory: a two-layer Qwen2 model and a ChatML tokenizer trained on `text`.
 
     `spread` is the standard deviation of the weights; the larger it is, the more confident the model. `tied` says
-    whether its output embedding is its input embedding.
+    whether its output embedding is its input embedding. It has `vocabulary` embeddings, or one per token.
     """
     import torch
     from alignxplore.demo.pretrain import save, train_tokenizer
@@ -17,7 +19,7 @@ def random_qwen2(path: Path, text: str, hidden: int = 32, spread: float = 0.3, *
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary or len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=2,

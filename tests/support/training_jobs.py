@@ -3,8 +3,10 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -181,3 +183,22 @@ def run_on_two_nodes(directory: Path, arguments: list[str]) -> None:
     for node in nodes:
         _, messages = node.communicate(timeout=240)
         assert node.returncode == 0, messages.decode()[-4000:]
+
+
+def stop_at_second_step(command: list[str], seen: Path, **variables: str) -> str:
+    """Send SIGTERM to a launcher of two processes when their slow second step has begun; return all messages.
+
+    The processes leave files in `seen`, a new directory, when it begins.
+    """
+    seen.mkdir()
+    log = seen.with_suffix(".log")
+    with log.open("w") as messages:
+        variables = {**environment(), "SLOW": str(seen), **variables}
+        running = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=messages, stderr=messages)
+        while len(list(seen.iterdir())) < 2:
+            assert running.poll() is None, log.read_text()[-4000:]
+            time.sleep(0.1)
+        running.send_signal(signal.SIGTERM)
+        running.wait(120)
+    assert running.returncode != 0
+    return log.read_text()
