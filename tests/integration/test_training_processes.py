@@ -1,10 +1,12 @@
 """Several processes make the same update as one."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from alignxplore.training.checkpoints import SEAL
 from processes import unused_port
 from safetensors.torch import load_file
 from training_jobs import ACCELERATE, command_of, environment, launched, run_on_two_nodes, stop_at_second_step, train
@@ -37,6 +39,23 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step(tiny_model, tmp_pa
     for process in (0, 1):
         assert f"PROCESS {process}: " in stopped.stderr and "after step 1" in stopped.stderr
     assert list(tmp_path.rglob("checkpoint-1"))
+
+
+def test_damage_in_one_process_share_of_a_checkpoint_is_found_by_all(tiny_model, tmp_path, monkeypatch):
+    """Each process reads every second file. The damage leaves size and time as they were."""
+    monkeypatch.setenv("STOPPED", "0")
+    launched("grpo", tiny_model, tmp_path / "two", 2, 6, optim="sgd", max_steps=2)
+    (checkpoint,) = tmp_path.rglob("checkpoint-1")
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL)
+    status = files[1].stat()
+    content = bytearray(files[1].read_bytes())
+    content[-1] ^= 1
+    files[1].write_bytes(content)
+    os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.delenv("STOPPED")
+    again = launched("grpo", tiny_model, tmp_path / "two", 2, 6, optim="sgd", max_steps=2)
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert again.stderr.count("checkpoint-1 is torn or damaged, and is removed") == 2
 
 
 TWO_PROCESSES = ["--multi_gpu", "--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
