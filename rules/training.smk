@@ -9,14 +9,14 @@ VARIANTS = TRAINING["variants"]
 
 
 def launch_files(command):
-    """The configuration files in a launch command, and the DeepSpeed files that those name."""
+    """The files in a launch command, and the DeepSpeed files that accelerate's name."""
     words = [part for word in shlex.split(command) for part in word.split("=")]
     files = [
         word
         for word in words
-        if word.endswith((".yaml", ".json")) and Path(word).is_file()
+        if word.endswith((".yaml", ".json", ".sh")) and Path(word).is_file()
     ]
-    for file in files:
+    for file in [file for file in files if not file.endswith(".sh")]:
         values = yaml.safe_load(Path(file).read_text()) or {}
         named = values.get("deepspeed_config") or {}
         files += filter(None, [named.get("deepspeed_config_file")])

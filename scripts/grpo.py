@@ -9,7 +9,8 @@ def main(snakemake):
     params, config = snakemake.params, snakemake.config
     arguments = programs.arguments_of_rule(snakemake)
     arguments |= {"judge": judge_entry(params.judge, config), "journal": config["journal"]}
-    programs.launch(params.launch, snakemake.input.program, arguments, snakemake.threads)
+    gpus = config["training"]["gpus"]
+    programs.launch(params.launch, snakemake.input.program, arguments, snakemake.threads, gpus)
 
 
 script_main(main, snakemake)  # noqa: F821

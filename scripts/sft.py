@@ -6,7 +6,8 @@ from alignxplore.workflow.job import script_main
 
 def main(snakemake):
     arguments = programs.arguments_of_rule(snakemake)
-    programs.launch(snakemake.params.launch, snakemake.input.program, arguments, snakemake.threads)
+    gpus = snakemake.config["training"]["gpus"]
+    programs.launch(snakemake.params.launch, snakemake.input.program, arguments, snakemake.threads, gpus)
 
 
 script_main(main, snakemake)  # noqa: F821

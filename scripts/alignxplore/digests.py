@@ -15,26 +15,28 @@ def digest(path: str | Path) -> str:
     return directory_digest(path) if Path(path).is_dir() else _cached(Path(path), [Path(path)], _file)
 
 
-def directory_digest(path: str | Path, *, remembered: bool = True) -> str:
-    """The digest of a model directory: the names and bytes of its files, except hidden files and the model card.
-
-    With `remembered` off, the cache is not used: silent damage changes bytes, but not sizes or times.
-    """
+def directory_digest(path: str | Path) -> str:
+    """The digest of a model directory: the names and bytes of its files, except hidden files and the model card."""
     path = Path(path)
     files = sorted(path.rglob("*"))
     chosen = [f for f in files if f.is_file() and f.name != "README.md" and f.name[0] != "."]
-    return _cached(path, chosen, _tree) if remembered else _tree(path, chosen)
+    return _cached(path, chosen, _tree)
+
+
+def file_digest(path: Path) -> str:
+    """The digest of a file's bytes as they are now, whatever is cached."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _file(path: Path, files: list[Path]) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def _tree(path: Path, files: list[Path]) -> str:
     found = hashlib.sha256()
     for file in files:
-        found.update(f"{file.relative_to(path)}\n{_file(file, [])}\n".encode())
+        found.update(f"{file.relative_to(path)}\n{file_digest(file)}\n".encode())
     return found.hexdigest()
 
 

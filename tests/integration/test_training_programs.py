@@ -8,10 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from alignxplore import records
 from alignxplore.training.metrics import GRPO_METRICS
 from configs import merged, write_config
-from demonstrations import write_demonstrations
+from demonstrations import write_demonstrations, write_examples
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trees import copy_workflow, snakemake
 
@@ -60,11 +59,7 @@ def test_sft_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model, de
 
 
 def test_grpo_trains_with_a_judge_in_process(tiny_model, tmp_path):
-    pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
-    example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90,
-               "golden_preference": "", "rendered": ""}  # fmt: skip
-    rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
-    records.write(pl.DataFrame(rows, schema=records.EXAMPLE), tmp_path / "rl.parquet", records.EXAMPLE)
+    write_examples(tmp_path / "rl.parquet")
     output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
     judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
     command = [

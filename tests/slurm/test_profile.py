@@ -29,6 +29,13 @@ def test_every_rule_asks_for_memory_that_grows():
     assert not re.search(r"mem_mb=", RULES)
 
 
+def test_trainings_are_asked_to_stop_while_a_step_can_still_end():
+    trainings = [name for name, body in BODIES.items() if "launch=TRAINING" in body]
+    assert trainings == ["sft", "grpo"]
+    for name in trainings:
+        assert "--signal=TERM@600" in PROFILE["set-resources"][name]["slurm_extra"]
+
+
 def test_all_shards_of_the_papers_data_fit_in_the_queue():
     """The executor waits forever for shards that do not fit."""
     config = yaml.safe_load((ROOT / "config/paper.yaml").read_text())

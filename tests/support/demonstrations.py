@@ -1,4 +1,4 @@
-"""Demonstrations for the tests of SFT."""
+"""Examples to train on: demonstrations for SFT, and plain ones for GRPO."""
 
 from pathlib import Path
 
@@ -24,4 +24,14 @@ def write_demonstrations(path: Path) -> Path:
     ]
     frame = pl.DataFrame(rows, schema=records.DEMONSTRATION)
     records.write(frame, path, records.DEMONSTRATION)
+    return path
+
+
+def write_examples(path: Path) -> Path:
+    """Write three examples of different lengths."""
+    pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
+    example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90,
+               "golden_preference": "", "rendered": ""}  # fmt: skip
+    rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
+    records.write(pl.DataFrame(rows, schema=records.EXAMPLE), path, records.EXAMPLE)
     return path

@@ -223,13 +223,14 @@ def test_files_that_a_launch_command_names_are_inputs(tree):
     (tree / "empty.yaml").write_text("")
     (tree / "null.yaml").write_text("deepspeed_config: null\n")
     (tree / "zero.yaml").write_text("deepspeed_config: {deepspeed_config_file: config/deepspeed/zero3.json}\n")
-    words = "accelerate launch --config_file=zero.yaml --a=empty.yaml --b null.yaml"
+    words = "bash config/accelerate/nodes.sh --config_file=zero.yaml --a=empty.yaml --b null.yaml"
     path = configured(tree, "launched", lambda c: c["training"].update(launch=words))
     plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", str(path), "--", "models/trained/no_rl"]
     done = subprocess.run(plan, cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (job,) = [job for job in json.loads(done.stdout)["jobs"] if job["rule"] == "sft"]
     assert {"zero.yaml", "config/deepspeed/zero3.json", "empty.yaml", "null.yaml"} <= set(job["input"])
+    assert "config/accelerate/nodes.sh" in job["input"]
 
 
 def test_a_gguf_file_that_is_not_there_is_named(tree):

@@ -44,6 +44,7 @@ def rollout(
         stopping_criteria=StoppingCriteriaList([_Stop(is_stopped, width)]) if is_stopped else None,
         eos_token_id=sorted(end_tokens) or None,
         pad_token_id=pad,
+        synced_gpus=False,  # beside a policy that is sharded, a judge still answers on its own
     )[:, width:]
     ends = set(end_tokens)
     results = []

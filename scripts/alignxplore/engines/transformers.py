@@ -18,7 +18,8 @@ from alignxplore.engines import packing, padding
 from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.probe import find_layout
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, context_limit, too_long
-from alignxplore.engines.weights import load_model, load_tokenizer
+from alignxplore.engines.weights import load_model, load_tokenizer, unsharded
+from alignxplore.errors import UserError
 from alignxplore.formats import end_of_stop
 from alignxplore.prompts import Prompt
 
@@ -49,7 +50,8 @@ class TransformersBackend:
     ):
         tokenizer = load_tokenizer(path, revision)
         self.chat = ChatTokenizer(tokenizer, chat_template, today, thoughts)
-        self.model = load_model(path, tokenizer, revision, dtype=dtype).eval()
+        with unsharded():
+            self.model = load_model(path, tokenizer, revision, dtype=dtype).eval()
         self.path = path
         self.limit = context_limit(self.model.config.get_text_config())
         self.batch_tokens = batch_tokens
@@ -256,5 +258,13 @@ def _by_beginning(rows: _Rows, wanted: Sequence[int], kept: Sequence[int]) -> li
 
 
 def start(gpu: int = 0, **options: Any) -> TransformersBackend:
-    """The backend of a `models` entry; transformers takes whichever GPU it sees."""
+    """The backend of a `models` entry, which takes the first GPU that it sees; UserError if it needs one and has none.
+
+    Without the error, a large model would run on a CPU for days.
+    """
+    if gpu and not torch.cuda.is_available():
+        raise UserError(
+            f"model {options['path']} asks for a GPU (run.gpu: {gpu}), and torch {torch.__version__} finds none here;"
+            " set gpu: 0 to run it on a CPU"
+        )
     return TransformersBackend(**options)

@@ -1,14 +1,19 @@
 """The vLLM backend, in this process; vLLM does the batching, prefix sharing and tensor parallelism."""
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from vllm import LLM, SamplingParams
-from vllm.platforms import current_platform
+# FlashInfer's sampler is compiled when vLLM starts, which fails without nvcc. Requests with seeds never use it.
+os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
 
-from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sampling
-from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, too_long
-from alignxplore.prompts import Prompt
+from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.platforms import current_platform  # noqa: E402
+
+from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sampling  # noqa: E402
+from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, too_long  # noqa: E402
+from alignxplore.errors import UserError  # noqa: E402
+from alignxplore.prompts import Prompt  # noqa: E402
 
 _REQUESTS_AT_ONCE = 2048
 """Requests handed to vLLM at a time. Their answers reach the journal together."""
@@ -146,6 +151,8 @@ class VLLMBackend:
             yield answers
 
 
-def start(**options: Any) -> VLLMBackend:
-    """The backend of a `models` entry."""
-    return VLLMBackend(**options)
+def start(gpu: int = 0, **options: Any) -> VLLMBackend:
+    """The backend of a `models` entry; UserError if it asks for GPUs and this is vLLM's CPU build."""
+    if gpu and current_platform.is_cpu():
+        raise UserError(f"model {options['path']} asks for a GPU (run.gpu: {gpu}), and vLLM finds none here")
+    return VLLMBackend(gpu=gpu, **options)

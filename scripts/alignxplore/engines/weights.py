@@ -1,6 +1,8 @@
 """Loading a causal language model and its tokenizer from a directory or the hub: complete, or not at all."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import httpx2
 from huggingface_hub import constants, get_session
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import deepspeed
+from transformers.utils import cached_file
 
 from alignxplore.errors import UserError, unloadable
 
@@ -44,6 +48,29 @@ def load_model(
     check_complete(path, report)
     check_vocabulary(path, model.config, tokenizer)
     return model
+
+
+@contextmanager
+def unsharded() -> Iterator[None]:
+    """Load models whole inside this block, even in a process that trains with DeepSpeed ZeRO-3.
+
+    transformers (seen in 5.17 to 5.23) shards whatever `from_pretrained` loads while it knows a ZeRO-3 config. A judge
+    beside the policy would be left with empty weights, and a process that asks it alone would wait for the others
+    forever. No option turns that off, so its config is hidden. Test: tests/integration/test_training_processes.py,
+    test_transformers_shards_what_it_loads_beside_zero3.
+    """
+    known = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = known
+
+
+def directory_of(path: str | Path, revision: str) -> str:
+    """The directory in the cache that holds this revision of a hub model, which has been loaded."""
+    config: Any = cached_file(str(path), "config.json", revision=revision, local_files_only=True)
+    return str(Path(config).parent)
 
 
 def check_complete(path: str | Path, report: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import gather_object
 
-from alignxplore.digests import digest, directory_digest
+from alignxplore.digests import digest, directory_digest, file_digest
 from alignxplore.prompts import Templates
 from alignxplore.training.settings import RUN_SETTINGS
 
@@ -57,7 +58,26 @@ def run_facts(
 
 
 def resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
-    """The last whole checkpoint of a run with these facts, if there is one; removes what cannot be resumed."""
+    """The last whole checkpoint of a run with these facts, if there is one; removes what cannot be resumed.
+
+    All processes call this together.
+    """
+    state = PartialState()
+    if state.is_main_process:
+        _claim(partial, facts)
+    state.wait_for_everyone()
+    # A damaged checkpoint must go: the trainer keeps the newest two, and could keep it instead of one to come.
+    for checkpoint in sorted(partial.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        if _is_whole(checkpoint):
+            return checkpoint
+        state.wait_for_everyone()
+        if state.is_main_process:
+            shutil.rmtree(checkpoint)
+    return None
+
+
+def _claim(partial: Path, facts: Mapping[str, Any]) -> None:
+    """Empty the directory unless it belongs to a run with these facts."""
     run_file = partial / "run.json"
     text = json.dumps(facts, indent=2, sort_keys=True)
     if not run_file.is_file() or run_file.read_text(encoding="utf-8") != text:
@@ -66,29 +86,33 @@ def resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         run_file.write_text(text, encoding="utf-8")
-        return None
-    # A damaged checkpoint must go: the trainer keeps the newest two, and could keep it instead of one to come.
-    for checkpoint in sorted(partial.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        if _is_whole(checkpoint):
-            return checkpoint
-        shutil.rmtree(checkpoint)
-    return None
 
 
 def seal(checkpoint: Path) -> None:
     """Write the digest of a checkpoint once every process has written its part."""
     state = PartialState()
     state.wait_for_everyone()
+    found = _content(checkpoint)
     if state.is_main_process:
-        (checkpoint / SEAL).write_text(directory_digest(checkpoint, remembered=False), encoding="utf-8")
+        (checkpoint / SEAL).write_text(found, encoding="utf-8")
+
+
+def _content(checkpoint: Path) -> str:
+    """The digest of a checkpoint's files. Each process reads its share of them: they may take 100 GB.
+
+    Sizes and times are no substitute: silent damage changes bytes alone.
+    """
+    state = PartialState()
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL)
+    share = files[state.process_index :: state.num_processes]
+    lines = gather_object([f"{file.relative_to(checkpoint)} {file_digest(file)}" for file in share])
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint still has the bytes that were written, by as many processes as run now."""
-    try:
-        intact = (checkpoint / SEAL).read_text(encoding="utf-8") == directory_digest(checkpoint, remembered=False)
-    except OSError:
-        intact = False
+    seal_file = checkpoint / SEAL
+    intact = seal_file.is_file() and seal_file.read_text(encoding="utf-8") == _content(checkpoint)
     written, running = len(list(checkpoint.glob("rng_state*.pth"))), int(os.environ.get("WORLD_SIZE", "1"))
     if not intact:
         log.warning("%s is torn or damaged, and is removed", checkpoint)

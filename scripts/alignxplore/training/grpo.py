@@ -41,6 +41,9 @@ DEFAULTS: dict[str, Any] = {
     "beta": 0.0,  # no KL term (section 3.3)
     "loss_type": "grpo",  # each sequence's loss is divided by its own length (Eq. 9)
     "scale_rewards": "group",  # advantages are divided by the group's standard deviation (Eq. 11)
+    # vLLM's log-probabilities differ a little from the policy's. TRL would drop rollouts whose product of ratios is
+    # above 3, which long ones often exceed; Eq. 9 has no such term.
+    "vllm_importance_sampling_correction": False,
     "mask_truncated_completions": False,  # a completion that is cut off earns 0, and the policy should learn that
     "max_completion_length": 2048,
     "num_generations": 4,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import (
     PrinterCallback,
@@ -154,8 +153,7 @@ def complete(trainer: Trainer, facts: Mapping[str, Any], output: Path, metrics: 
     model card with the facts. It is written elsewhere and moved into place when it is complete.
     """
     partial = partial_directory(output)
-    with PartialState().main_process_first():
-        checkpoint = resumable(partial, facts)
+    checkpoint = resumable(partial, facts)
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
     run(trainer, checkpoint)

@@ -31,6 +31,8 @@ GRPO_METRICS = pl.Schema(
         "completion_length": pl.Float64(),
         "clipped_ratio": pl.Float64(),
         "entropy": pl.Float64(),
+        "sampling_difference": pl.Float64(),
+        "sampling_ratio": pl.Float64(),
         "grad_norm": pl.Float64(),
         "loss": pl.Float64(),
         "learning_rate": pl.Float64(),
@@ -39,9 +41,14 @@ GRPO_METRICS = pl.Schema(
 """Means over the step's rollouts. reward_std is the rewards' standard deviation, frac_reward_zero_std the share of
 rollouts in groups whose rewards are all equal, format_ok the share in format, synthesis the share whose reasoning draws
 its observations together, completion_length is in tokens, clipped_ratio the share cut off at the length limit, and
-entropy in nats."""
+entropy in nats. With TRL's correction for vLLM, sampling_difference is how far vLLM's log-probabilities are from the
+policy's, in nats, and sampling_ratio the mean weight that corrects for it; without, both are NaN."""
 
-TRL_NAMES = {"completion_length": "completions/mean_length"}
+TRL_NAMES = {
+    "completion_length": "completions/mean_length",
+    "sampling_difference": "sampling/sampling_logp_difference/mean",
+    "sampling_ratio": "sampling/importance_sampling_ratio/mean",
+}
 
 
 def from_history(history: Sequence[Mapping[str, Any]], schema: pl.Schema) -> pl.DataFrame:

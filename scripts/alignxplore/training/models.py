@@ -1,10 +1,13 @@
 """Models before and after training: loading one with its tokenizer, and the model card of the result."""
 
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 import yaml
 from transformers import PreTrainedModel
 
@@ -24,9 +27,22 @@ def load_tokenizer(model: Path, settings: Settings) -> ChatTokenizer:
 
 
 def load_model(model: Path, settings: Settings, chat: ChatTokenizer) -> PreTrainedModel:
-    """The model to train, from a Hugging Face directory or hub name; safetensors only."""
+    """The model to train, from a Hugging Face directory or hub name; safetensors only.
+
+    UserError if this process was given GPUs that torch cannot use.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given and not settings.trainer.get("use_cpu") and not torch.cuda.is_available():
+        raise UserError(
+            f"training: CUDA_VISIBLE_DEVICES is {given!r}, but torch {torch.__version__} finds no GPU; install its CUDA"
+            " build (envs/requirements/gpu.txt), or set training.gpus: 0"
+        )
     attention = {"attn_implementation": settings.attn_implementation} if settings.attn_implementation else {}
-    return weights.load_model(model, chat.tokenizer, settings.revision, dtype=settings.dtype, **attention)
+    network = weights.load_model(model, chat.tokenizer, settings.revision, dtype=settings.dtype, **attention)
+    if settings.revision and not model.is_dir():
+        # TRL starts vLLM from this name, without the revision.
+        network.name_or_path = weights.directory_of(model, settings.revision)
+    return network
 
 
 def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:
@@ -34,7 +50,7 @@ def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:
     front = {"base_model": facts["model"], "library_name": "transformers", "tags": ["preference-inference"]}
     kind = {"sft": "cold-start fine-tuning (Eq. 8)", "grpo": "reinforcement learning by GRPO (Eq. 9-11)"}
     last = steps.tail(max(1, steps.height // 4)).drop("step", "epoch").mean().row(0, named=True)
-    outcome = "\n".join(f"| {figure} | {value:.4g} |" for figure, value in last.items())
+    outcome = "\n".join(f"| {figure} | {value:.4g} |" for figure, value in last.items() if not math.isnan(value))
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # {name}

@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace, train: Callable[[argparse.Namespace], Non
     """Decode the JSON arguments and call `train`. Only the first process writes the log file."""
 
     def main() -> None:
+        # vLLM's FlashInfer sampler is compiled when it starts, and GPU machines often lack the compiler.
+        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         for name in JSON_ARGUMENTS:
             if hasattr(arguments, name):
                 setattr(arguments, name, _decode(name, getattr(arguments, name)))
@@ -67,7 +69,24 @@ def start_settings(model: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in model.items() if name != "path"}
 
 
-def launch(launcher: str, program: str, arguments: Mapping[str, Any], threads: int) -> None:
+STEP_SECONDS = "1800"
+"""How long a launcher waits after SIGTERM for its processes to finish and save a step. torch's default is 30 s."""
+
+
+def environment(threads: int, gpus: int) -> dict[str, str]:
+    """The environment of a training program, which sees the first `gpus` of the GPUs that are visible here.
+
+    TRL does not train in one process that sees several GPUs. UserError if fewer than `gpus` are visible.
+    """
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [str(index) for index in range(gpus)] if shown is None else list(filter(None, shown.split(",")))
+    if len(devices) < gpus:
+        raise UserError(f"training.gpus: {gpus}, but CUDA_VISIBLE_DEVICES shows {len(devices)}: {shown!r}")
+    own = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ",".join(devices[:gpus])}
+    return {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": STEP_SECONDS, **os.environ, **own}
+
+
+def launch(launcher: str, program: str, arguments: Mapping[str, Any], threads: int, gpus: int) -> None:
     """Run `program` to its end with the command `launcher`; UserError if it fails.
 
     SIGTERM is passed on to the program, which then saves its step, and this process waits for it.
@@ -75,7 +94,7 @@ def launch(launcher: str, program: str, arguments: Mapping[str, Any], threads: i
     command = [*shlex.split(launcher), program]
     for name, value in arguments.items():
         command += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}) as process:
+    with subprocess.Popen(command, env=environment(threads, gpus)) as process:
         former = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
             status = process.wait()

@@ -29,15 +29,17 @@ def score(
 
     Logits, (positions, vocabulary), are the largest tensor of a step by far. TRL's fused head never holds them all: it
     computes them tile by tile, and again in the backward pass. That saves memory, but on small models keeping the
-    logits is several times as fast. So they are kept if there are at most MOST_LOGITS of them. Use no gradient of the
-    entropy, which kept logits do not give. The entropy is None from a fused head without it, as TRL's reference model
-    has. `temperature` divides kept logits; TRL gives the fused head its own when it builds it. `fused` overrules the
-    choice.
+    logits is several times as fast. So they are kept if there are at most MOST_LOGITS of them, unless ZeRO-3 shards the
+    model: all processes must then gather the head in the same way. Use no gradient of the entropy, which kept logits do
+    not give. The entropy is None from a fused head without it, as TRL's reference model has. `temperature` divides kept
+    logits; TRL gives the fused head its own when it builds it. `fused` overrules the choice.
     """
     kept = shift_labels != -100
     first = int(kept.any(0).int().argmax())
     vocabulary = getattr(model, "module", model).config.get_text_config().vocab_size
-    if kept[:, first:].numel() * vocabulary > MOST_LOGITS if fused is None else fused:
+    if fused is None:
+        fused = _is_sharded(model) or kept[:, first:].numel() * vocabulary > MOST_LOGITS
+    if fused:
         outputs = model(**inputs, shift_labels=shift_labels, fused_lm_head=True)
         return outputs.log_probs, outputs.entropy
     positions = torch.arange(first, kept.shape[1], device=kept.device)
@@ -56,7 +58,15 @@ def check_fused_head(model: Any, temperature: float = 1.0) -> None:
 
     TRL re-implements what models do behind their output embedding, such as scaling and soft-capping.
     """
-    config, training = getattr(model, "module", model).config, model.training
+    whole = getattr(model, "module", model)
+    if _is_sharded(model):
+        # The fused head reads weights of a module that it never calls, so DeepSpeed must gather them with the model.
+        # It notices by itself, except if it is fetching them already; TRL's own gathering fails in the backward pass.
+        import deepspeed
+
+        for weight in whole.get_output_embeddings().parameters():
+            deepspeed.zero.register_external_parameter(whole, weight)
+    config, training = whole.config, model.training
     device = next(model.parameters()).device
     ids = torch.arange(12, device=device)[None] * (config.get_text_config().vocab_size // 12)
     labels = ids.roll(-1, 1)
@@ -72,3 +82,8 @@ def check_fused_head(model: Any, temperature: float = 1.0) -> None:
             f"model {config.name_or_path}: TRL's fused output embedding gives other numbers than this architecture"
             f" ({config.model_type}; {difference:.2g} nats), so it cannot be trained"
         )
+
+
+def _is_sharded(model: Any) -> bool:
+    """Whether DeepSpeed ZeRO-3 shards the model's parameters."""
+    return hasattr(next(model.parameters()), "ds_id")

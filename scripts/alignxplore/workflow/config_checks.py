@@ -24,6 +24,7 @@ from alignxplore.workflow.config import (
     variants,
 )
 from alignxplore.workflow.config_paths import cycle_errors, launch_errors, model_errors, path_errors, values_at
+from alignxplore.workflow.launcher import uses_deepspeed
 from alignxplore.workflow.schema import document_errors, raise_all, unknown_name
 
 REFERENCES = {
@@ -85,6 +86,7 @@ def check_config(config: Config, schema_file: Path) -> None:
         _study_errors,
         _published_errors,
         launch_errors,
+        _precision_errors,
         model_errors,
         path_errors,
         _template_errors,
@@ -315,6 +317,28 @@ def _model_use_errors(config: Config) -> Iterator[str]:
             yield (
                 f"{key}: {entry['from']!r} is served (engine 'openai') and cannot be trained; name a model whose"
                 " weights you have"
+            )
+
+
+def _precision_errors(config: Config) -> Iterator[str]:
+    """Yield the variants that would train reduced weights alone, in which most of Adam's small steps are rounded away.
+
+    DeepSpeed keeps float32 weights beside them if it knows of the mixed precision.
+    """
+    if not variants(config):
+        return
+    training = config["training"]
+    has_deepspeed = uses_deepspeed(training["launch"])
+    for name, entry in variants(config).items():
+        own, stage = entry.get("settings", {}), entry["stage"]
+        settings = {**training[stage], **own}
+        dtype = settings.get("dtype", "float32")
+        keeps_float32 = has_deepspeed or "deepspeed" in settings
+        if dtype != "float32" and not (keeps_float32 and (settings.get("bf16") or settings.get("fp16"))):
+            key = f"training.variants.{name}.settings.dtype" if "dtype" in own else f"training.{stage}.dtype"
+            yield (
+                f"{key}: small steps vanish in {dtype} weights (variant {name}); leave it float32 and set bf16: true,"
+                " which with DeepSpeed may also stand beside another dtype"
             )
 
 

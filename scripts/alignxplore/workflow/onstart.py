@@ -1,9 +1,7 @@
 """Checks at the start of a run, which would otherwise stop days later: raw files, training settings, API keys."""
 
-import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignxplore.errors import UserError
+from alignxplore.workflow.launcher import processes
 from alignxplore.workflow.schema import raise_all
 
 PROGRAM = Path(__file__).parents[2] / "check_training.py"
@@ -95,20 +92,3 @@ def check_training(variants: Mapping[str, Mapping[str, Any]], launch: str) -> No
     done = subprocess.run([sys.executable, str(PROGRAM)], input=json.dumps(work), capture_output=True, text=True)
     if done.returncode:
         raise UserError((done.stderr.strip().splitlines() or ["the training settings could not be checked"])[-1])
-
-
-def processes(launcher: str) -> int | None:
-    """How many processes a launch command starts on all machines; None if it does not say."""
-    words = shlex.split(launcher)
-    if Path(words[0]).name.startswith("python") and "-m" not in words:
-        return 1
-    if "launch" not in words:
-        return None
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--num_processes", "--num-processes", type=int)
-    parser.add_argument("--config_file", "--config-file")
-    told, _ = parser.parse_known_args(words[words.index("launch") + 1 :])
-    if told.num_processes is None and told.config_file and Path(told.config_file).is_file():
-        values = yaml.safe_load(Path(told.config_file).read_text(encoding="utf-8"))
-        return values.get("num_processes") if isinstance(values, dict) else None
-    return told.num_processes

@@ -171,7 +171,13 @@ def test_groups_with_equal_rewards_change_no_weight(tiny_model, tmp_path):
     frame = from_history(trainer.state.log_history, GRPO_METRICS)
     assert frame["frac_reward_zero_std"].to_list() == [1.0, 1.0]
     assert frame["grad_norm"].to_list() == [0.0, 0.0]
-    assert not any(frame[name].is_nan().any() for name in frame.columns)
+    assert [name for name in frame.columns if frame[name].is_nan().any()] == ["sampling_difference", "sampling_ratio"]
+
+
+def test_what_trl_reports_of_vllm_is_among_the_metrics():
+    logs = {"sampling/sampling_logp_difference/mean": 0.01, "sampling/importance_sampling_ratio/mean": 1.2}
+    frame = from_history([{"step": 1, "grad_norm": 0.5, **logs}], GRPO_METRICS)
+    assert (frame["sampling_difference"].item(), frame["sampling_ratio"].item()) == (0.01, 1.2)
 
 
 def test_training_raises_reward_and_is_reproducible_by_seed(tiny_model, tmp_path):

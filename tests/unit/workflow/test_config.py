@@ -13,6 +13,7 @@ from snakemake.utils import update_config
 
 CONFIG = Path(__file__).parents[3] / "config"
 FRAME = str(CONFIG.parent / "resources/prompts/paper/conversation.jinja")
+ZERO3 = "accelerate launch --config_file=config/accelerate/zero3.yaml"
 
 
 def column(config: dict, name: str) -> dict:
@@ -319,6 +320,18 @@ def test_null_removes_an_entry_except_from_what_is_passed_on():
             "training.launch: there is no file 'no.json', which --config_file names",
         ),
         (
+            lambda c: c["training"]["sft"].update(dtype="bfloat16", bf16=True),
+            "training.sft.dtype: small steps vanish in bfloat16 weights (variant no_rl); leave it float32 and set bf16",
+        ),
+        (
+            lambda c: c["training"]["variants"]["r_gen"].update(settings={"dtype": "float16", "fp16": True}),
+            "training.variants.r_gen.settings.dtype: small steps vanish in float16 weights",
+        ),
+        (
+            lambda c: (c["training"].update(launch=ZERO3), c["training"]["grpo"].update(dtype="auto")),
+            "training.grpo.dtype: small steps vanish in auto weights",
+        ),
+        (
             lambda c: c["training"]["variants"].update(r_gen={"stage": "grpo", "from": "served", "judge": "gen"}),
             "training.variants.r_gen.from: 'served' is served (engine 'openai') and cannot be trained",
         ),
@@ -435,7 +448,9 @@ def test_what_may_be_a_secret_is_not_told(engine, key, value, message):
     "change",
     [
         lambda c: c["models"].update(served={"engine": "openai", "path": "/srv/x", "base_url": "http://[::1]:8000/v1"}),
-        lambda c: c["training"].update(launch="accelerate launch --config_file=config/accelerate/zero3.yaml"),
+        lambda c: (c["training"].update(launch=ZERO3), c["training"]["sft"].update(dtype="bfloat16", bf16=True)),
+        lambda c: c["training"]["sft"].update(dtype="bfloat16", bf16=True, deepspeed="zero3.json"),
+        lambda c: c["training"]["sft"].update(bf16=True),
         lambda c: c["training"].update(launch="deepspeed --num_gpus 8"),
         lambda c: c["models"]["instruct"].update(path="gpt2"),
         lambda c: c["models"]["instruct"].update(path="resources"),

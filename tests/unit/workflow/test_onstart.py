@@ -13,7 +13,8 @@ import pytest
 from alignxplore.engines.journal import CALL, Journal
 from alignxplore.errors import UserError
 from alignxplore.workflow import onstart as checks
-from alignxplore.workflow.onstart import check_data, check_keys, check_training, processes
+from alignxplore.workflow.launcher import processes, uses_deepspeed
+from alignxplore.workflow.onstart import check_data, check_keys, check_training
 
 MODELS = {"far": {"path": "gpt", "run": {"key_env": "SET_NOWHERE"}}, "near": {"path": "models/near"}}
 
@@ -82,9 +83,24 @@ def test_a_launch_command_tells_its_processes(tmp_path):
         processes(f"srun --nodes 4 accelerate launch --config_file={file} --num_processes 32 --machine_rank $RANK")
         == 32
     )
+    assert processes(f"srun --nodes 4 bash nodes.sh --config_file {file} --num_processes 32") == 32
     assert processes(f"accelerate launch --config_file {tmp_path}/empty.yaml") is None
     for unknown in ("accelerate launch", "torchrun --nproc_per_node 8", "python -m torch.distributed.run"):
         assert processes(unknown) is None
+
+
+def test_a_launch_command_tells_whether_deepspeed_keeps_float32_weights(tmp_path):
+    file = tmp_path / "launch.yaml"
+    file.write_text("distributed_type: DEEPSPEED\n")
+    for sharding in (
+        f"accelerate launch --config_file {file}",
+        f"srun bash nodes.sh --config_file {file}",
+        "accelerate launch --use_deepspeed",
+    ):
+        assert uses_deepspeed(sharding)
+    file.with_name("ddp.yaml").write_text("distributed_type: MULTI_GPU\n")
+    for plain in ("python", f"accelerate launch --config_file {tmp_path}/ddp.yaml", "torchrun --nproc_per_node 8"):
+        assert not uses_deepspeed(plain)
 
 
 GRPO = {"bf16": True, "tf32": True, "per_device_train_batch_size": 1, "num_generations": 8}

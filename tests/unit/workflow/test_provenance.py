@@ -211,8 +211,8 @@ def test_a_large_file_is_read_once_per_content(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(digests, "CACHED_SIZE", 4)
     read = []
-    plain = digests._file
-    monkeypatch.setattr(digests, "_file", lambda path, files: read.append(path.name) or plain(path, files))
+    plain = digests.file_digest
+    monkeypatch.setattr(digests, "file_digest", lambda path: read.append(path.name) or plain(path))
     model = tmp_path / "model"
     model.mkdir()
     (model / "a").write_text("one")
