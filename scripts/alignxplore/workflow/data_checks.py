@@ -1,0 +1,83 @@
+"""What benchmarks and methods need of data: checks of the configuration."""
+
+from collections.abc import Iterator
+
+from alignxplore.workflow.config import DERIVED, Config, benchmark_origin, drawn_splits, given_splits, variants
+
+WITHOUT_DIRECTIONS = ("pairs", "rl", "cold_start", "psoups")
+"""Forms of given splits whose records have no directions."""
+
+RENDERED = "has a rendered prompt instead of signals (form 'rl')"
+
+
+def benchmark_errors(config: Config) -> Iterator[str]:
+    """Yield an error unless benchmarks can be reversed and truncated, as far as the configuration shows."""
+    history = config.get("data", {}).get("refine", {}).get("history", 0)
+    for name, entry in config["benchmarks"].items():
+        key, origin = f"benchmarks.{name}", benchmark_origin(config, name)
+        if not {"split", "psoups"} & origin.keys():
+            derived = next(k for k in DERIVED if k in entry)
+            yield f"{key}.{derived}: {entry[derived]!r} is itself made from another benchmark"
+        if "reverse_of" in entry and has_comments(config, name):
+            yield (
+                f"{key}.reverse_of: {entry['reverse_of']!r} has comments, which cannot be reversed: they have no"
+                " rejected text"
+            )
+        # Other cases bring their own signals, however many.
+        if "truncation_of" in entry and origin.get("split") in drawn_splits(config) and entry["signals"] >= history:
+            yield (
+                f"{key}.signals: must be fewer than the {history} of every case (data.refine.history), not"
+                f" {entry['signals']}"
+            )
+
+
+def form_errors(config: Config) -> Iterator[str]:
+    """Yield an error where something needs what a given split does not have, as far as its `form` is named."""
+    forms = {name: entry.get("form", "") for name, entry in given_splits(config).items()}
+    for name, entry in config["benchmarks"].items():
+        form = forms.get(benchmark_origin(config, name).get("split", ""), "")
+        if form == "cold_start":
+            yield f"benchmarks.{name}: the split has demonstrations (form 'cold_start'), which have no two responses"
+        derived = next((key for key in DERIVED if key in entry), None)
+        if form == "rl" and derived:
+            yield f"benchmarks.{name}.{derived}: {entry[derived]!r} {RENDERED}"
+    for name, entry in config["methods"].items():
+        for benchmark in entry.get("benchmarks", config["benchmarks"]):
+            form = forms.get(benchmark_origin(config, benchmark).get("split", ""), "")
+            turned = "reverse_of" in config["benchmarks"][benchmark]
+            key = f"methods.{name}.benchmarks: {benchmark!r}"
+            if form in WITHOUT_DIRECTIONS and entry["kind"] == "opposite":
+                yield f"{key} has no directions (form {form!r}), so no description has an opposite"
+            elif entry["kind"] in ("golden", "shuffled") and (form == "rl" or (form in WITHOUT_DIRECTIONS and turned)):
+                yield f"{key} has no golden preferences (form {form!r})"
+            elif form in WITHOUT_DIRECTIONS and "scores" in entry:
+                yield f"{key} has no annotated signals (form {form!r})"
+            elif form == "rl" and entry["kind"] in ("signals", "liked", "lminductreason", "pba", "vpl"):
+                yield f"{key} {RENDERED}"
+        if entry["kind"] == "vpl" and forms.get("rl") in ("rl", "cold_start"):
+            yield f"methods.{name}: data.splits.rl has no pairs to learn from (form {forms['rl']!r})"
+    if "cold_start" in config and forms.get("cold") in WITHOUT_DIRECTIONS:
+        yield (
+            f"cold_start: data.splits.cold has no directions (form {forms['cold']!r}), from which the teacher's key"
+            " dimensions come; without a teacher, write cold_start: null"
+        )
+    for name, entry in variants(config).items():
+        data = entry.get("data", "data/splits/rl.parquet" if entry["stage"] == "grpo" else "")
+        split = data.removeprefix("data/splits/").removesuffix(".parquet")
+        wants = entry["stage"] == "sft"
+        if forms.get(split) and wants != (forms[split] == "cold_start"):
+            needed = "demonstrations (form 'cold_start')" if wants else "examples"
+            yield f"training.variants.{name}.data: needs {needed}, but data.splits.{split} has form {forms[split]!r}"
+        if wants and split in drawn_splits(config):
+            yield f"training.variants.{name}.data: needs demonstrations, but data.splits.{split} has examples"
+    for name, entry in config.get("figures", {}).items():
+        if entry.get("by") == "dimension":
+            origins = [benchmark_origin(config, benchmark).get("split", "") for benchmark in entry["benchmarks"]]
+            if all(forms.get(split) in WITHOUT_DIRECTIONS for split in origins):
+                yield f"figures.{name}.by: none of its benchmarks has directions"
+
+
+def has_comments(config: Config, benchmark: str) -> bool:
+    """Whether a drawn benchmark's signals are comments; the configuration does not say it of given splits."""
+    split = benchmark_origin(config, benchmark).get("split", "")
+    return split in drawn_splits(config) and split.endswith("_ugc")
