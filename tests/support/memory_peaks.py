@@ -1,5 +1,6 @@
 """Peaks of memory in real trainings of small models, and what training/memory.py predicts for them."""
 
+import gc
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ def peak_of(action: Callable[[], Any]) -> int:
     On a CPU this adds up the allocations and releases that torch's profiler records. Unlike the size of the process,
     it depends on nothing else that runs.
     """
+    gc.collect()  # what is released during `action` must have been made in it
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -22,7 +22,9 @@ from alignxplore.training.scoring import MOST_LOGITS
 from alignxplore.training.settings import Settings
 
 CONTEXTS = 3.5e9
-"""An assumption: CUDA contexts of the policy, vLLM and the judge, NCCL's buffers, and fragmentation."""
+"""An assumption: CUDA contexts of the policy, vLLM and the judge, and NCCL's buffers."""
+MARGIN = 0.05
+"""An assumption: the share of a card that fragmentation wastes."""
 MAX_LIVE = 1e9
 """DeepSpeed's default of `stage3_max_live_parameters`: gathered parameters that it keeps for their next use."""
 TILE = 4096 * 32768
@@ -88,10 +90,13 @@ class Job:
     weight_bytes: int = 4
     autocasts: bool = False
     checkpoints: bool = False
-    shared: int = 1
-    """Rollouts of a prompt that share a row (training/packed.py)."""
     rollouts: int = 0
-    """Rollouts that the policy itself samples at once, on each process."""
+    """Rollouts that a process gets at once, and shuffles before it divides them into batches."""
+    generations: int = 1
+    packs: bool = False
+    """Whether rollouts of a prompt share a row (training/packed.py)."""
+    samples: bool = False
+    """Whether the policy itself samples its rollouts."""
     vllm: float = 0
     """The share of the card that vLLM takes."""
     vllm_sleeps: bool = False
@@ -100,8 +105,9 @@ class Job:
     has_triton: bool = True
 
     @classmethod
-    def of(cls, shape: Shape, arguments: Any, checked: Settings, launch: str = "python", processes: int = 1,
-           judge: int = 0) -> "Job":
+    def of(
+        cls, shape: Shape, arguments: Any, checked: Settings, launch: str = "python", processes: int = 1, judge: int = 0
+    ) -> "Job":
         """The job of checked settings and the trainer's arguments, as `grpo.configure` or `sft.configure` give them.
 
         Lengths that no setting limits are limited by the model's context.
@@ -127,13 +133,14 @@ class Job:
             return replace(job, completion=min(arguments.max_length or shape.context, shape.context))
         completion = arguments.max_completion_length
         colocated = arguments.use_vllm and arguments.vllm_mode == "colocate"
-        packs = checked.attn_implementation in (None, "sdpa")
         return replace(
             job,
             prompt=min(checked.max_prompt_length or shape.context, shape.context - completion),
             completion=completion,
-            shared=math.gcd(arguments.num_generations, job.batch) if packs else 1,
-            rollouts=0 if arguments.use_vllm else job.batch * arguments.steps_per_generation,
+            rollouts=job.batch * arguments.steps_per_generation,
+            generations=arguments.num_generations,
+            packs=checked.attn_implementation in (None, "sdpa"),
+            samples=not arguments.use_vllm,
             vllm=arguments.vllm_gpu_memory_utilization if colocated else 0,
             vllm_sleeps=colocated and arguments.vllm_enable_sleep_mode,
         )
@@ -164,9 +171,20 @@ class Job:
         return self.weight_bytes * (min(MAX_LIVE, self.shape.parameters) + head)
 
     @property
+    def rows(self) -> int:
+        """Rows of a forward pass. Shuffled rollouts are mostly of different prompts, as far as there are some."""
+        return min(self.batch, max(1, self.rollouts // self.generations)) if self.packs else self.batch
+
+    @property
+    def scored(self) -> int:
+        """Columns of a row with a completion. If they are shuffled, the longest has one rollout more than the mean."""
+        members = math.ceil(self.batch / self.rows)
+        return self.completion * (min(members + 1, self.generations) if self.rollouts > self.batch else members)
+
+    @property
     def tokens(self) -> int:
-        """Tokens in the rows of a forward pass; what rollouts share is counted once."""
-        return self.batch // self.shared * self.prompt + self.batch * self.completion
+        """Tokens in the rows of a forward pass, padding included."""
+        return self.rows * (self.prompt + (self.scored if self.packs else self.completion))
 
     @property
     def activations(self) -> float:
@@ -181,16 +199,15 @@ class Job:
     def _layer(self) -> float:
         """What one layer keeps. Its tensors, for each token, of n values of `size` bytes each:
 
-            2 norms        input, normalised, output     in 2 bytes also a float32 copy of the input
-            attention      queries, keys, values, output, and a float32 sum per head
-            MLP            gate, its activation, up, their product
+        2 norms        input, normalised, output     in 2 bytes also a float32 copy of the input
+        attention      queries, keys, values, output, and a float32 sum per head
+        MLP            gate, its activation, up, their product
         """
         s, size = self.shape, 2 if self.autocasts else self.weight_bytes
         norms = s.hidden * (26 if self.autocasts else 24 if size == 4 else 16)
         # A packed row has a mask, with which keys and values are repeated for every query head.
-        keys = s.queries if self.shared > 1 else s.keys
-        row = self.tokens / (self.batch / self.shared)
-        mask = size * row if self.shared > 1 else 0
+        keys = s.queries if self.packs else s.keys
+        mask = size * self.tokens / self.rows if self.packs else 0
         return self.tokens * (norms + size * (2 * s.queries + 2 * keys + 4 * s.intermediate) + 4 * s.heads + mask)
 
     def _casts(self, layers: int) -> float:
@@ -212,10 +229,13 @@ class Job:
 
     @property
     def _head(self) -> float:
-        """Kept logits: them, in float32, divided, their softmax, and the entropy's (training/scoring.py). Fused: a tile,
-        and the gradients of hidden states and weights in float32 and in the model's type."""
+        """Kept logits (training/scoring.py): logits, in float32, divided, their softmax, and the entropy's.
+
+        Fused: a tile, and the gradients of hidden states and weights, in float32 and in the model's type.
+        """
         s, scored, size = self.shape, self.batch * self.completion, 2 if self.autocasts else self.weight_bytes
-        if self.stage < 3 and scored * s.vocabulary <= MOST_LOGITS:
+        columns = self.rows * self.scored if self.packs else scored
+        if self.stage < 3 and columns * s.vocabulary <= MOST_LOGITS:
             return scored * s.vocabulary * (16 if size == 4 else 14)
         gradients = (4 + (self.weight_bytes if self.weight_bytes < 4 else 0)) * s.hidden * (s.vocabulary + scored)
         # Without Triton the tile is computed from in torch, with seven copies at once.
@@ -232,8 +252,11 @@ class Job:
     def sampling(self) -> float:
         """Keys and values of the policy's own rollouts; with ZeRO-3 it is whole (TRL's ds3_gather_for_generation)."""
         size = 2 if self.autocasts else self.weight_bytes
-        length = self.rollouts // self.shared * self.prompt + self.rollouts * self.completion
-        whole = self.weight_bytes * self.shape.parameters if self.stage == 3 and self.rollouts else 0
+        if not self.samples:
+            return 0
+        shared = self.generations if self.packs and not self.stage else 1
+        length = self.rollouts // shared * self.prompt + self.rollouts * self.completion
+        whole = self.weight_bytes * self.shape.parameters if self.stage == 3 else 0
         return 2 * size * self.shape.keys * self.shape.layers * length + whole
 
     @property
@@ -267,3 +290,31 @@ class Job:
         of_update = ("gathered weights", "activations", "working memory", "vLLM")
         others = sum(value for name, value in parts.items() if name not in of_update)
         return max(sum(parts.values()), others + self.sampling + self.vllm * card)
+
+    def fits(self, card: float) -> bool:
+        """Whether a card of `card` bytes is enough."""
+        return self.peak(card) <= (1 - MARGIN) * card
+
+    def seconds(self, prompt: float, completion: float, speed: "Speed") -> dict[str, float]:
+        """What a step takes, by part, if sequences have these mean lengths; a network between cards costs nothing.
+
+        A weight costs 6 operations per token, and 2 more if layers are recomputed (Kaplan et al. 2020); attention's
+        own are left out. The judge reads both orders of each pair.
+        """
+        sequences = self.batch * self.accumulation
+        operations = (8 if self.checkpoints else 6) * self.shape.parameters * sequences * (prompt + completion)
+        return {
+            "rollouts": sequences * completion / speed.sampled_tokens if self.rollouts else 0,
+            "judge": 2 * sequences / speed.judged_prompts if self.rollouts else 0,
+            "update": operations / (speed.operations * speed.used),
+        }
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Assumptions about one card per second: an H100's bfloat16 operations, and the share of them that is used."""
+
+    operations: float = 989e12
+    used: float = 0.4
+    sampled_tokens: float = 1875
+    judged_prompts: float = 12.8
