@@ -45,6 +45,7 @@ class Shape:
     intermediate: int
     vocabulary: int
     context: int
+    ties: bool
 
     @classmethod
     def of(cls, config: PreTrainedConfig) -> "Shape":
@@ -59,8 +60,14 @@ class Shape:
         size = getattr(text, "head_dim", None) or text.hidden_size // heads
         keys = size * getattr(text, "num_key_value_heads", heads)
         attention = (text.hidden_size, heads, heads * size, keys)
-        rest = (text.intermediate_size, text.vocab_size, text.max_position_embeddings)
+        rest = (text.intermediate_size, text.vocab_size, text.max_position_embeddings, text.tie_word_embeddings)
         return cls(model.num_parameters(), layer, text.num_hidden_layers, *attention, *rest)
+
+    def engine(self, dtype: str) -> int:
+        """Bytes of the weights in the transformers engine, which has a head in float32 (engines/transformers.py)."""
+        if dtype == "float32":
+            return 4 * self.parameters
+        return 2 * self.parameters + (4 if self.ties else 2) * self.vocabulary * self.hidden
 
 
 def sharding(command: str) -> tuple[int, bool]:

@@ -35,8 +35,7 @@ def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
             if model["engine"] == "vllm":
                 raise UserError(f"training.variants.{name}: the memory of a judge by vLLM in the process is not known")
             if model["engine"] == "transformers":
-                size = 4 if model.get("dtype", "float32") == "float32" else 2
-                judge = size * _shape(config, model, shape_file).parameters
+                judge = _shape(config, model, shape_file).engine(model.get("dtype", "float32"))
         shape = _shape(config, config["models"][entry["from"]], shape_file)
         jobs[name] = Job.of(shape, arguments, check_settings(settings, kind), training["launch"], started, judge)
     return jobs
