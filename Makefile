@@ -12,6 +12,7 @@
 # make test-faults        kill and damage small runs: minutes
 # make test-slurm         run the data stage through a one-node Slurm; as root, with the packages of docs/cluster.md
 # make test-vllm          test the vLLM backend in its own environment with vLLM's CPU build: 4 GB
+# make test-gpu           check what needs one GPU: ten minutes; without one it says so and passes
 # make test-all           lint and run all of these tests
 # make audit              look up known vulnerabilities of the installed packages; asks a service on the internet
 # make clean              delete the environments and everything that runs write, except the journal
@@ -28,7 +29,7 @@ CORES ?= all
 SMOLLM2 ?= smollm2
 
 .PHONY: tables plan smollm2 journal-stats lint clean audit \
-	test test-integration test-slow test-faults test-slurm test-vllm test-all
+	test test-integration test-slow test-faults test-slurm test-vllm test-gpu test-all
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -63,6 +64,9 @@ test-faults: $(VENV)/test.done
 test-vllm: $(VENV)-vllm/run.done
 	@echo "Running the tests of the vLLM backend, and of vLLM's server."
 	HF_HUB_OFFLINE=1 $(VENV)-vllm/bin/python -m pytest tests/unit/engines/test_vllm.py tests/unit/engines/test_vllm_server.py $(PYTEST_ARGS)
+
+test-gpu: $(VENV)/test.done
+	@$(BIN)/python -m pytest -rs tests/gpu $(PYTEST_ARGS)
 
 test-all: lint test test-integration test-faults test-slurm test-vllm test-slow
 

@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 STEPS = 12
 
 
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed (envs/requirements/deepspeed.txt)"
+)
 def test_sigterm_and_resumption_end_with_the_same_bytes(machine, figures, tiny_model, tmp_path):
     data = write_demonstrations(tmp_path / "cold.parquet")
     on_cpu = machine.device == "cpu"

@@ -18,14 +18,14 @@ LARGE = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, 
 HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": False}
 BOTH = {"gradient_accumulation_steps": 2}
 CHECKPOINTS = {"gradient_checkpointing": True}
-LONG = {**CHECKPOINTS, "per_device_train_batch_size": 24}
+LONG = {**CHECKPOINTS, "per_device_train_batch_size": 8}
 SFT = {**BOTH, "per_device_train_batch_size": 4}
 GRPO = {**BOTH, "per_device_train_batch_size": 8, "num_generations": 4}
 RUNS = {
     "sft, small": ("sft", SMALL, 200, 100, SFT),
     "sft, large": ("sft", LARGE, 400, 200, SFT),
     "sft, large, checkpoints": ("sft", LARGE, 400, 200, {**SFT, **CHECKPOINTS}),
-    "sft, large, fused head": ("sft", LARGE, 400, 400, {**SFT, **LONG}),
+    "sft, small, fused head": ("sft", {**SMALL, "vocab_size": 32000}, 100, 300, {**SFT, **LONG}),
     "sft, large, autocast": ("sft", LARGE, 400, 200, {**SFT, "bf16": True}),
     "sft, large, autocast, checkpoints": ("sft", LARGE, 400, 200, {**SFT, "bf16": True, **CHECKPOINTS}),
     "grpo, small": ("grpo", SMALL, 200, 50, GRPO),

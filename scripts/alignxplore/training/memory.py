@@ -178,6 +178,11 @@ class Job:
         return self.weight_bytes * (min(MAX_LIVE, self.shape.parameters) + head)
 
     @property
+    def size(self) -> int:
+        """Bytes of a value that a layer's products compute."""
+        return 2 if self.autocasts else self.weight_bytes
+
+    @property
     def rows(self) -> int:
         """Rows of a forward pass. Shuffled rollouts are mostly of different prompts, as far as there are some."""
         return min(self.batch, max(1, self.rollouts // self.generations)) if self.packs else self.batch
@@ -210,7 +215,7 @@ class Job:
         attention      queries, keys, values, output, and a float32 sum per head
         MLP            gate, its activation, up, their product
         """
-        s, size = self.shape, 2 if self.autocasts else self.weight_bytes
+        s, size = self.shape, self.size
         norms = s.hidden * (26 if self.autocasts else 24 if size == 4 else 16)
         # A packed row has a mask, with which keys and values are repeated for every query head.
         keys = s.queries if self.packs else s.keys
@@ -223,13 +228,13 @@ class Job:
 
     @property
     def working(self) -> float:
-        """The most that comes and goes: of the output embedding and loss, one layer's backward pass, or Adam's step."""
-        return max(self._head, self._backward, self._step)
+        """The most that comes and goes: of the output embedding and loss, or of one layer's backward pass."""
+        return max(self._head, self._backward)
 
     @property
     def _backward(self) -> float:
         """A layer's gradients of 2 MLP and 4 hidden states, with 2 bytes 5, and of weights; its recomputed tensors."""
-        s, size = self.shape, 2 if self.autocasts else self.weight_bytes
+        s, size = self.shape, self.size
         values = self.tokens * (2 * s.intermediate + (4 if size == 4 else 5) * s.hidden)
         under_zero = self.weight_bytes * s.layer_parameters if self.stage else 0
         return size * values + under_zero + (self._layer + self._casts(1) if self.checkpoints else 0)
@@ -240,13 +245,14 @@ class Job:
 
         Fused: a tile, and the gradients of hidden states and weights, in float32 and in the model's type.
         """
-        s, scored, size = self.shape, self.batch * self.completion, 2 if self.autocasts else self.weight_bytes
+        s, scored, size = self.shape, self.batch * self.completion, self.size
         columns = self.rows * self.scored if self.packs else scored
         if self.stage < 3 and columns * s.vocabulary <= MOST_LOGITS:
             return scored * s.vocabulary * (16 if size == 4 else 14)
-        gradients = (4 + (self.weight_bytes if self.weight_bytes < 4 else 0)) * s.hidden * (s.vocabulary + scored)
-        # Without Triton the tile is computed from in torch, with seven copies at once.
+        # Without Triton all positions are scored, and a tile is computed from in torch, with seven copies at once.
+        scored = scored if self.has_triton else self.tokens
         copies = 0 if self.has_triton else 7 * 4 * min(scored, 4096) * min(s.vocabulary, 32768)
+        gradients = (4 + (self.weight_bytes if self.weight_bytes < 4 else 0)) * s.hidden * (s.vocabulary + scored)
         return gradients + size * min(scored * 32768, TILE) + copies
 
     @property
@@ -258,13 +264,12 @@ class Job:
     @property
     def sampling(self) -> float:
         """Keys and values of the policy's own rollouts; with ZeRO-3 it is whole (TRL's ds3_gather_for_generation)."""
-        size = 2 if self.autocasts else self.weight_bytes
         if not self.samples:
             return 0
         shared = self.generations if self.packs and not self.stage else 1
         length = self.rollouts // shared * self.prompt + self.rollouts * self.completion
         whole = self.weight_bytes * self.shape.parameters if self.stage == 3 else 0
-        return 2 * size * self.shape.keys * self.shape.layers * length + whole
+        return 2 * self.size * self.shape.keys * self.shape.layers * length + whole
 
     @property
     def host(self) -> float:
@@ -292,11 +297,11 @@ class Job:
         }
 
     def peak(self, card: float) -> float:
-        """The most on a card of `card` bytes: in the update, or while rollouts are sampled."""
+        """The most on a card of `card` bytes: in the backward pass, in Adam's step, or while rollouts are sampled."""
         parts = self.parts(card)
         of_update = ("gathered weights", "activations", "working memory", "vLLM")
         others = sum(value for name, value in parts.items() if name not in of_update)
-        return max(sum(parts.values()), others + self.sampling + self.vllm * card)
+        return max(sum(parts.values()), others + parts["vLLM"] + self._step, others + self.vllm * card + self.sampling)
 
     def fits(self, card: float) -> bool:
         """Whether a card of `card` bytes is enough."""
