@@ -13,6 +13,7 @@
 # make test-slurm         run the data stage through a one-node Slurm; as root, with the packages of docs/cluster.md
 # make test-vllm          test the vLLM backend in its own environment with vLLM's CPU build: 4 GB
 # make test-deepspeed     train with sharded parameters in CPU processes: minutes
+# make test-gpu           check what needs one GPU: ten minutes; without one it says so and passes
 # make test-all           lint and run all of these tests
 # make audit              look up known vulnerabilities of the installed packages; asks a service on the internet
 # make clean              delete the environments and everything that runs write, except the journal
@@ -29,7 +30,7 @@ CORES ?= all
 SMOLLM2 ?= smollm2
 
 .PHONY: tables plan smollm2 journal-stats lint clean audit \
-	test test-integration test-slow test-faults test-slurm test-vllm test-deepspeed test-all
+	test test-integration test-slow test-faults test-slurm test-vllm test-deepspeed test-gpu test-all
 .DELETE_ON_ERROR:
 
 tables: $(VENV)/run.done
@@ -68,6 +69,9 @@ test-vllm: $(VENV)-vllm/run.done
 test-deepspeed: $(VENV)/deepspeed.done
 	@echo "Training with DeepSpeed in CPU processes."
 	$(BIN)/python -m pytest tests/integration/test_deepspeed.py $(PYTEST_ARGS)
+
+test-gpu: $(VENV)/deepspeed.done
+	@$(BIN)/python -m pytest -rs tests/gpu $(PYTEST_ARGS)
 
 test-all: lint test test-integration test-faults test-slurm test-vllm test-deepspeed test-slow
 

@@ -1,21 +1,6 @@
-from pathlib import Path
-
-from snakemake.common.configfile import load_configfile
-from snakemake.utils import min_version, update_config
+from snakemake.utils import min_version
 
 min_version("9.0")
-
-# The lowest layer, then the files of --configfile, or else the embedded default. Snakemake 9.27 would merge
-# the files with each other first, before it puts them over the lowest layer: what one removes (null) and a
-# later one writes anew would get back its old entries, and tables would have their rows in another order.
-# Test: tests/workflow/test_dag.py, test_layers_go_over_each_other_one_by_one.
-CONFIG = Path(workflow.basedir) / "config"
-config.clear()
-for layer in [
-    CONFIG / "base.yaml",
-    *(workflow.config_settings.configfiles or [CONFIG / "demo.yaml"]),
-]:
-    update_config(config, load_configfile(layer))
 
 
 report: "resources/report/workflow.rst"

@@ -9,10 +9,12 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
+from snakemake.utils import update_config
 
 from alignxplore.errors import UserError, check_writable
 from alignxplore.workflow.config import (
     completed,
+    read_layers,
     resolved,
     typed,
     unpinned_models,
@@ -56,6 +58,15 @@ async def check_incomplete(dag, original=DAG.check_incomplete):
 
 if workflow.is_main_process:
     DAG.check_incomplete = check_incomplete
+
+# The lowest layer, then the files of --configfile, or else the embedded default. Snakemake 9.27 would
+# merge the files with each other first and put its configfile directive's under the result: what one
+# file removes (null) and a later one writes anew would get back its old entries, and tables would have
+# their rows in another order. Test: tests/workflow/test_dag.py, test_layers_go_over_each_other_one_by_one.
+CONFIG = Path(workflow.basedir) / "config"
+FILES = workflow.config_settings.configfiles or [CONFIG / "demo.yaml"]
+config.clear()
+config.update(read_layers([CONFIG / "base.yaml", *FILES]))
 
 # Snakemake 9.27 leaves numbers inside `--config online='{cases: 5}'` as text. Test:
 # tests/workflow/test_dag.py, test_nested_numbers_on_the_command_line.

@@ -19,6 +19,7 @@ from alignxplore.formats import Parsed
 from alignxplore.prompts import Templates
 from alignxplore.results import publish
 from alignxplore.workflow import integrity, job, plan, provenance
+from alignxplore.workflow.config import read_layers
 from alignxplore.workflow.schema import check_document
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,18 @@ def plan_run(arguments: argparse.Namespace) -> None:
     """Print which jobs would run, why, and what they would cost, estimated from earlier runs. Runs nothing."""
     jobs, journal = plan.workflow_jobs(arguments.configfile, arguments.targets, arguments.config)
     print(plan.describe(plan.estimate(jobs, journal), len(jobs)))
+
+
+def training_memory(arguments: argparse.Namespace) -> None:
+    """Print the memory and time that training variants need, calculated. Exits with 1 if one does not fit the card."""
+    from alignxplore.training import memory_table  # imports TRL, which takes seconds
+
+    base, demo = (WORKFLOW / f"config/{name}.yaml" for name in ("base", "demo"))
+    config = read_layers([base, *(arguments.configfile or [demo])])
+    jobs, card = memory_table.variant_jobs(config, arguments.shape), arguments.card * memory_table.GB
+    print(memory_table.table(config, jobs, card))
+    if not all(job.fits(card) for job in jobs.values()):
+        sys.exit(1)
 
 
 def verify_tree(arguments: argparse.Namespace) -> None:
@@ -227,6 +240,16 @@ def parser() -> argparse.ArgumentParser:
         "--config", nargs="+", default=[], metavar="KEY=VALUE", help="values over all files, as Snakemake takes them"
     )
     command.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules (default: all results)")
+
+    command = add("memory", training_memory)
+    command.add_argument(
+        "--configfile", nargs="+", type=Path, metavar="FILE", help="files over config/base.yaml (default: demo.yaml)"
+    )
+    command.add_argument(
+        "--card", type=float, default=85.5, metavar="GB",
+        help="10^9 bytes of one card; an 80 GB card has 85.5 (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument("--shape", metavar="FILE", help="config.json that all models are taken to have")
 
     command = add("verify", verify_tree)
     command.add_argument("tree", nargs="?", type=Path, default=Path(), help="default: the working directory")

@@ -61,7 +61,7 @@ def test_the_papers_experiment_plans_whole(tree):
     assert not any(name.startswith("demo") for name in jobs)
     assert {jobs[name] for name in ("sft", "gather_refined", "verify", "teacher")} == {1}
     assert jobs["refine"] == merged("paper")["data"]["alignx"]["shards"]
-    assert (jobs["grpo"], jobs["vpl"], jobs["vpl_judgements"]) == (3, 1, 1)
+    assert (jobs["grpo"], jobs["vpl"], jobs["vpl_judgements"]) == (3, 1, 2)
 
 
 def test_a_real_language_model_is_a_configuration_like_any_other(tree):

@@ -38,6 +38,23 @@ def typed(value: Any) -> Any:
     return found if found is None or isinstance(found, bool | int | float) else value
 
 
+def read_layers(files: Iterable[Path]) -> dict[str, Any]:
+    """The configuration of these files, each over those before it, as Snakemake merges them."""
+    merged: dict[str, Any] = {}
+    for file in files:
+        _update(merged, yaml.safe_load(file.read_text(encoding="utf-8")))
+    return resolved(merged)
+
+
+def _update(lower: dict[str, Any], upper: Config) -> None:
+    for key, value in upper.items():
+        if isinstance(value, Mapping) and isinstance(lower.get(key), Mapping):
+            lower[key] = dict(lower[key])
+            _update(lower[key], value)
+        else:
+            lower[key] = value
+
+
 def resolved(config: Config) -> dict[str, Any]:
     """The merged configuration without its null entries, and with keys sorted except in ORDERED mappings.
 
