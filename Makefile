@@ -82,8 +82,8 @@ audit: $(VENV)-audit/run.done $(VENV)/test.done
 smollm2: $(VENV)/smollm2.done
 	@echo "Evaluating SmolLM2-135M-Instruct on P-SOUPS in $(SMOLLM2)/."
 	@run="$(BIN)/snakemake --cores $(CORES) --directory $(SMOLLM2) --configfile config/evaluate.yaml config/smollm2.yaml"; \
-	if [ "$(WITH)" ] || $$run --quiet all --until download; then $$run $(WITH); else \
-	echo "P-SOUPS cannot be downloaded, so this run takes the files of the demo world."; \
+	if [ "$(WITH)" ] || $$run --quiet rules progress --until download; then $$run $(WITH); else \
+	echo "The download failed (see above), so this run takes P-SOUPS files of the demo world."; \
 	$$run config/smollm2/demo_files.yaml; fi
 	@printf '\nThe report: %s\n' $(abspath $(SMOLLM2))/results/report/index.html
 

@@ -5,10 +5,10 @@ from itertools import combinations
 
 from alignxplore.workflow.config import JUDGE_PROMPTS, table_methods, variants
 from alignxplore.workflow.dependencies import library_modules
-from alignxplore.workflow.shown import judged
+from alignxplore.workflow.shown import described, judged
 
 MEM_MB_PER_GPU = 64000
-JUDGED = judged(config)
+DESCRIBED, JUDGED = described(config), judged(config)
 
 
 def home(path):
@@ -137,10 +137,17 @@ def cases_of(benchmarks):
     return [f"data/cases/{name}.parquet" for name in sorted(benchmarks)]
 
 
+def described_benchmarks(method):
+    """Benchmarks on which results show a method; if none does, all that its entry allows."""
+    own = config["methods"][method].get("benchmarks", config["benchmarks"])
+    return DESCRIBED.get(method, set(own))
+
+
 def judge_cases(wildcards):
-    """Cases on which results show a judge's decisions under a method; if none does, those of its benchmarks."""
+    """Cases on which results show a judge's decisions under a method; if none does, all that have descriptions."""
     own = config["judges"][wildcards.judge].get("benchmarks", config["benchmarks"])
-    return cases_of(JUDGED.get((wildcards.judge, wildcards.method), own))
+    able = described_benchmarks(wildcards.method).intersection(own)
+    return cases_of(JUDGED.get((wildcards.judge, wildcards.method), able))
 
 
 def methods_in(table):

@@ -3,16 +3,10 @@
 
 from alignxplore.methods.given import GIVEN
 from alignxplore.workflow.config import method_prompts
-from alignxplore.workflow.shown import described
-
-DESCRIBED = described(config)
 
 
 def method_cases(wildcards):
-    """Cases on which results show a method; if none does, those of its benchmarks."""
-    entry = config["methods"][wildcards.method]
-    own = entry.get("benchmarks", config["benchmarks"])
-    return cases_of(DESCRIBED.get(wildcards.method, own))
+    return cases_of(described_benchmarks(wildcards.method))
 
 
 def method_settings(wildcards):

@@ -12,11 +12,11 @@ def table_entry(wildcards):
 
 
 def benchmark_rows(wildcards):
-    """A table's benchmarks. Those of a split are in domain: training sees data of their kind."""
+    """A table's benchmarks. Those of a drawn split are in domain: training sees data of their kind."""
     return [
         {
             "benchmark": name,
-            "in_domain": "split" in benchmark_origin(config, name),
+            "in_domain": benchmark_origin(config, name).get("split") in DRAWN_SPLITS,
         }
         for name in table_entry(wildcards)["benchmarks"]
     ]

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import polars as pl
 import pytest
+from alignxplore.workflow.provenance import sidecar
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +80,8 @@ def model(tiny_model, tmp_path) -> Path:
     for file in tiny_model.iterdir():
         (directory / file.name).write_bytes(file.read_bytes())
     (directory / "README.md").write_text("# no_rl\n")
+    (directory / "completions").mkdir()
+    (directory / "completions/1.parquet").write_text("prompts of users")
     return directory
 
 
@@ -95,23 +98,26 @@ def test_a_model_is_published_whole_with_its_card(publish, model):
     assert sent.stdout.endswith("https://huggingface.co/me/x/commit/1\n")
     (created,) = Hub.created
     assert created["name"] == "no_rl" and created["visibility"] == "private"
-    assert Hub.committed["models/me/no_rl"] == {file.name: file.read_bytes() for file in model.iterdir()}
+    assert Hub.committed["models/me/no_rl"] == {file.name: file.read_bytes() for file in model.glob("*.*")}
 
 
 def test_results_become_a_dataset_that_loads_by_its_card(publish, tmp_path):
     import datasets
 
     results = tmp_path / "results"
-    for name in ("preferences/a", "preferences/b", "judgements/judge/a"):
+    made = {"preferences/a": "model", "preferences/b": "golden", "preferences/c": "liked", "judgements/judge/a": None}
+    for name, kind in made.items():
         path = results / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pl.DataFrame({"case_id": [name, "2"]}).write_parquet(path)
+        record = {"rule": "r", "inputs": {}, "outputs": {}, "params": {"entry": {"kind": kind}} if kind else {}}
+        sidecar(path).write_text(json.dumps(record))
     (results / "table2.csv").write_text("a\n1\n")
     sent = publish(results, "me/runs", "--send", "--public")
     assert sent.returncode == 0, sent.stderr
     assert Hub.created[0]["visibility"] == "public" and Hub.created[0]["type"] == "dataset"
     files = Hub.committed["datasets/me/runs"]
-    assert "table2.csv" in files and not any(name.startswith("cases") for name in files)
+    assert "table2.csv" in files and "preferences/a.parquet" in files and "preferences/c.parquet" not in files
     for name, content in files.items():
         path = tmp_path / "hub" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,7 @@ def check_golden(cases: pl.DataFrame, user: str) -> None:
         case, benchmark = lacking.select("case_id", "benchmark").row(0)
         raise UserError(
             f"{user} needs golden preferences, but case {case} of {benchmark!r} has none, and no directions that"
-            " data.wording describes: leave the benchmark out of the method's benchmarks"
+            " data.wording describes: leave the benchmark out"
         )
 
 

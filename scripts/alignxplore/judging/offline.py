@@ -6,20 +6,34 @@ import json
 import numpy as np
 import polars as pl
 
+from alignxplore.errors import UserError
 from alignxplore.judging.judge import Judge, is_correct, p_chosen_unless_refused, position_flip
 
 
 def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences: pl.DataFrame) -> pl.DataFrame:
     """JUDGEMENT rows of `preferences`, under the judge name `name`; joined with `cases` on benchmark and case_id.
 
-    A preference whose completion was refused is no description, so it is not judged: both orders are unparsed.
+    A preference whose completion was refused is no description, so it is not judged: both orders are unparsed. Raises
+    UserError if a case has no preference.
     """
     key = ["benchmark", "case_id"]
+    check_described(cases, preferences)
     joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
     rows = list(joined.iter_rows(named=True))
     refused = (joined["finish_reason"] == "refused").to_numpy()
     probabilities = p_chosen_unless_refused(judge, rows, [row["preference"] for row in rows], refused)
     return judgement_rows(joined, name, probabilities)
+
+
+def check_described(cases: pl.DataFrame, preferences: pl.DataFrame) -> None:
+    """Raise UserError if a case has no PREFERENCE: methods describe only cases that a result shows."""
+    lacking = cases.join(preferences, on=["benchmark", "case_id"], how="anti")
+    if lacking.height:
+        case, benchmark = lacking.select("case_id", "benchmark").row(0)
+        raise UserError(
+            f"{lacking.height} of {cases.height} cases are not described, first {case} of {benchmark!r}: methods"
+            " describe only what a table, figure or the case study shows; name the method in a table that shows them"
+        )
 
 
 def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:

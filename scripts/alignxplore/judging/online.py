@@ -7,9 +7,10 @@ from itertools import compress
 import numpy as np
 import polars as pl
 
+from alignxplore.data.benchmarks import check_golden
 from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.judging.judge import Judge, is_correct, p_chosen_unless_refused, position_flip
-from alignxplore.judging.offline import target_ids
+from alignxplore.judging.offline import check_described, target_ids
 from alignxplore.prompts import Templates
 
 _KEY = ["benchmark", "case_id"]
@@ -35,8 +36,10 @@ def respond(
 ) -> pl.DataFrame:
     """RESPONSE rows: an answer to each case's post under a method's description of its user.
 
-    A case whose description was refused is not asked about: its response counts as refused as well.
+    A case whose description was refused is not asked about: its response counts as refused as well. Raises UserError if
+    a case has no description.
     """
+    check_described(cases, preferences)
     joined = cases.select(*_KEY, "prompt").join(
         preferences.select(*_KEY, "method", "preference", "finish_reason"), on=_KEY, how="inner", maintain_order="left"
     )
@@ -56,8 +59,9 @@ def compare(judge: Judge, name: str, cases: pl.DataFrame, first: pl.DataFrame, s
 
     Equal responses tie, and so do probabilities that average to one half. An order without a verdict has probability
     one half and is counted in `unparsed`. A case is not judged if one of its responses was refused, even if both were:
-    it has no verdict in either order.
+    it has no verdict in either order. Raises UserError if a case has no golden preference.
     """
+    check_golden(cases.join(first, on=_KEY, how="semi"), "the judge of responses")
     asked = cases.select(*_KEY, "prompt", "golden_preference", target_ids(cases))
     joined = (
         first.rename({"method": "method_a", "response": "chosen"})

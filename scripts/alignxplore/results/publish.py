@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from alignxplore.errors import UserError
+from alignxplore.workflow import provenance
 
 PREDICTIONS = ("preferences", "judgements", "responses", "wins")
 """Directories of results whose Parquet files become parts of the dataset."""
@@ -16,26 +17,33 @@ Files = Mapping[str, Path | bytes]
 
 
 def model_files(directory: Path) -> Files:
-    """The files of a trained model. Raises UserError if it is not a model with a card."""
+    """The files of a trained model, without logged completions. Raises UserError if it is not a model with a card."""
     for name in ("config.json", "README.md"):
         if not (directory / name).is_file():
             raise UserError(f"{directory}: there is no {name}; name the directory of a trained model")
-    return {str(path.relative_to(directory)): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    paths = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.parent.name != "completions"]
+    return {str(path.relative_to(directory)): path for path in paths}
 
 
 def dataset_files(results: Path) -> Files:
     """The predictions, judgements and tables of a run, with a card.
 
-    Cases are left out, since their texts are their authors'. Their ids are hashes of the texts, so whoever has the data
-    can join them.
+    Cases are left out, and so are descriptions that consist of their texts, which are their authors'. Case ids are
+    hashes of the texts, so whoever has the data can join them.
     """
-    parts = {part: sorted((results / part).rglob("*.parquet")) for part in PREDICTIONS}
+    parts = {part: list(filter(_is_ours, sorted((results / part).rglob("*.parquet")))) for part in PREDICTIONS}
     parts = {part: paths for part, paths in parts.items() if paths}
     if not parts:
         raise UserError(f"{results}: there are no predictions here; name the results of a finished run")
     tables = sorted([*results.glob("*.csv"), *results.glob("provenance.parquet")])
     paths = [*tables, *chain(*parts.values())]
     return {"README.md": _card(parts).encode(), **{str(path.relative_to(results)): path for path in paths}}
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file holds no texts of cases, by the kind of its method."""
+    entry = provenance.read(provenance.sidecar(path)).get("params", {}).get("entry") or {}
+    return entry.get("kind") not in ("signals", "liked")
 
 
 def _card(parts: Mapping[str, list[Path]]) -> str:
@@ -55,7 +63,7 @@ computed from these files, and `provenance.parquet` says how each file was made.
 | --- | --- |
 {counts}
 
-`case_id` is a hash of a case's texts, which are not part of this dataset.
+`case_id` is a hash of a case's texts. These are not part of this dataset, nor are descriptions that consist of them.
 """
 
 

@@ -136,7 +136,7 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
         yield f"methods.{name}", keys
     for name, entry in variants(config).items():
         stage = entry["stage"]
-        keys = ["prompts.preference", f"training.{stage}"]
+        keys = ["prompts.preference" if entry.get("reasoning", True) else "prompts.concise", f"training.{stage}"]
         if "data" not in entry:
             keys.append({"sft": "cold_start", "grpo": "data.splits.rl"}[stage])
         yield f"training.variants.{name}", keys

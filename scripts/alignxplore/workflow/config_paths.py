@@ -103,10 +103,10 @@ def located(config: Config, workflow: Path) -> dict[str, Any]:
     So the files that its configurations name are found with `snakemake --directory` too.
     """
     found: Any = copy.deepcopy(dict(config))
-    for key, path in values_at(config, [*PATHS, "training.launch"]):
-        words = path.split(" ") if key == "training.launch" else [path]
+    for key, path in _places(config, [*PATHS, "training.launch"]):
+        words = path.split(" ") if key == ["training", "launch"] else [path]
         there = [str(workflow / word) if _is_elsewhere(word, workflow) else word for word in words]
-        *parents, last = key.split(".")
+        *parents, last = key
         entry = found
         for name in parents:
             entry = entry[int(name) if isinstance(entry, list) else name]
@@ -120,11 +120,16 @@ def _is_elsewhere(path: str, workflow: Path) -> bool:
 
 def values_at(config: Config, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The texts at these paths, in which * is any name or place, each with its key."""
+    return ((".".join(key), value) for key, value in _places(config, paths))
 
-    def walk(value: Any, path: list[str], key: list[str]) -> Iterator[tuple[str, str]]:
+
+def _places(config: Config, paths: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """The same, with the names of which a key consists; they may contain dots."""
+
+    def walk(value: Any, path: list[str], key: list[str]) -> Iterator[tuple[list[str], str]]:
         if not path:
             if isinstance(value, str):
-                yield ".".join(key), value
+                yield key, value
         elif path[0] != "*":
             if isinstance(value, Mapping) and path[0] in value:
                 yield from walk(value[path[0]], path[1:], [*key, path[0]])

@@ -64,7 +64,7 @@ def form_errors(config: Config) -> Iterator[str]:
     for name, entry in variants(config).items():
         data = entry.get("data", "data/splits/rl.parquet" if entry["stage"] == "grpo" else "")
         split = data.removeprefix("data/splits/").removesuffix(".parquet")
-        wants = entry["stage"] == "sft"
+        wants = entry["stage"] == "sft" and entry.get("reasoning", True)
         if forms.get(split) and wants != (forms[split] == "cold_start"):
             needed = "demonstrations (form 'cold_start')" if wants else "examples"
             yield f"training.variants.{name}.data: needs {needed}, but data.splits.{split} has form {forms[split]!r}"

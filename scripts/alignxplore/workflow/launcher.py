@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from alignxplore.errors import UserError
+
 
 def processes(command: str) -> int | None:
     """How many processes a launch command starts on all machines; None if it does not say."""
@@ -28,9 +30,15 @@ def _options(command: str) -> dict[str, Any]:
     parser.add_argument("--num_processes", "--num-processes", type=int)
     parser.add_argument("--config_file", "--config-file")
     parser.add_argument("--use_deepspeed", "--use-deepspeed", action="store_true")
-    told, _ = parser.parse_known_args(shlex.split(command))
+    try:
+        told, _ = parser.parse_known_args(shlex.split(command))
+    except argparse.ArgumentError as error:
+        raise UserError(f"training.launch: {error}") from None
     given = {name: value for name, value in vars(told).items() if value is not None}
     if told.config_file and Path(told.config_file).is_file():
-        values = yaml.safe_load(Path(told.config_file).read_text(encoding="utf-8"))
+        try:
+            values = yaml.safe_load(Path(told.config_file).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"training.launch: {told.config_file} is not valid YAML: {error}") from None
         return {**values, **given} if isinstance(values, dict) else given
     return given

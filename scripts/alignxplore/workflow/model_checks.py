@@ -41,6 +41,8 @@ def model_use_errors(config: Config) -> Iterator[str]:
                 yield f"{key}: training.variants.{name} already makes models/trained/{name}; rename one"
             if models[entry["model"]]["engine"] != "transformers":
                 yield f"{key}.model: {entry['model']!r} needs the engine 'transformers'"
+    for key in _misplaced(config):
+        yield f"{key}: belongs to the entry of the model that a variant starts from, `models.NAME`"
     for name, entry in variants(config).items():
         key, start = f"training.variants.{name}.from", models[entry["from"]]
         for ignored in start.keys() & {"today", "thoughts"}:
@@ -50,6 +52,15 @@ def model_use_errors(config: Config) -> Iterator[str]:
                 f"{key}: {entry['from']!r} is served (engine 'openai') and cannot be trained; name a model whose"
                 " weights you have"
             )
+
+
+def _misplaced(config: Config) -> Iterator[str]:
+    """Keys of training settings that say what a model is, not how it is trained."""
+    training = config.get("training", {})
+    settings = {f"training.{stage}": training.get(stage, {}) for stage in ("sft", "grpo")}
+    settings |= {f"training.variants.{n}.settings": entry.get("settings", {}) for n, entry in variants(config).items()}
+    for key, values in settings.items():
+        yield from (f"{key}.{name}" for name in ("chat_template", "stop", "revision") if name in values)
 
 
 def precision_errors(config: Config) -> Iterator[str]:

@@ -119,7 +119,7 @@ def workflow_jobs(
     command = [sys.executable, str(PROGRAM), "--configfile", *configfiles, "--config", *values, "--", *targets]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        noise = ("Traceback", "Config file", " ")
+        noise = ("Traceback", " ")
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith(noise)]
         raise UserError("Snakemake cannot plan the workflow: " + "\n".join(lines[-4:]))
     planned = json.loads(done.stdout)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import polars as pl
+import pytest
 from alignxplore import records
 from alignxplore.engines.base import Completion, Sampling
+from alignxplore.errors import UserError
 from alignxplore.judging.judge import Judge
 from alignxplore.judging.online import compare, draw_cases, respond
 from alignxplore.prompts import Templates
@@ -20,6 +22,7 @@ def cases(size=30):
             "prompt": f"post {index // 2}",
             "chosen": "no" if index % 2 else "yes",
             "rejected": "yes" if index % 2 else "no",
+            "direction": [1],
             "golden_preference": "likes long",
         }
         for benchmark in ("a", "b", "c")
@@ -161,3 +164,13 @@ def test_responses_are_written_under_the_description_of_the_method():
     assert written.height == 12
     assert all("likes jokes" in row["response"] for row in written.to_dicts())
     assert "post 1" in written.filter(pl.col("case_id") == "3")["response"][0]
+
+
+def test_responses_are_compared_by_golden_preferences_and_descriptions_that_exist():
+    known = cases(2)
+    unknown = known.with_columns(golden_preference=pl.lit(""))
+    with pytest.raises(UserError, match="the judge of responses needs golden preferences"):
+        compare(Judge("jud", LongerWins(), TEMPLATES), "judge", unknown, *(responses(m, ["x", "y"]) for m in "ab"))
+    described = known.head(1).with_columns(method=pl.lit("m"), preference=pl.lit("p"), finish_reason=pl.lit("stop"))
+    with pytest.raises(UserError, match="5 of 6 cases are not described, first 1 of 'a'"):
+        respond(None, TEMPLATES, known, described, Sampling(0.9, 0.95, 10, 8, seed=1))

@@ -7,7 +7,7 @@ import pytest
 from alignxplore.errors import UserError
 from alignxplore.workflow.config import completed, resolved, typed, unpinned_models
 from alignxplore.workflow.config_checks import check_config
-from alignxplore.workflow.config_paths import PATHS
+from alignxplore.workflow.config_paths import PATHS, located
 from configs import merged
 from snakemake.utils import update_config
 
@@ -57,6 +57,44 @@ def test_an_evaluation_needs_models_and_benchmarks_alone(tmp_path):
         "style, judge": {"judge": "judge", "benchmarks": ["style"]},
         "style, gen": {"judge": "gen", "benchmarks": ["style"]},
     }
+
+
+def test_names_with_dots_have_files(tmp_path):
+    config = merged()
+    config["models"]["qwen2.5"] = {**config["models"]["instruct"], "chat_template": FRAME}
+    config["data"]["splits"]["mine.v2"] = {"source": "absent.jsonl"}
+    with pytest.raises(UserError, match=r"data\.splits\.mine\.v2\.source: there is no file 'absent\.jsonl'"):
+        check_config(located(config, CONFIG.parent), CONFIG / "schema.yaml")
+
+
+def test_what_a_model_is_does_not_belong_to_its_training():
+    config = merged()
+    config["training"]["sft"]["chat_template"] = FRAME
+    config["training"]["variants"]["r_gen"]["settings"] = {"stop": ["User:"]}
+    with pytest.raises(UserError) as refused:
+        check_config(config, CONFIG / "schema.yaml")
+    for key in ("training.sft.chat_template", "training.variants.r_gen.settings.stop"):
+        assert f"{key}: belongs to the entry of the model" in str(refused.value)
+
+
+@pytest.mark.parametrize("split", ["rl", "given"])
+def test_golden_preferences_of_any_examples_are_learned(split):
+    config = merged()
+    config["data"]["splits"]["given"] = {"source": str(CONFIG / "base.yaml"), "form": "psoups"}
+    config["training"]["variants"]["no_rl"] |= {"reasoning": False, "data": f"data/splits/{split}.parquet"}
+    check_config(config, CONFIG / "schema.yaml")
+    del config["prompts"]["concise"], config["demo"]
+    with pytest.raises(UserError, match=r"training\.variants\.no_rl needs the key 'prompts\.concise'"):
+        check_config(config, CONFIG / "schema.yaml")
+
+
+@pytest.mark.parametrize("launch", ["accelerate launch --num_processes x", "accelerate launch --config_file BROKEN"])
+def test_a_launch_command_that_cannot_be_read_is_named(tmp_path, launch):
+    (broken := tmp_path / "broken.yaml").write_text("{")
+    config = merged()
+    config["training"]["launch"] = launch.replace("BROKEN", str(broken))
+    with pytest.raises(UserError, match="training.launch"):
+        check_config(config, CONFIG / "schema.yaml")
 
 
 def test_a_served_judge_of_given_texts_needs_a_tokenizer():
