@@ -5,7 +5,7 @@ from alignxplore.workflow.config import drawn_splits, given_splits, split_source
 
 DATA = config.get("data", {})
 ALIGNX = DATA.get("alignx", {})
-# The check that splits are disjoint, if there are splits.
+# The check of what splits share, if there are splits.
 SPLITS_CHECKED = ["results/data/splits.csv"] if "splits" in DATA else []
 DATA_SEED = DATA.get("seed", config["seed"])
 

@@ -1,4 +1,4 @@
-"""Check that the splits share no user, post or interaction, and count their examples."""
+"""Check that drawn splits share no user, post or interaction, say what given ones share, and count examples."""
 
 from alignxplore import records
 from alignxplore.data.split import read_split, summary

@@ -49,15 +49,18 @@ def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:
     """A model card in Markdown: what went into the model, and the means over the last quarter of its steps."""
     front = {"base_model": facts["model"], "library_name": "transformers", "tags": ["preference-inference"]}
     kind = {"sft": "cold-start fine-tuning (Eq. 8)", "grpo": "reinforcement learning by GRPO (Eq. 9-11)"}
+    made = kind[facts["stage"]]
+    does = ", reasons between `<think>` tags, and describes the user's preferences between\n`<answer>` tags"
+    if "concise" in facts["templates"]:
+        made, does = "fine-tuning on golden preferences", " and describes the user's preferences"
     last = steps.tail(max(1, steps.height // 4)).drop("step", "epoch").mean().row(0, named=True)
     outcome = "\n".join(f"| {figure} | {value:.4g} |" for figure, value in last.items() if not math.isnan(value))
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # {name}
 
-Made by {kind[facts["stage"]]} from `{facts["model"]}`: {steps.height} steps on `{facts["data"]}`. It
-reads a user's behavioural signals, reasons between `<think>` tags, and describes the user's preferences between
-`<answer>` tags.
+Made by {made} from `{facts["model"]}`: {steps.height} steps on `{facts["data"]}`. It
+reads a user's behavioural signals{does}.
 
 | mean of the last quarter of the steps | |
 | --- | --- |

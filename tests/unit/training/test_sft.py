@@ -105,7 +105,8 @@ def test_golden_preferences_are_learned_without_reasoning(tiny_model, tmp_path, 
     assert completions == ["likes 0", "likes 1", "likes 2", "likes 3"]
     assert prompts == [templates.concise(row) for row in rows]
     sft.train(SETTINGS, tiny_model, data, templates, tmp_path / "model", tmp_path / "metrics.parquet")
-    assert (tmp_path / "model/config.json").exists()
+    card = (tmp_path / "model/README.md").read_text()
+    assert "fine-tuning on golden preferences" in card and "<think>" not in card
     unknown = examples.with_columns(golden_preference=pl.lit(""))
     records.write(unknown.select(records.EXAMPLE.names()), data, records.EXAMPLE)
     with pytest.raises(UserError, match="4 of 4 examples have no golden preference"):
