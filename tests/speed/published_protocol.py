@@ -17,7 +17,7 @@ from alignxplore.judging.judge import Judge, is_correct
 from alignxplore.methods.given import GIVEN
 from alignxplore.prompts import Templates
 
-TEMPLATES = Path(__file__).parents[2] / "resources/prompts"
+TEMPLATES = Path(__file__).parents[2] / "resources/prompts/paper"
 DESCRIPTIONS = ("golden", "liked")
 
 
