@@ -39,7 +39,7 @@ def load(server: Server, journal=None, path: str = "gpt", run: dict | None = Non
 def test_each_fault_is_retried(fault):
     with Server(share=0.5, faults=(fault,)) as server:
         prompts = [Prompt(f"post {mark_user_text(str(index))}") for index in range(8)]
-        completions = load(server, run={"timeout": 0.3, "retries": 20}).generate(prompts, SAMPLING)
+        completions = load(server, run={"timeout": 1.0, "retries": 20}).generate(prompts, SAMPLING)
         assert [c.text.split()[2] for c in completions] == [str(index) for index in range(8)]
         assert server.failed and len(server.requests) == 8 + len(server.failed)
 
@@ -48,7 +48,7 @@ def test_a_thousand_requests_to_a_server_that_fails_on_a_third(tmp_path):
     """Each prompt gets the server's answer to it, in order, and is answered once."""
     with Server(share=0.3) as server:
         prompts = [Prompt(f"post {mark_user_text(str(index))}") for index in range(1000)]
-        engine = load(server, tmp_path, run={"timeout": 0.5, "concurrency": 32, "retries": 30})
+        engine = load(server, tmp_path, run={"timeout": 1.0, "concurrency": 32, "retries": 30})
         completions = engine.generate(prompts, SAMPLING)
         assert set(server.failed) == set(FAULTS)
         assert len(server.failed) > 250
