@@ -80,9 +80,9 @@ def launch_errors(config: Config) -> Iterator[str]:
 def path_errors(config: Config) -> Iterator[str]:
     """Yield the files that do not exist, and that neither a rule makes nor the hub has."""
     made = set(DEMO_FILES.values()) if "demo" in config else set()
-    for key, path in values_at(config, PATHS):
-        entry = config["gguf"][key.split(".")[1]] if key.startswith("gguf.") else {}
-        if "package" in entry and key.endswith(".file"):
+    for names, path in _places(config, PATHS):
+        key = ".".join(names)
+        if names[0] == "gguf" and names[-1] == "file" and "package" in config["gguf"][names[1]]:
             continue  # rule gguf_model says whether the package has it
         if is_remote(path):
             try:

@@ -62,6 +62,7 @@ def test_an_evaluation_needs_models_and_benchmarks_alone(tmp_path):
 def test_names_with_dots_have_files(tmp_path):
     config = merged()
     config["models"]["qwen2.5"] = {**config["models"]["instruct"], "chat_template": FRAME}
+    config["gguf"] = {"qwen2.5": {"file": FRAME, "dtype": "float32"}}
     config["data"]["splits"]["mine.v2"] = {"source": "absent.jsonl"}
     with pytest.raises(UserError, match=r"data\.splits\.mine\.v2\.source: there is no file 'absent\.jsonl'"):
         check_config(located(config, CONFIG.parent), CONFIG / "schema.yaml")
