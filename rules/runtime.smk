@@ -75,7 +75,8 @@ update_config(config, typed(workflow.config_settings.config))
 # Snakemake has merged the configuration's files. Scripts get this dictionary, so change it in place.
 try:
     settings = located(resolved(config), Path(workflow.basedir))
-    check_config(settings, Path(workflow.basedir) / "config/schema.yaml")
+    if workflow.is_main_process:  # which has checked what its jobs get
+        check_config(settings, Path(workflow.basedir) / "config/schema.yaml")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 config.clear()
