@@ -1,6 +1,11 @@
 # Benchmark cases, from splits, P-SOUPS files, and other benchmarks.
 
 
+def made_by(key):
+    """A wildcard constraint: the benchmarks whose entry has this key."""
+    return one_of(n for n, entry in config["benchmarks"].items() if key in entry)
+
+
 rule benchmark_split:
     input:
         split=lambda wildcards: f"data/splits/{config['benchmarks'][wildcards.benchmark]['split']}.parquet",
@@ -13,9 +18,7 @@ rule benchmark_split:
     benchmark:
         "logs/timings/cases/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=one_of(
-            n for n, entry in config["benchmarks"].items() if "split" in entry
-        ),
+        benchmark=made_by("split"),
     conda:
         "../envs/cpu.yaml"
     resources:
@@ -42,9 +45,7 @@ use rule benchmark_split as benchmark_psoups with:
         raw=lambda wildcards: raw_files([psoups("path")(wildcards)])[0],
         library=library("benchmark_psoups.py"),
     wildcard_constraints:
-        benchmark=one_of(
-            n for n, entry in config["benchmarks"].items() if "psoups" in entry
-        ),
+        benchmark=made_by("psoups"),
     params:
         script="benchmark_psoups",
         benchmark="{benchmark}",
@@ -67,9 +68,7 @@ use rule benchmark_split as benchmark_reverse with:
         wording=DATA.get("wording", []),
         library=library("benchmark_reverse.py"),
     wildcard_constraints:
-        benchmark=one_of(
-            n for n, entry in config["benchmarks"].items() if "reverse_of" in entry
-        ),
+        benchmark=made_by("reverse_of"),
     params:
         script="benchmark_reverse",
         benchmark="{benchmark}",
@@ -80,9 +79,7 @@ use rule benchmark_split as benchmark_truncate with:
         cases=origin("truncation_of"),
         library=library("benchmark_truncate.py"),
     wildcard_constraints:
-        benchmark=one_of(
-            n for n, entry in config["benchmarks"].items() if "truncation_of" in entry
-        ),
+        benchmark=made_by("truncation_of"),
     params:
         script="benchmark_truncate",
         benchmark="{benchmark}",

@@ -8,8 +8,8 @@ markers (here ⟨ = U+E000 and ⟩ = U+E001):
     pieces     [Post: ] [Any advice?</s>] [ Preference: ...]     from split_marked
                trusted   user text         trusted
 
-A backend that tokenises encodes each piece by itself and allows special tokens in trusted pieces only, so the `</s>`
-of a post stays four characters. A server tokenises the whole prompt; it is sent `disarmed` text.
+A backend that tokenises allows special tokens in trusted pieces only (engines/tokens.py), so the `</s>` of a post
+stays text. A server tokenises the whole prompt; it is sent `disarmed` text.
 
 What a template writes is the user's turn. A system turn goes before it if the template sets one:
 
@@ -131,7 +131,7 @@ class Templates:
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:
         """Describe the preferences without reasoning, unless the case has a `rendered` prompt."""
-        return _rendered(case) or self._prompt("concise", pairs=case["pairs"], ugc=case["ugc"])
+        return self.preference(case, template="concise")
 
     def judge(self, post: str, preference: str, response_a: str, response_b: str, written: bool = False) -> Prompt:
         """Select the response that suits `preference`; an empty preference leaves its section out.

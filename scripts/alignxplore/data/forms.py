@@ -225,7 +225,7 @@ def _identified(rows: Sequence[Row], schema: pl.Schema, seen: Counter[str]) -> p
 
     Texts that raw AlignX has too get the ids that they have there.
     """
-    table = pl.DataFrame(rows, {**{name: kind for name, kind in schema.items() if name != "example_id"}}, strict=True)
+    table = pl.DataFrame(rows, {name: kind for name, kind in schema.items() if name != "example_id"}, strict=True)
     is_rendered = pl.col("rendered") != ""
     rendered = pl.concat_str(*TARGET_TEXTS, "rendered", separator=TEXTS_APART)
     found = with_ids(table.drop("user_id")).with_columns(named=table["user_id"])

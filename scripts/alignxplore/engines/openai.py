@@ -143,11 +143,7 @@ class OpenAIBackend:
         def read(reply: Any, index: int) -> Choice:
             return Choice(replies.chosen(replies.first(reply), choices[index]), *replies.usage(reply))
 
-        def one(index: int) -> Choice:
-            return call.ask(bodies[index], lambda reply: read(reply, index))
-
-        call = Call(self.endpoint, route, self._harmless(bodies[0]), 1)
-        return call.answers(one, len(bodies), done)
+        return self._read(route, bodies, self._harmless(bodies[0]), 1, read, done)
 
     def _selections(
         self, prompts: Sequence[Prompt], choices: Sequence[str], done: Collection[int]
@@ -162,11 +158,7 @@ class OpenAIBackend:
         def read(reply: Any, index: int) -> Choice:
             return Choice(replies.selection(reply, prompts[index].prefill, choices), *replies.usage(reply))
 
-        def one(index: int) -> Choice:
-            return call.ask(bodies[index], lambda reply: read(reply, index))
-
-        call = Call(self.endpoint, _CHAT, self._harmless(bodies[0]), _ANSWER_TOKENS)
-        return call.answers(one, len(bodies), done)
+        return self._read(_CHAT, bodies, self._harmless(bodies[0]), _ANSWER_TOKENS, read, done)
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Collection[int] = ()
@@ -186,11 +178,20 @@ class OpenAIBackend:
             values = replies.prompt_logprobs(reply, ids)
             return Likelihood(sum(values[start:]), len(ids) - start, *replies.usage(reply))
 
-        def one(index: int) -> Likelihood:
-            return call.ask(bodies[index], lambda reply: read(reply, index))
+        return self._read(_TEXT, bodies, self._scoring(self.ids.harmless(), way), 1, read, done)
 
-        call = Call(self.endpoint, _TEXT, self._scoring(self.ids.harmless(), way), 1)
-        return call.answers(one, len(bodies), done)
+    def _read(
+        self,
+        route: str,
+        bodies: Sequence[dict[str, Any]],
+        control: dict[str, Any],
+        new: int,
+        read: Callable[[Any, int], T],
+        done: Collection[int],
+    ) -> Iterator[list[tuple[int, T | Refused]]]:
+        """`read` of the reply to each body and its place; `control` and `new` tokens are those of Call and its asks."""
+        call = Call(self.endpoint, route, control, new)
+        return call.answers(lambda index: call.ask(bodies[index], lambda reply: read(reply, index)), len(bodies), done)
 
     def _prefill_way(self) -> str:
         """How the endpoint is made to begin an answer, found out once."""

@@ -56,7 +56,7 @@ def unsharded() -> Iterator[None]:
 
     transformers (seen in 5.17 to 5.23) shards whatever `from_pretrained` loads while it knows a ZeRO-3 config. A judge
     beside the policy would be left with empty weights, and a process that asks it alone would wait for the others
-    forever. No option turns that off, so its config is hidden. Test: tests/integration/test_training_processes.py,
+    forever. No option turns that off, so its config is hidden. Test: tests/integration/test_deepspeed.py,
     test_transformers_shards_what_it_loads_beside_zero3.
     """
     known = deepspeed._hf_deepspeed_config_weak_ref

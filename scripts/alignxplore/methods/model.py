@@ -24,7 +24,7 @@ def model_preferences(
     rows = list(cases.iter_rows(named=True))
     reasons = entry["reasoning"]
     template, answer = entry.get("prompt", "preference" if reasons else "concise"), entry.get("answer", "tags")
-    prompts = [templates.concise(c) if template == "concise" else templates.preference(c, None, template) for c in rows]
+    prompts = [templates.preference(case, template=template) for case in rows]
     descriptions = [
         Description(parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens)
         for completion, parsed in describe(engine, prompts, sampling, reasons, answer)

@@ -46,7 +46,7 @@ def bridged_preferences(
             if np.isnan(mean).all():
                 texts.append(None)
                 continue
-            texts.append(_in_words(mean, entry, wording))
+            texts.append(_in_words(mean, entry, poles, wording))
     return unwritten_rows(rows, method, texts)
 
 
@@ -55,6 +55,7 @@ def annotated_preferences(cases: pl.DataFrame, method: str, entry: Mapping[str, 
 
     A case with a profile is described by it. Raises UserError for a case with neither.
     """
+    poles = _poles(entry, wording)
     rows = list(cases.iter_rows(named=True))
     texts: list[tuple[str, str] | None] = []
     for row in rows:
@@ -63,7 +64,7 @@ def annotated_preferences(cases: pl.DataFrame, method: str, entry: Mapping[str, 
             texts.append(("", row["profile"]))
         elif annotated and all(len(direction) == N_DIMENSIONS for direction in annotated):
             mean = (np.array(annotated).mean(axis=0) + 1) / 2
-            texts.append(_in_words(mean[_dimensions(entry)], entry, wording))
+            texts.append(_in_words(mean[_dimensions(entry)], entry, poles, wording))
         else:
             raise UserError(
                 f"methods.{method} needs annotated signals or a profile, but case {row['case_id']} of"
@@ -80,11 +81,12 @@ def _poles(entry: Mapping[str, Any], wording: Wording) -> list[tuple[str, str]]:
     return [(wording.phrase(str(index), 1), wording.phrase(str(index), -1)) for index in _dimensions(entry)]
 
 
-def _in_words(mean: np.ndarray, entry: Mapping[str, Any], wording: Wording) -> tuple[str, str]:
+def _in_words(
+    mean: np.ndarray, entry: Mapping[str, Any], poles: Sequence[tuple[str, str]], wording: Wording
+) -> tuple[str, str]:
     """The mean scores of the dimensions as a list, and the description of those that reach a threshold."""
     direction = np.zeros(N_DIMENSIONS, dtype=int)
     direction[_dimensions(entry)] = directions(mean, entry["upper"], entry["lower"])
-    poles = _poles(entry, wording)
     listed = "\n".join(f"{score:.3f} {up} / {down}" for score, (up, down) in zip(mean, poles, strict=True))
     return listed, wording.describe(direction.tolist())
 
