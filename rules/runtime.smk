@@ -9,13 +9,11 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
-from snakemake.utils import update_config
 
 from alignxplore.errors import UserError, check_writable
 from alignxplore.workflow.config import (
     completed,
     read_layers,
-    resolved,
     typed,
     unpinned_models,
 )
@@ -65,16 +63,15 @@ if workflow.is_main_process:
 # their rows in another order. Test: tests/workflow/test_dag.py, test_layers_go_over_each_other_one_by_one.
 CONFIG = Path(workflow.basedir) / "config"
 FILES = workflow.config_settings.configfiles or [CONFIG / "demo.yaml"]
-config.clear()
-config.update(read_layers([CONFIG / "base.yaml", *FILES]))
-
 # Snakemake 9.27 leaves numbers inside `--config online='{cases: 5}'` as text. Test:
 # tests/workflow/test_dag.py, test_nested_numbers_on_the_command_line.
-update_config(config, typed(workflow.config_settings.config))
+VALUES = typed(workflow.config_settings.config)
 
-# Snakemake has merged the configuration's files. Scripts get this dictionary, so change it in place.
+# Scripts get the dictionary `config`, so change it in place.
 try:
-    settings = located(resolved(config), Path(workflow.basedir))
+    settings = located(
+        read_layers([CONFIG / "base.yaml", *FILES], VALUES), Path(workflow.basedir)
+    )
     if workflow.is_main_process:  # which has checked what its jobs get
         check_config(settings, Path(workflow.basedir) / "config/schema.yaml")
 except UserError as error:

@@ -38,11 +38,12 @@ def typed(value: Any) -> Any:
     return found if found is None or isinstance(found, bool | int | float) else value
 
 
-def read_layers(files: Iterable[Path]) -> dict[str, Any]:
-    """The configuration of these files, each over those before it, as Snakemake merges them."""
+def read_layers(files: Iterable[Path], values: Config | None = None) -> dict[str, Any]:
+    """The configuration of these files, each over those before it, as Snakemake merges them; `values` are over all."""
     merged: dict[str, Any] = {}
     for file in files:
         _update(merged, yaml.safe_load(file.read_text(encoding="utf-8")))
+    _update(merged, values or {})
     return resolved(merged)
 
 
