@@ -44,8 +44,9 @@ SCORE_CHOICES = (" A", " B", " C")
 
 
 VARIABLES = {
-    "preference": ("pairs", "ugc", "dimensions"),
+    "preference": ("pairs", "ugc", "dimensions", "past"),
     "concise": ("pairs", "ugc"),
+    "update": ("pairs", "ugc", "dimensions", "past"),
     "judge": ("post", "preference", "response_a", "response_b", "written"),
     "respond": ("post", "preference"),
     "propose_rule": ("pairs",),
@@ -118,15 +119,20 @@ class Templates:
         return Prompt(str(rendered), prefill, getattr(rendered, "system", "").strip())
 
     def preference(
-        self, case: Mapping[str, Any], dimensions: Sequence[str] | None = None, template: str = "preference"
+        self,
+        case: Mapping[str, Any],
+        dimensions: Sequence[str] | None = None,
+        template: str = "preference",
+        past: str = "",
     ) -> Prompt:
         """Reason about a case's signals, then describe the preferences; `dimensions` are the teacher's hints phi.
 
-        `template` may be another one with the same variables. A case that has its signals only in a `rendered` prompt
-        is asked about with that prompt.
+        `template` may be another one with the same variables, such as `update`, which brings `past`, the description
+        that earlier signals led to ("" if there were none), up to date. A case that has its signals only in a
+        `rendered` prompt is asked about with that prompt.
         """
         return _rendered(case) or self._prompt(
-            template, pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or []
+            template, pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [], past=past
         )
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:

@@ -26,6 +26,17 @@ DIRECTION = pl.List(pl.Int8)
 PAIR = pl.Struct({"prompt": pl.String, "chosen": pl.String, "rejected": pl.String, "direction": DIRECTION})
 UGC = pl.Struct({"prompt": pl.String, "comment": pl.String, "direction": DIRECTION})
 
+STREAM: dict[str, pl.DataType] = {"stream": pl.String(), "chunks": pl.List(pl.Int32)}
+"""A step of a stream: the name that its steps share, and how many signals came in each chunk up to this step.
+
+    stream  chunks       signals (pairs before comments)
+    u7      [4]          1 2 3 4
+    u7      [4, 4]       1 2 3 4 | 5 6 7 8        the last chunk is new; a target is of its step
+
+Both are empty in a row that is no step of a stream.
+"""
+NO_STREAM: dict[str, Any] = {"stream": "", "chunks": []}
+
 EXAMPLE = pl.Schema(
     {
         "example_id": pl.String(),
@@ -38,6 +49,7 @@ EXAMPLE = pl.Schema(
         "ugc": pl.List(UGC),
         "golden_preference": pl.String(),
         "rendered": pl.String(),
+        **STREAM,
     }
 )
 """A user's history of pairs and comments and a target pair to predict, each with its annotated directions.
@@ -87,6 +99,7 @@ CASE = pl.Schema(
         "golden_preference": pl.String(),
         "rendered": pl.String(),
         "profile": pl.String(),
+        **STREAM,
     }
 )
 """An example of a benchmark, with the description that the benchmark itself gives of the user ("" if none).

@@ -88,6 +88,8 @@ def write_records(directory: Path, count: int) -> None:
                     golden_preference=drawn("description", table.height),
                     rendered=pl.lit(""),
                     profile=pl.lit(""),
+                    stream=pl.lit(""),
+                    chunks=pl.Series([[]] * table.height, dtype=pl.List(pl.Int32)),
                 )
             )
     for method in METHODS:

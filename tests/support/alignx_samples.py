@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import polars as pl
-from alignxplore.records import EXAMPLE
+from alignxplore.records import EXAMPLE, NO_STREAM
 
 N = 90
 
@@ -95,6 +95,7 @@ def random_examples(count: int, seed: int, users: int | None = None) -> pl.DataF
                 "ugc": ugc,
                 "golden_preference": "",
                 "rendered": "",
+                **NO_STREAM,
             }
         )
     return pl.DataFrame(rows, schema=EXAMPLE)

@@ -12,6 +12,7 @@ def demonstration(index: int, completion: str) -> dict:
     return {
         "example_id": f"e{index}", "user_id": f"u{index}", "prompt": "travel", "chosen": "humor", "rejected": "no",
         "direction": [1] * 90, "pairs": [pair], "ugc": [], "golden_preference": "", "rendered": "",
+        **records.NO_STREAM,
         "generation": 0, "completion": completion,
     }  # fmt: skip
 
@@ -31,7 +32,7 @@ def write_examples(path: Path) -> Path:
     """Write three examples of different lengths."""
     pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
     example = {"user_id": "u", "prompt": "travel", "chosen": "humor", "rejected": "no", "direction": [1] * 90,
-               "golden_preference": "", "rendered": ""}  # fmt: skip
+               "golden_preference": "", "rendered": "", **records.NO_STREAM}  # fmt: skip
     rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
     records.write(pl.DataFrame(rows, schema=records.EXAMPLE), path, records.EXAMPLE)
     return path

@@ -35,7 +35,7 @@ def cases(*histories: list[str], ugc: tuple[str, ...] = ()) -> pl.DataFrame:
     """One case per history; a history lists the chosen responses of its pairs."""
     comments = [{"prompt": "post", "comment": text, "direction": [0] * 90} for text in ugc]
     common = {"benchmark": "b", "dimension": "", "direction": [0] * 90, "ugc": comments, "golden_preference": "",
-              "rendered": "", "profile": ""}  # fmt: skip
+              "rendered": "", "profile": "", **records.NO_STREAM}  # fmt: skip
     target = {"prompt": "p", "chosen": "c", "rejected": "r"}
     rows = [
         {"case_id": str(number), **common, "pairs": [pair(chosen) for chosen in history], **target}

@@ -43,6 +43,7 @@ def case(benchmark: str, number: int) -> dict:
         "golden_preference": HOSTILE if hostile else "likes brevity",
         "rendered": HOSTILE if hostile else "",
         "profile": "",
+        **records.NO_STREAM,
     }
 
 

@@ -47,6 +47,8 @@ def rendered(tokenizer) -> dict[str, str]:
             f"{name}/preference": own.preference(CASE),
             f"{name}/preference for the teacher": own.preference(CASE, DIMENSIONS),
             f"{name}/concise": own.concise(CASE),
+            f"{name}/update": own.preference(CASE, template="update", past=KNOWN),
+            f"{name}/update of nothing": own.preference(CASE, template="update"),
             f"{name}/judge": own.judge(*judged),
             f"{name}/judge that writes": own.judge(*judged, written=True),
             f"{name}/respond": own.respond(POST, KNOWN),

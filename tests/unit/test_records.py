@@ -33,6 +33,7 @@ def test_empty_and_wider_columns_are_cast(tmp_path):
         "case_id": "c", "benchmark": "b", "dimension": "style", "direction": [1],
         "pairs": [{"prompt": "p", "chosen": "g", "rejected": "b", "direction": [-1]}], "ugc": [],
         "prompt": "p", "chosen": "g", "rejected": "b", "golden_preference": "kind", "rendered": "", "profile": "",
+        **records.NO_STREAM,
     }  # fmt: skip
     records.write(pl.DataFrame([case]), tmp_path / "c.parquet", records.CASE)
     read = records.read(tmp_path / "c.parquet", records.CASE)

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore.records import N_DIMENSIONS
+from alignxplore.records import N_DIMENSIONS, NO_STREAM
 
 DIRECTION_KEY = "Preference Direction"
 PAIRS_KEY = "Pair-wise Comparative Feedback"
@@ -40,7 +40,7 @@ def parse_example(raw: Any, max_characters: int) -> dict[str, Any]:
             {**texts(item, names, at, max_characters), "direction": direction(item, at)}
             for item, at in items(record, HISTORY_KEYS[form])
         ]
-    return {**row, "golden_preference": "", "rendered": ""}
+    return {**row, "golden_preference": "", "rendered": "", **NO_STREAM}
 
 
 def with_ids(rows: pl.DataFrame) -> pl.DataFrame:

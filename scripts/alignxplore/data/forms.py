@@ -42,7 +42,7 @@ from alignxplore.data.alignx import (
 from alignxplore.data.reader import read_records
 from alignxplore.data.rejects import check_reject_share
 from alignxplore.errors import UserError
-from alignxplore.records import DEMONSTRATION, EXAMPLE
+from alignxplore.records import DEMONSTRATION, EXAMPLE, NO_STREAM
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ RESPONSES = {"A": "responseA", "B": "responseB"}
 ANSWER = re.compile(r"\s*(?:response[ _]?)?([ab])\s*", re.IGNORECASE)
 
 NO_TARGET: Row = {"prompt": "", "chosen": "", "rejected": ""}
-UNKNOWN: Row = {"direction": [], "pairs": [], "ugc": [], "golden_preference": "", "rendered": ""}
+UNKNOWN: Row = {"direction": [], "pairs": [], "ugc": [], "golden_preference": "", "rendered": "", **NO_STREAM}
 
 
 class Form(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignxplore.data.alignx import PAIRS_KEY, TARGET_TEXTS, BadRecord, items, mapping, stable_hash, text, texts
 from alignxplore.errors import UserError
+from alignxplore.records import NO_STREAM
 
 Pair = dict[str, str]
 
@@ -66,6 +67,7 @@ def read_psoups(path: str | Path, dimension: str, positive: str, signals: Signal
                 "golden_preference": persona,
                 "rendered": "",
                 "profile": profile,
+                **NO_STREAM,
             }
         )
         seen[content] += 1

@@ -244,5 +244,6 @@ def _examples(columns: pl.DataFrame) -> pl.DataFrame:
         pl.col(key).list.eval(pl.struct(item(pl.element().struct.field, HISTORY_TEXTS[form]))).fill_null([]).alias(form)
         for form, key in HISTORY_KEYS.items()
     ]
-    unknown = [pl.lit("").alias("golden_preference"), pl.lit("").alias("rendered")]
+    unknown = [pl.lit("").alias(name) for name in ("golden_preference", "rendered", "stream")]
+    unknown.append(pl.lit([], dtype=EXAMPLE["chunks"]).alias("chunks"))
     return columns.select("line", *item(pl.col, TARGET_TEXTS), *histories, *unknown).cast(PARSED)

@@ -183,7 +183,9 @@ def _names(config: Config, section: str) -> Iterable[str]:
         return [name for name, entry in config["judges"].items() if entry["kind"] == "jud"]
     if section == "prompts (preference)":
         return [
-            name for name in config.get("prompts", {}) if name in ("preference", "concise") or name not in VARIABLES
+            name
+            for name in config.get("prompts", {})
+            if name in ("preference", "concise", "update") or name not in VARIABLES
         ]
     found = config
     for key in section.split("."):

@@ -3,7 +3,7 @@ import pytest
 from alignx_samples import N, direction, random_examples
 from alignxplore.data.refine import Rules, key_dimensions, refine
 from alignxplore.errors import UserError
-from alignxplore.records import EXAMPLE, REFINED
+from alignxplore.records import EXAMPLE, NO_STREAM, REFINED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +45,7 @@ def reference(examples, min_dimensions, history, max_conflicts=0):
                     "ugc": [],
                     "golden_preference": "",
                     "rendered": "",
+                    **NO_STREAM,
                     form: used,
                     "form": form,
                     "consistent": consistent,
@@ -83,7 +84,7 @@ def example(target, *history):
     pairs = [
         {"prompt": "p", "chosen": f"g{i}", "rejected": "b", "direction": values} for i, values in enumerate(history)
     ]
-    row = ("e", "u", "p", "g", "b", target, pairs, [], "", "")
+    row = ("e", "u", "p", "g", "b", target, pairs, [], "", "", "", [])
     return pl.DataFrame([row], schema=EXAMPLE, orient="row")
 
 

@@ -26,7 +26,7 @@ def refined_rows(count, seed=0, up=0.5, users=None, posts=None, forms=("pairs", 
             item = {"prompt": f"q {signal} {form}", "direction": consistent}
             pairs = [{**item, "chosen": "c", "rejected": "r"}] if form == "pairs" else []
             ugc = [{**item, "comment": "c"}] if form == "ugc" else []
-            rows.append((*texts, consistent, pairs, ugc, "", "", form, consistent))
+            rows.append((*texts, consistent, pairs, ugc, "", "", "", [], form, consistent))
     return pl.DataFrame(rows, schema=REFINED, orient="row")
 
 

@@ -101,6 +101,7 @@ def cases() -> pl.DataFrame:
         "golden_preference": "joke",
         "rendered": "",
         "profile": "",
+        **records.NO_STREAM,
     }
     rows = [
         {"case_id": "1", "benchmark": name, **common, **target}

@@ -22,6 +22,7 @@ def described(*texts: str, benchmark: str = "b") -> pl.DataFrame:
         "ugc": [],
         "rendered": "",
         "profile": "",
+        **records.NO_STREAM,
         "prompt": "p",
     }
     rows = [

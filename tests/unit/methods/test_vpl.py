@@ -144,7 +144,7 @@ def user(number: int, **identity: str) -> dict:
         for i in range(1 + number % 4)
     ]
     target = {"prompt": f"{word[8]}?", "chosen": word[9], "rejected": f"{word[7]}, not"}
-    return {"direction": [1], "pairs": pairs, "ugc": [], "rendered": "", **target, **identity}
+    return {"direction": [1], "pairs": pairs, "ugc": [], "rendered": "", **records.NO_STREAM, **target, **identity}
 
 
 EXAMPLES = pl.DataFrame(

@@ -97,6 +97,7 @@ def test_accuracy_by_signals_and_dimension_equal_pandas(scored, tmp_path):
                     "rejected": "r",
                     "golden_preference": "g",
                     "rendered": "",
+                    **records.NO_STREAM,
                     "profile": "",
                 }
             )

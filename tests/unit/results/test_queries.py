@@ -7,7 +7,13 @@ from result_samples import SQL
 
 
 def test_a_benchmark_without_directions_is_counted(tmp_path):
-    case = dict.fromkeys(records.CASE, "x") | {"direction": [], "pairs": [], "ugc": [], "rendered": "prompt"}
+    case = dict.fromkeys(records.CASE, "x") | {
+        "direction": [],
+        "pairs": [],
+        "ugc": [],
+        "rendered": "prompt",
+        "chunks": [],
+    }
     path = tmp_path / "cases.parquet"
     records.write(pl.DataFrame([case], schema=records.CASE), path, records.CASE)
     columns = queries.benchmarks_relation([{"benchmark": "x", "in_domain": True}])
@@ -30,6 +36,7 @@ def test_benchmarks_are_counted(tmp_path):
             "rejected": "r",
             "golden_preference": "g",
             "rendered": "",
+            **records.NO_STREAM,
             "profile": "",
         }
         for index, direction in enumerate([[1, 0, -1], [1, 0, 0]])

@@ -113,6 +113,7 @@ def test_one_right_of_two_mirrored_cases_has_no_interval(tmp_path):
             "rejected": pair[sign > 0],
             "golden_preference": "g",
             "rendered": "",
+            **records.NO_STREAM,
             "profile": "",
         }
         for index, pair in enumerate(words)

@@ -38,7 +38,7 @@ def files(tmp_path):
             common = {"case_id": f"{number:03}", "benchmark": benchmark}
             case = {"dimension": "", "direction": [], "pairs": [], "ugc": [], "prompt": "p", "golden_preference": "g"}
             case["rendered"] = case["profile"] = ""
-            cases.append({**common, **case, "chosen": chosen, "rejected": rejected})
+            cases.append({**common, **case, **records.NO_STREAM, "chosen": chosen, "rejected": rejected})
             for place, (judge, of) in enumerate(ROWS):
                 for column, method in enumerate(METHODS if of == benchmark else ()):
                     lean = 0.15 * np.sign(len(chosen) - len(rejected))
@@ -179,6 +179,7 @@ def test_a_judge_of_length_is_found_out(tmp_path):
             "ugc": [],
             "rendered": "",
             "profile": "",
+            **records.NO_STREAM,
         }
         | {"prompt": "p", "golden_preference": "g", "chosen": "x" * length, "rejected": "x" * 50}
         for number, length in enumerate(map(int, rng.permutation([*range(20, 50), *range(51, 101)])))

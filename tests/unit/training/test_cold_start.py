@@ -62,6 +62,7 @@ def test_a_refused_generation_is_dropped(tmp_path):
                 "ugc": [],
                 "golden_preference": "",
                 "rendered": "",
+                **records.NO_STREAM,
             }
             for name in "ab"
         ],
