@@ -28,6 +28,13 @@ window.AX = (() => {
     return waiting.get(source);
   };
 
+  // A value from the compressed form that site/javascript.py describes.
+  const unpacked = async (text) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return JSON.parse(await new Response(inflated).text());
+  };
+
   const AX = {
     setIndex(index) {
       AX.index = index;
@@ -35,11 +42,11 @@ window.AX = (() => {
     setStudy(numbers, methods) {
       AX.study = { numbers, methods };
     },
-    addChunk(number, cases) {
-      chunks.set(number, cases);
+    addChunk(number, packed) {
+      chunks.set(number, unpacked(packed));
     },
-    addShard(number, words, postings) {
-      shards.set(number, { words: words.split(" "), postings: postings.split(" ") });
+    addShard(number, packed) {
+      shards.set(number, unpacked(packed));
     },
 
     // The details of a case by its number.
@@ -55,7 +62,7 @@ window.AX = (() => {
         chunks.delete(oldest);
         waiting.delete(`data/details/${oldest}.js`);
       }
-      return cases[number - place * AX.index.chunk];
+      return (await cases)[number - place * AX.index.chunk];
     },
 
     // The words and postings in one file of the word index.

@@ -18,9 +18,9 @@
     const last = prefix ? word + "\u{10ffff}" : word;
     const places = shards.flatMap(([from, to], place) => (to < word || from > last ? [] : [place]));
     const mask = new Uint8Array(count);
-    for (const part of await Promise.all(places.map(AX.words))) {
-      part.words.forEach((one, place) => {
-        if (one === word || (prefix && one.startsWith(word))) AX.posting(part.postings[place], (number) => (mask[number] = 1));
+    for (const [words, postings] of await Promise.all(places.map(AX.words))) {
+      words.forEach((one, place) => {
+        if (one === word || (prefix && one.startsWith(word))) AX.posting(postings[place], (number) => (mask[number] = 1));
       });
     }
     found.set(word, mask);

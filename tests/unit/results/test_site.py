@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from collections import defaultdict
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,6 +34,12 @@ def called(path: Path) -> list:
     """The arguments of the function call in a data file."""
     text = path.read_text(encoding="utf-8")
     return json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
+
+
+def compressed(path: Path) -> tuple[int, Any]:
+    """The number and the value in a file of compressed data."""
+    number, packed = called(path)
+    return number, json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +129,7 @@ def test_details_equal_the_records_in_any_order(site):
     assert index["benchmarks"] == [["alignx_test", 90], ["psoups_style", 30]]
     assert [label for _, label in index["methods"]] == list(LABELS.values())
     number = 90 + 4  # case 4 of psoups_style
-    place, cases = called(site / f"data/details/{number // index['chunk']}.js")
+    place, cases = compressed(site / f"data/details/{number // index['chunk']}.js")
     case = cases[number - place * index["chunk"]]
     assert (case["id"], case["benchmark"], case["directions"]) == ("case-4", "psoups_style", [["style", -1]])
     assert case["ugc"][0] == ["what did you say", "my own comment 4"] and case["pairs"] == []
@@ -132,7 +140,7 @@ def test_details_equal_the_records_in_any_order(site):
     ]
     assert [row for row in case["judged"] if row[1] == backbone] == [[0, backbone, 0.25, 0.04, False, False, 0]]
     assert case["written"] == {} and case["won"] == []
-    (seventh,) = [one for one in called(site / "data/details/0.js")[1] if one["id"] == "case-7"]
+    (seventh,) = [one for one in compressed(site / "data/details/0.js")[1] if one["id"] == "case-7"]
     assert seventh["written"][str(backbone)] == "written by backbone" and seventh["won"][0][2] == "b"
 
 
@@ -186,10 +194,9 @@ def test_every_word_is_in_one_shard_with_all_its_cases(tmp_path, monkeypatch):
     assert len(shards) > 5 and shards == sorted(shards)
     found = {}
     for place, (first, last) in enumerate(shards):
-        number, own, postings = called(tmp_path / f"words/{place}.js")
-        own = own.split(" ")
+        number, (own, postings) = compressed(tmp_path / f"words/{place}.js")
         assert (number, own[0], own[-1]) == (place, first, last) and not set(own) & set(found)
-        found |= dict(zip(own, postings.split(" "), strict=True))
+        found |= dict(zip(own, postings, strict=True))
     assert set(found) == {"all", "half", "émile"} | {f"word{n}" for n in range(100)}
     assert found["word73"] == "73" and found["all"] == posting(np.arange(100), 100)
     assert found["half"] == posting(np.arange(1, 100, 2), 100)

@@ -19,7 +19,7 @@ import polars as pl
 
 from alignxplore import records
 from alignxplore.errors import UserError
-from alignxplore.results.site.javascript import posting, write_call
+from alignxplore.results.site.javascript import posting, write_call, write_compressed
 from alignxplore.results.site.search import SearchIndex
 
 CHUNK = 25
@@ -74,7 +74,9 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
             details = _details(block, methods, judges, sources.dimensions)
             for start in range(0, len(details), CHUNK):
                 place = (number + start) // CHUNK
-                write_call(directory / f"details/{place}.js", "AX.addChunk", place, details[start : start + CHUNK])
+                write_compressed(
+                    directory / f"details/{place}.js", "AX.addChunk", place, details[start : start + CHUNK]
+                )
             index.add(block)
             search.add(_texts(block))
         shards = search.write(directory / "words", count)

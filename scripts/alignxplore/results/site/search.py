@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from alignxplore.results.site.javascript import posting, write_call
+from alignxplore.results.site.javascript import posting, write_compressed
 
 # As in search.js. Writing systems without spaces between words are indexed by character.
 WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{N}\p{M}_]+"
@@ -84,5 +84,5 @@ def _rows(path: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def _write(path: Path, number: int, held: list[tuple[str, str]]) -> list[str]:
-    write_call(path, "AX.addShard", number, " ".join(word for word, _ in held), " ".join(text for _, text in held))
+    write_compressed(path, "AX.addShard", number, list(zip(*held, strict=True)))
     return [held[0][0], held[-1][0]]
