@@ -10,6 +10,8 @@ of one stream do, ask the same prompts in their first steps. Each prompt is aske
 time: a stream that became one chunk longer costs one prompt.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,8 +39,7 @@ def streamed(
     `render` makes the prompt of a case that has one chunk's signals and of the past description, and `ask` returns an
     answer per prompt. Without `carry`, the last chunk is read alone. Token counts are those of all steps.
     """
-    if not carry:
-        cases = [span(case, (chunks(case, chunk) - 1) * chunk, signal_count(case)) for case in cases]
+    cases = _read(cases, chunk, carry)
     found = [_UNKNOWN] * len(cases)
     for step in range(max((chunks(case, chunk) for case in cases), default=0)):
         prompts = {
@@ -52,6 +53,25 @@ def streamed(
         for index, prompt in prompts.items():
             found[index] = updated(found[index], *answers[prompt])
     return found
+
+
+def prompt_count(cases: Sequence[Case], chunk: int, carry: bool = True) -> int:
+    """How many prompts `streamed` asks: one for each different beginning of the cases."""
+    beginnings = set()
+    for case in _read(cases, chunk, carry):
+        read = hashlib.sha256()
+        for step in range(chunks(case, chunk)):
+            part = span(case, step * chunk, (step + 1) * chunk)
+            read.update(json.dumps([part["pairs"], part["ugc"]]).encode())
+            beginnings.add(read.digest())
+    return len(beginnings)
+
+
+def _read(cases: Sequence[Case], chunk: int, carry: bool) -> Sequence[Case]:
+    """The cases with the signals that are read: all, or without `carry` the last chunk."""
+    if carry:
+        return cases
+    return [span(case, (chunks(case, chunk) - 1) * chunk, signal_count(case)) for case in cases]
 
 
 def chunks(case: Case, chunk: int) -> int:

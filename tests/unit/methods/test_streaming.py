@@ -11,6 +11,7 @@ from alignxplore.engines.transformers import start
 from alignxplore.errors import UserError
 from alignxplore.formats import render_completion
 from alignxplore.methods.model import model_preferences
+from alignxplore.methods.streaming import prompt_count
 from alignxplore.prompts import Templates, strip_markers
 from method_samples import cases
 from random_models import random_qwen2
@@ -85,6 +86,14 @@ def test_steps_that_begin_alike_are_asked_once_and_answered_the_same(templates):
     assert [len(call) for call in writer.calls] == [1, 2, 1]
     assert rows[2]["preference"] == f"[{rows[1]['preference']}. New: e f]"
     assert [row["completion_tokens"] for row in rows] == [10, 20, 30, 20]
+
+
+@pytest.mark.parametrize("streaming", [{"chunk": 1}, {"chunk": 2}, {"chunk": 3}, {"chunk": 2, "carry": False}])
+def test_prompts_are_counted_before_they_are_asked(templates, streaming):
+    writer = Writer()
+    steps = cases(list("ab"), list("abcd"), list("abcdef"), list("abcx"), list("cdab"), [], list("dab"))
+    run(writer, templates, steps, streaming=streaming)
+    assert prompt_count(steps.to_dicts(), **streaming) == sum(map(len, writer.calls))
 
 
 CUT_OFF = Completion("<think>It may be that", "length", 9, 10)
