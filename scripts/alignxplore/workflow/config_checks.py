@@ -14,6 +14,7 @@ from alignxplore.workflow.config import (
     drawn_splits,
     given_splits,
     method_prompts,
+    updates_descriptions,
     variants,
 )
 from alignxplore.workflow.config_paths import cycle_errors, launch_errors, model_errors, path_errors, values_at
@@ -158,10 +159,16 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
 def _template_errors(config: Config) -> Iterator[str]:
     """Yield templates that cannot be rendered, without those that do not exist."""
     used = {name for _, name in values_at(config, ["methods.*.prompt", "cold_start.prompt"])}
+    updates = {
+        prompt
+        for entry in config["methods"].values()
+        if updates_descriptions(entry)
+        for prompt in method_prompts(entry)
+    }
     for name, path in config.get("prompts", {}).items():
         if Path(path).is_file():
             try:
-                check_template(name, path)
+                check_template(name, path, name in updates)
             except UserError as error:
                 yield f"prompts.{name}: {error}"
         # A template of another name is for entries with `prompt`; if none has it, the name may be a mistake.

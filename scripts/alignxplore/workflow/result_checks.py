@@ -42,7 +42,7 @@ def table_errors(config: Config) -> Iterator[str]:
         if kind == "validity":
             yield from _validity_errors(name, methods, completed(config))
             continue
-        if len(methods) < (1 if kind == "accuracy" else 2):
+        if len(methods) < (1 if kind in ("accuracy", "streaming") else 2):
             yield f"{key}: too few methods name it in their `tables`: {', '.join(methods) or 'none'}"
         if kind in ("win_rates", "strengths"):
             yield from _described_errors(
