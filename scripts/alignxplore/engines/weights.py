@@ -55,7 +55,7 @@ def load_model(
     if found.adapter is None:
         return model
     if "quantization_config" in options:
-        model = model.dequantize(options["dtype"])
+        model = model.dequantize(model.dtype)
     return with_adapter(model, found.adapter).merge_and_unload(safe_merge=True).requires_grad_(True)
 
 

@@ -11,7 +11,7 @@ from alignxplore.errors import UserError
 from alignxplore.training import grpo, sft
 from alignxplore.training.memory import Job, Shape, Speed
 from alignxplore.training.settings import check_settings
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import Config, variant_settings, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
@@ -26,7 +26,7 @@ def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
     jobs = {}
     for name, entry in variants(config).items():
         module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
-        settings = {**training[entry["stage"]], **entry.get("settings", {})}
+        settings = variant_settings(config, name)
         here = type(kind.__name__, (kind,), {"world_size": started})
         _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
         judge = 0
@@ -72,7 +72,7 @@ def table(config: Config, jobs: Mapping[str, Job], card: float) -> str:
     columns: dict[tuple[str, ...], list[str]] = {}
     for name, job in jobs.items():
         entry = variants(config)[name]
-        settings = {**config["training"][entry["stage"]], **entry.get("settings", {})}
+        settings = variant_settings(config, name)
         seconds = job.seconds(*LENGTHS[entry["stage"]], Speed())
         count = steps(config, job, entry["stage"], settings)
         figures = {
