@@ -18,6 +18,7 @@ from alignxplore.training import grpo, loop, lora, scoring, sft
 from alignxplore.training.metrics import GRPO_METRICS, from_history
 from alignxplore.training.models import load_model, load_tokenizer
 from alignxplore.training.settings import check_lora, check_settings
+from safetensors.torch import load_file, save_file
 from small_training import QUESTIONS, letters, outcome, train
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
@@ -65,7 +66,7 @@ def test_grpo_of_an_adapter_raises_the_reward_and_leaves_the_model_alone(tiny_mo
 def test_the_engine_gives_the_log_probabilities_of_the_trainer(ending_model, tmp_path, monkeypatch, fused):
     if fused:
         monkeypatch.setattr(scoring, "MOST_LOGITS", 0)
-    trainer = make(ending_model, tmp_path / "policy", max_steps=3, temperature=1.0)
+    trainer = make(ending_model, tmp_path / "policy", max_steps=5, temperature=1.0)
     loop.run(trainer)
     trainer.save_model(str(tmp_path / "saved"))
     backend = TransformersBackend(str(ending_model), adapter=str(tmp_path / "saved"))
@@ -80,8 +81,8 @@ def test_the_engine_gives_the_log_probabilities_of_the_trainer(ending_model, tmp
         scores, _, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, torch.ones_like(ids), len(row) - start
         )
-        assert found.logprob == pytest.approx(scores.sum().item(), abs=1e-4)
-        assert abs(found.logprob - before.logprob) > 0.01, "the adapter has an effect"
+        assert found.logprob == pytest.approx(scores.sum().item(), abs=2e-5)
+        assert abs(found.logprob - before.logprob) > 2e-3, "the adapter has an effect"
 
 
 def test_an_adapter_directory_is_a_model_with_its_base(adapter, ending_model):
@@ -139,17 +140,14 @@ def test_a_second_stage_goes_on_with_the_adapter(adapter, ending_model, tmp_path
 
 def load_adapter_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of an adapter, by their names in peft's model."""
-    from safetensors.torch import load_file
-
-    return {
-        k.replace(".weight", ".default.weight"): v for k, v in load_file(path / "adapter_model.safetensors").items()
-    }
+    tensors = load_file(path / "adapter_model.safetensors")
+    return {name.replace(".weight", ".default.weight"): value for name, value in tensors.items()}
 
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"r": 8}, "'lora.r' is 8, but the adapter .* has 4"),
     ({"lora_alpha": 16}, "'lora.lora_alpha' is 16, but the adapter .* has 8"),
-    ({"target_modules": ["q_proj"]}, r"'lora.target_modules' is \['q_proj'\], but the adapter .*'up_proj'"),
+    ({"target_modules": ["q_proj"]}, r"'lora.target_modules' is \['q_proj'\], but the adapter .*up_proj'"),
     ({"use_rslora": True}, "'lora.use_rslora' is True"),
 ])  # fmt: skip
 def test_a_second_stage_of_another_shape_is_refused(adapter, tmp_path, settings, message):
@@ -221,8 +219,6 @@ def test_quantisation_without_bitsandbytes_is_refused(tiny_model, tmp_path, monk
 
 @pytest.mark.parametrize("damage", ["config", "weights", "tensor", "base"])
 def test_a_damaged_adapter_is_refused(adapter, tmp_path, damage):
-    from safetensors.torch import load_file, save_file
-
     copy = shutil.copytree(adapter, tmp_path / "copy")
     config = json.loads((copy / "adapter_config.json").read_text())
     if damage == "config":
@@ -266,9 +262,7 @@ def wide_model(tmp_path, monkeypatch) -> Path:
 def test_a_quantised_base_trains_and_merges_to_what_was_trained(wide_model, tmp_path):
     settings = {"lora": {**LORA, "quantize": 4}, "max_steps": 4}
     trainer = make(wide_model, tmp_path / "out", **settings, temperature=1.0)
-    assert {type(module).__name__ for module in trainer.model.modules()} >= {"Linear4bit", "Params4bit"} - {
-        "Params4bit"
-    }
+    assert "Linear4bit" in {type(module).__name__ for module in trainer.model.modules()}
     assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
     loop.run(trainer)
     ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
