@@ -98,7 +98,9 @@ class Adapter:
         head = base.get_output_embeddings()
         linear = [m.weight.numel() for m in base.modules() if isinstance(m, torch.nn.Linear) and m is not head]
         network: Any = get_peft_model(base, peft_config(lora), low_cpu_mem_usage=True)
-        layer = [m for m in network.get_base_model().base_model.layers[0].modules() if isinstance(m, LoraLayer)]
+        layer: list[Any] = [
+            m for m in network.get_base_model().base_model.layers[0].modules() if isinstance(m, LoraLayer)
+        ]
         return cls(
             weights=sum(weight.numel() for weight in network.parameters() if weight.requires_grad),
             inputs=sum(module.in_features for module in layer),
