@@ -151,16 +151,16 @@ def test_a_users_state_killed_at_random_moments_is_the_old_or_the_new_one(tmp_pa
 
 
 TRAINING = """
-import sys
+import json, sys
 from pathlib import Path
 from small_training import train
-train(Path(sys.argv[1]), Path(sys.argv[2]))
+train(Path(sys.argv[1]), Path(sys.argv[2]), **json.loads(sys.argv[3]))
 """
 
 
-def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int) -> None:
+def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int, settings: dict) -> None:
     """Train in one process after another: kill the first `kills` of them, and let the last one finish."""
-    command = [sys.executable, "-c", TRAINING, str(model), str(output)]
+    command = [sys.executable, "-c", TRAINING, str(model), str(output), json.dumps(settings)]
     rng = random.Random(seed)
     partial = partial_directory(output)
     while kills:
@@ -178,10 +178,16 @@ def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int) -
     subprocess.run(command, env=ENVIRONMENT, check=True)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_a_training_killed_at_random_moments_gives_the_model_of_an_undisturbed_one(ending_model, tmp_path, kills):
+@pytest.mark.parametrize(("kills", "settings"), [
+    (2, {}),
+    pytest.param(10, {}, marks=pytest.mark.slow),
+    (1, {"lora": {"r": 4}}),
+])  # fmt: skip
+def test_a_training_killed_at_random_moments_gives_the_model_of_an_undisturbed_one(
+    ending_model, tmp_path, kills, settings
+):
     undisturbed, output = tmp_path / "undisturbed/policy", tmp_path / "killed/policy"
-    train(ending_model, undisturbed)
-    killed_at_random_moments(ending_model, output, kills, seed=kills)
+    train(ending_model, undisturbed, **settings)
+    killed_at_random_moments(ending_model, output, kills, kills, settings)
     assert outcome(output) == outcome(undisturbed)
     assert not list(output.parent.glob(".*"))

@@ -39,6 +39,27 @@ def test_a_real_training_holds_what_is_predicted(tmp_path, stage):
     assert job.peak(0) - CONTEXTS == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.parametrize(("stage", "settings"), [
+    ("sft", {"lora": {"r": 8}, "dtype": "bfloat16", "bf16": True}),
+    ("grpo", {"lora": {"r": 64}}),
+    ("sft", {"lora": {"r": 8, "quantize": 4}}),
+], ids=str)  # fmt: skip
+def test_training_an_adapter_holds_what_is_predicted(tmp_path, monkeypatch, stage, settings):
+    if "quantize" in settings["lora"]:
+        pytest.importorskip("bitsandbytes")
+        monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)  # it cannot train with that
+    model = sized_qwen2(tmp_path / "model", WORDS, **SIZES)
+    settings = {**settings, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    own = {"num_generations": 4, "steps_per_generation": 1} if stage == "grpo" else {}
+    measured, job, trainer = training_peak(stage, model, tmp_path / "out", 400, 60, **settings, **own)
+    job = replace(job, prompt=400, completion=60, samples=False, has_triton=False)
+    assert job.peak(0) - CONTEXTS == pytest.approx(measured, rel=0.05)
+    held = sum(weight.nbytes for weight in trainer.model.parameters())
+    assert job.weights == pytest.approx(held, rel=0.02)
+    trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    assert (job.trained, job.gradients, job.optimiser) == (trained, 4 * trained, 8 * trained)
+
+
 @pytest.fixture(scope="module")
 def paper() -> dict:
     return merged("paper")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt
-from alignxplore.training import grpo, scoring, sft
+from alignxplore.training import grpo, lora, scoring, sft
 from alignxplore.training.models import load_model, load_tokenizer
 from alignxplore.training.settings import REFUSED, check_settings
 from architectures import save_random
@@ -234,8 +234,10 @@ def grpo_trainers(model: Path, settings: dict, directory: Path):
     ours.reward_funcs[0] = by_tokens
     checked, arguments = grpo.configure(settings, directory / "stock")
     chat = load_tokenizer(model, checked)
+    set_seed(arguments.seed)  # of an adapter's first weights
     stock = StockGRPO(
         model=load_model(model, checked, chat),
+        peft_config=None if checked.lora is None else lora.peft_config(checked.lora),
         reward_funcs=by_tokens,
         args=arguments,
         train_dataset=ours.train_dataset,
@@ -255,8 +257,10 @@ def sft_trainers(model: Path, settings: dict, directory: Path):
     ours = sft.make_trainer(settings, model, rows, directory / "ours")
     checked, arguments = sft.configure(settings, directory / "stock")
     chat = load_tokenizer(model, checked)
+    set_seed(arguments.seed)
     stock = SFTTrainer(
         model=load_model(model, checked, chat),
+        peft_config=None if checked.lora is None else lora.peft_config(checked.lora),
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=chat.tokenizer,
@@ -299,6 +303,13 @@ ALL = [(*group, *case) for group, cases in CASES.items() for case in cases]
 @pytest.mark.parametrize(("stage", "topic", "tried", "context"), ALL, ids=lambda value: str(value)[:60])
 def test_training_ends_with_the_parameters_of_trls_own_trainer(comparison, stage, topic, tried, context):
     assert comparison.difference(stage, topic, tried, context) <= 1e-5
+
+
+@pytest.mark.parametrize(("stage", "settings"), [("sft", {"fused": True}), ("grpo", {}), ("grpo", KL)], ids=str)
+def test_an_adapter_ends_with_the_parameters_of_trls_own_trainer(comparison, stage, settings):
+    before, ours, stock = comparison.train(stage, {**settings, "lora": {"r": 4, "lora_alpha": 32}})
+    assert (ours - before).abs().max() > 1e-3, "nothing was learned"
+    assert (ours - stock).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(("stage", "settings"), PRECISIONS, ids=str)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alignxplore.training.memory import Job, Shape
+from alignxplore.training.memory import Adapter, Job, Shape
 from random_models import random_qwen2
 
 
@@ -73,5 +73,7 @@ def training_peak(stage: str, model: Path, output: Path, prompt: int, completion
         trainer.encoded = {name: [drawn.randrange(300) for _ in range(prompt)] for name in trainer.encoded}
         trainer._generate_single_turn = lambda ids, *_: (answers[: len(ids)], None)
     weights = sum(weight.nbytes for weight in trainer.model.parameters())
-    job = Job.of(Shape.of(trainer.model.config), trainer.args, check_settings(settings, type(trainer.args)))
+    checked = check_settings(settings, type(trainer.args))
+    adapter = None if checked.lora is None else Adapter.of(trainer.model.config, checked.lora)
+    job = Job.of(Shape.of(trainer.model.config), trainer.args, checked, adapter=adapter)
     return weights + peak_of(trainer.train), job, trainer

@@ -78,7 +78,8 @@ def trees(tmp_path_factory, config) -> list[Path]:
         else:
             shutil.copy2(source, tree / name)
     shutil.copy2(ROOT / "resources/paper_tables.csv", tree / "resources/other_tables.csv")
-    for name in ("small.gguf", "other.gguf", "given.json", "other.json"):
+    (tree / "tuned").mkdir()
+    for name in ("small.gguf", "other.gguf", "given.json", "other.json", "tuned/adapter_config.json"):
         (tree / name).write_text(name)
     write_config(tree / "base.yaml", config)
     plan = [sys.executable, "scripts/plan_jobs.py", "--configfile", "base.yaml"]

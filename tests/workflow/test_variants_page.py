@@ -26,6 +26,14 @@ def counts(stats: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats.split("\ntotal")[0], re.MULTILINE)}
 
 
+def test_the_example_of_lora_trains_and_judges_adapters(tree):
+    section = re.search(r"^## LoRA\n(.*?)^## ", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    (tree / "my.yaml").write_text(example, encoding="utf-8")
+    target = planned(tree, "my.yaml", "--", "results/adapters.csv")
+    assert (target["sft"], target["grpo"], target["judgements"], target["table_accuracy"]) == (2, 2, 2, 1)
+
+
 def test_variants_add_the_jobs_that_the_page_shows(tree):
     section = re.search(r"^## Variants\n(.*?)^## ", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
     (example,) = re.findall(r"^```yaml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)

@@ -2,13 +2,14 @@
 
 Memory is what PyTorch holds at the largest moment of a step, in bytes; tests/speed/memory.py compares it with measured
 peaks. It is known for decoders whose layers are alike, with gated MLPs (Qwen2 and 3, Llama, Mistral), attention that
-keeps no scores (`sdpa`, FlashAttention), and Adam on all weights. It is not known for experts, which are refused, nor
-for adapters, FSDP, or models divided over GPUs by tensor or pipeline.
+keeps no scores (`sdpa`, FlashAttention), and Adam on all weights or on those of a LoRA. It is not known for experts,
+which are refused, nor for FSDP, or models divided over GPUs by tensor or pipeline.
 """
 
 import json
 import math
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ import yaml
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from alignxplore.errors import UserError
+from alignxplore.training.lora import peft_config
 from alignxplore.training.scoring import MOST_LOGITS
 from alignxplore.training.settings import Settings
 
 CONTEXTS = 3.5e9
 """An assumption: CUDA contexts of the policy, vLLM and the judge, and NCCL's buffers."""
+QUANTISED = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in nf4: 4 bits, a byte per block of 64, and a float32 for each 256 of those bytes."""
 MARGIN = 0.05
 """An assumption: the share of a card that fragmentation wastes."""
 MAX_LIVE = 1e9
@@ -70,6 +74,43 @@ class Shape:
         return 2 * self.parameters + (4 if self.ties else 2) * self.vocabulary * self.hidden
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """The sizes of a LoRA that memory depends on: its weights, and by layer the inputs and ranks of its matrices."""
+
+    weights: int
+    inputs: int
+    ranks: int
+    has_dropout: bool
+    quantised: int = 0
+    """Weights of the base in 4 bits."""
+    largest: int = 0
+    """The most weights that one quantised matrix has."""
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig, lora: Mapping[str, Any]) -> "Adapter":
+        """The adapter of checked `lora` settings, built on a model without weights."""
+        from peft import get_peft_model
+        from peft.tuners.lora import LoraLayer
+
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(config)
+        head = base.get_output_embeddings()
+        linear = [m.weight.numel() for m in base.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        network: Any = get_peft_model(base, peft_config(lora), low_cpu_mem_usage=True)
+        layer: list[Any] = [
+            m for m in network.get_base_model().base_model.layers[0].modules() if isinstance(m, LoraLayer)
+        ]
+        return cls(
+            weights=sum(weight.numel() for weight in network.parameters() if weight.requires_grad),
+            inputs=sum(module.in_features for module in layer),
+            ranks=sum(module.r["default"] for module in layer),
+            has_dropout=bool(lora.get("lora_dropout")),
+            quantised=sum(linear) if "quantize" in lora else 0,
+            largest=max(linear) if "quantize" in lora else 0,
+        )
+
+
 def sharding(command: str) -> tuple[int, bool]:
     """DeepSpeed's ZeRO stage and whether the optimiser is offloaded, by the files that a launch command names."""
     words = shlex.split(command.replace("=", " "))
@@ -96,6 +137,8 @@ class Job:
     offloads: bool = False
     weight_bytes: int = 4
     autocasts: bool = False
+    is_mixed: bool = False
+    """Whether products are computed in fewer bytes than float32, whatever the weights are."""
     checkpoints: bool = False
     rollouts: int = 0
     """Rollouts that a process gets at once, and shuffles before it divides them into batches."""
@@ -110,10 +153,19 @@ class Job:
     judge: int = 0
     """Bytes of the weights of a judge in the process."""
     has_triton: bool = True
+    adapter: Adapter | None = None
+    """What is trained instead of all weights."""
 
     @classmethod
     def of(
-        cls, shape: Shape, arguments: Any, checked: Settings, launch: str = "python", processes: int = 1, judge: int = 0
+        cls,
+        shape: Shape,
+        arguments: Any,
+        checked: Settings,
+        launch: str = "python",
+        processes: int = 1,
+        judge: int = 0,
+        adapter: Adapter | None = None,
     ) -> "Job":
         """The job of checked settings and the trainer's arguments, as `grpo.configure` or `sft.configure` give them.
 
@@ -133,8 +185,10 @@ class Job:
             offloads=offloads,
             weight_bytes=size,
             autocasts=reduced and size == 4,
+            is_mixed=reduced,
             checkpoints=arguments.gradient_checkpointing,
             judge=judge,
+            adapter=adapter,
         )
         if not hasattr(arguments, "num_generations"):
             return replace(job, completion=min(arguments.max_length or shape.context, shape.context))
@@ -153,21 +207,36 @@ class Job:
         )
 
     @property
+    def trained(self) -> int:
+        """The weights that have gradients and an optimiser."""
+        return self.shape.parameters if self.adapter is None else self.adapter.weights
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of each. An adapter is in float32, but DeepSpeed gives all weights one type."""
+        return self.weight_bytes if self.adapter is None or self.stage else 4
+
+    @property
     def weights(self) -> float:
         """Every process has all weights; ZeRO-3 divides them (Rajbhandari et al. 2020)."""
-        return self.weight_bytes * self.shape.parameters / (self.processes if self.stage == 3 else 1)
+        whole = self.shape.parameters
+        if self.adapter is None:
+            return self.weight_bytes * whole / (self.processes if self.stage == 3 else 1)
+        kept = whole - self.adapter.quantised
+        base = self.weight_bytes * kept + QUANTISED * self.adapter.quantised
+        return (base + self.trained_bytes * self.trained) / (self.processes if self.stage == 3 else 1)
 
     @property
     def gradients(self) -> float:
-        """As many as weights. ZeRO-2 and 3 divide them; DDP keeps a second copy in its buckets."""
+        """As many as trained weights. ZeRO-2 and 3 divide them; DDP keeps a second copy in its buckets."""
         copies = 1 / self.processes if self.stage >= 2 else 2 if self.processes > 1 and not self.stage else 1
-        return self.weight_bytes * self.shape.parameters * copies
+        return self.trained_bytes * self.trained * copies
 
     @property
     def optimiser(self) -> float:
         """Adam's two moments; DeepSpeed keeps float32 weights too. All ZeRO stages divide them."""
-        each = 12 if self.stage else 2 * self.weight_bytes
-        return each * self.shape.parameters / (self.processes if self.stage else 1)
+        each = 12 if self.stage else 2 * self.trained_bytes
+        return each * self.trained / (self.processes if self.stage else 1)
 
     @property
     def gathered(self) -> float:
@@ -204,7 +273,7 @@ class Job:
         size = 4 if self.autocasts else self.weight_bytes
         inputs = size * self.shape.hidden * self.tokens
         kept = inputs if self.checkpoints else self._layer
-        final_norm = (2 if size == 4 else 4) * inputs
+        final_norm = ((2 if size == 4 else 4) - (0 if self.adapter is None else 1)) * inputs
         return self.shape.layers * kept + final_norm + self._casts(0 if self.checkpoints else self.shape.layers)
 
     @property
@@ -214,13 +283,32 @@ class Job:
         2 norms        input, normalised, output     in 2 bytes also a float32 copy of the input
         attention      queries, keys, values, output, and a float32 sum per head
         MLP            gate, its activation, up, their product
+        adapter        what A gives, and if inputs are not float32 its own copies of them; no normalised values
         """
         s, size = self.shape, self.size
         norms = s.hidden * (26 if self.autocasts else 24 if size == 4 else 16)
         # A packed row has a mask, with which keys and values are repeated for every query head.
         keys = s.queries if self.packs else s.keys
         mask = size * self.tokens / self.rows if self.packs else 0
-        return self.tokens * (norms + size * (2 * s.queries + 2 * keys + 4 * s.intermediate) + 4 * s.heads + mask)
+        values = 2 * s.queries + 2 * keys + 4 * s.intermediate
+        return self.tokens * (norms + size * values + 4 * s.heads + mask + self._of_adapter)
+
+    @property
+    def _of_adapter(self) -> float:
+        """What an adapter adds to the bytes that a layer keeps for each token: what A gives, and its inputs.
+
+        In float32, they are those of the weights. Reduced ones are copied for each A, and so are those with dropout,
+        which also keeps a mask, on a CPU of whole values. No norm has to keep its normalised values.
+        """
+        s, size, adapter = self.shape, self.size, self.adapter
+        if adapter is None:
+            return 0
+        normalised = 2 * s.hidden * (2 if self.weight_bytes == 2 else 4)
+        copy = 0 if self.weight_bytes == 4 or self.stage else 2 if self.is_mixed else 4
+        if adapter.has_dropout:
+            copy = (copy or size) + (1 if self.has_triton else 4)
+        shared = size * (2 * s.hidden + s.queries + s.intermediate) if copy else 0
+        return size * adapter.ranks + copy * adapter.inputs - shared - normalised
 
     def _casts(self, layers: int) -> float:
         """The copies of float32 weights of layers in two bytes that autocast keeps."""
@@ -237,7 +325,8 @@ class Job:
         s, size = self.shape, self.size
         values = self.tokens * (2 * s.intermediate + (4 if size == 4 else 5) * s.hidden)
         under_zero = self.weight_bytes * s.layer_parameters if self.stage else 0
-        return size * values + under_zero + (self._layer + self._casts(1) if self.checkpoints else 0)
+        of_adapter = 0 if self.adapter is None else size * self.adapter.largest  # a matrix out of its 4 bits
+        return size * values + under_zero + of_adapter + (self._layer + self._casts(1) if self.checkpoints else 0)
 
     @property
     def _head(self) -> float:
@@ -258,7 +347,7 @@ class Job:
     @property
     def _step(self) -> float:
         """DeepSpeed's float32 copy of the gradients that a step applies at once (`sub_group_size` under ZeRO-3)."""
-        owned = self.shape.parameters / self.processes
+        owned = self.trained / self.processes
         return 0 if not self.stage or self.offloads else 4 * (min(owned, 1e9) if self.stage == 3 else owned)
 
     @property
@@ -274,13 +363,13 @@ class Job:
     @property
     def host(self) -> float:
         """Main memory of one process that a card would hold: an offloaded optimiser, with float32 gradients."""
-        return self.optimiser + 4 * self.shape.parameters / self.processes if self.offloads else 0
+        return self.optimiser + 4 * self.trained / self.processes if self.offloads else 0
 
     @property
     def checkpoint(self) -> float:
-        """Bytes on disk of one checkpoint: weights, and the optimiser of all processes."""
+        """Bytes on disk of one checkpoint: trained weights, and the optimiser of all processes."""
         optimiser = self.optimiser * (self.processes if self.stage else 1)
-        return self.weight_bytes * self.shape.parameters + optimiser
+        return self.trained_bytes * self.trained + optimiser
 
     def parts(self, card: float) -> dict[str, float]:
         """What is on a card of `card` bytes in the update of the weights, by name."""
@@ -310,11 +399,13 @@ class Job:
     def seconds(self, prompt: float, completion: float, speed: "Speed") -> dict[str, float]:
         """What a step takes, by part, if sequences have these mean lengths; a network between cards costs nothing.
 
-        A weight costs 6 operations per token, and 2 more if layers are recomputed (Kaplan et al. 2020); attention's
-        own are left out. The judge reads both orders of each pair.
+        A weight costs 6 operations per token, and 2 more if layers are recomputed (Kaplan et al. 2020); one that is not
+        trained costs 2 less. Attention's own are left out. The judge reads both orders of each pair.
         """
         sequences = self.batch * self.accumulation
-        operations = (8 if self.checkpoints else 6) * self.shape.parameters * sequences * (prompt + completion)
+        frozen = 0 if self.adapter is None else self.shape.parameters
+        per_token = (8 if self.checkpoints else 6) * (self.trained + frozen) - 2 * frozen
+        operations = per_token * sequences * (prompt + completion)
         return {
             "rollouts": sequences * completion / speed.sampled_tokens if self.rollouts else 0,
             "judge": 2 * sequences / speed.judged_prompts if self.rollouts else 0,

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 from trl import GRPOConfig, SFTConfig
 
+from alignxplore import adapters
 from alignxplore.errors import UserError
 from alignxplore.training import grpo, sft
-from alignxplore.training.memory import Job, Shape, Speed
+from alignxplore.training.memory import Adapter, Job, Shape, Speed
 from alignxplore.training.settings import check_settings
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import Config, variant_settings, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
@@ -26,7 +27,7 @@ def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
     jobs = {}
     for name, entry in variants(config).items():
         module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
-        settings = {**training[entry["stage"]], **entry.get("settings", {})}
+        settings = variant_settings(config, name)
         here = type(kind.__name__, (kind,), {"world_size": started})
         _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
         judge = 0
@@ -35,20 +36,22 @@ def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
             if model["engine"] == "vllm":
                 raise UserError(f"training.variants.{name}: the memory of a judge by vLLM in the process is not known")
             if model["engine"] == "transformers":
-                judge = _shape(config, model, shape_file).engine(model.get("dtype", "float32"))
-        shape = _shape(config, config["models"][entry["from"]], shape_file)
-        jobs[name] = Job.of(shape, arguments, check_settings(settings, kind), training["launch"], started, judge)
+                judge = Shape.of(_config(config, model, shape_file)).engine(model.get("dtype", "float32"))
+        start, checked = _config(config, config["models"][entry["from"]], shape_file), check_settings(settings, kind)
+        adapter = None if checked.lora is None else Adapter.of(start, checked.lora)
+        jobs[name] = Job.of(Shape.of(start), arguments, checked, training["launch"], started, judge, adapter)
     return jobs
 
 
-def _shape(config: Config, model: Mapping[str, Any], shape_file: str | None) -> Shape:
-    """The shape of a `models` entry. A model that is trained has that of the model it starts from."""
+def _config(config: Config, model: Mapping[str, Any], shape_file: str | None) -> PreTrainedConfig:
+    """The config.json of a `models` entry. A model that is trained has that of the model it starts from."""
     path = shape_file or model["path"]
     trained = variants(config).get(Path(path).name) if path.startswith("models/trained/") else None
     if trained:
-        return _shape(config, config["models"][trained["from"]], shape_file)
+        return _config(config, config["models"][trained["from"]], shape_file)
+    found = adapters.source(path, model.get("revision"))
     try:
-        return Shape.of(AutoConfig.from_pretrained(path, revision=model.get("revision")))
+        return AutoConfig.from_pretrained(found.base, revision=found.revision)
     except (OSError, ValueError) as error:
         raise UserError(f"model {path}: its config.json cannot be read; name one with --shape ({error})") from error
 
@@ -72,7 +75,7 @@ def table(config: Config, jobs: Mapping[str, Job], card: float) -> str:
     columns: dict[tuple[str, ...], list[str]] = {}
     for name, job in jobs.items():
         entry = variants(config)[name]
-        settings = {**config["training"][entry["stage"]], **entry.get("settings", {})}
+        settings = variant_settings(config, name)
         seconds = job.seconds(*LENGTHS[entry["stage"]], Speed())
         count = steps(config, job, entry["stage"], settings)
         figures = {
