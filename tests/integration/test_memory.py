@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 from alignxplore.training import memory_table
-from alignxplore.training.memory import CONTEXTS, Job, Shape, sharding
+from alignxplore.training.memory import CONTEXTS, Job, Shape
 from alignxplore.workflow.config import read_layers
+from alignxplore.workflow.launcher import sharding
 from configs import merged
 from conftest import WORDS
 from memory_peaks import sized_qwen2, training_peak

@@ -6,20 +6,17 @@ keeps no scores (`sdpa`, FlashAttention), and Adam on all weights. It is not kno
 for adapters, FSDP, or models divided over GPUs by tensor or pipeline.
 """
 
-import json
 import math
-import shlex
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from alignxplore.errors import UserError
 from alignxplore.training.scoring import MOST_LOGITS
 from alignxplore.training.settings import Settings
+from alignxplore.workflow.launcher import sharding
 
 CONTEXTS = 3.5e9
 """An assumption: CUDA contexts of the policy, vLLM and the judge, and NCCL's buffers."""
@@ -68,18 +65,6 @@ class Shape:
         if dtype == "float32":
             return 4 * self.parameters
         return 2 * self.parameters + (4 if self.ties else 2) * self.vocabulary * self.hidden
-
-
-def sharding(command: str) -> tuple[int, bool]:
-    """DeepSpeed's ZeRO stage and whether the optimiser is offloaded, by the files that a launch command names."""
-    words = shlex.split(command.replace("=", " "))
-    files = [Path(word) for word in words if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
-    values = yaml.safe_load(files[0].read_text(encoding="utf-8")) if files else {}
-    deepspeed = values.get("deepspeed_config", {})
-    if "deepspeed_config_file" in deepspeed:
-        zero = json.loads(Path(deepspeed["deepspeed_config_file"]).read_text(encoding="utf-8"))["zero_optimization"]
-        return zero["stage"], zero.get("offload_optimizer", {}).get("device", "none") != "none"
-    return deepspeed.get("zero_stage", 0), deepspeed.get("offload_optimizer_device", "none") != "none"
 
 
 @dataclass(frozen=True)
