@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from alignxplore.engines.transformers import MOST_LOGITS as MOST_SCORED
 from alignxplore.errors import UserError
 from alignxplore.training.scoring import MOST_LOGITS
 from alignxplore.training.settings import Settings
@@ -65,6 +66,34 @@ class Shape:
         if dtype == "float32":
             return 4 * self.parameters
         return 2 * self.parameters + (4 if self.ties else 2) * self.vocabulary * self.hidden
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model that answers questions on `gpus` cards, in batches of `tokens` tokens; vLLM needs that many for one."""
+
+    shape: Shape
+    engine: str
+    dtype: str
+    tokens: int
+    gpus: int = 1
+
+    def parts(self) -> dict[str, float]:
+        """What is on each card, by name. The transformers engine uses one, and keeps logits of scored texts."""
+        cards = max(self.gpus, 1) if self.engine == "vllm" else 1
+        size = 4 if self.dtype == "float32" else 2
+        cache = 2 * size * self.shape.keys * self.shape.layers * self.tokens
+        logits = 4 * MOST_SCORED if self.engine == "transformers" else 4 * self.tokens * self.shape.vocabulary
+        return {
+            "weights": self.shape.engine(self.dtype) / cards,
+            "keys and values": cache / cards,
+            "logits": min(4 * MOST_SCORED, logits),
+            "contexts": CONTEXTS / 3,
+        }
+
+    def fits(self, card: float) -> bool:
+        """Whether cards of `card` bytes are enough; vLLM takes nine tenths of one by default."""
+        return sum(self.parts().values()) <= (0.9 if self.engine == "vllm" else 1 - MARGIN) * card
 
 
 @dataclass(frozen=True)

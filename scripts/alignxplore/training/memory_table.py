@@ -11,6 +11,7 @@ from alignxplore.errors import UserError
 from alignxplore.training import grpo, sft
 from alignxplore.training.memory import Job, Shape, Speed
 from alignxplore.training.settings import check_settings
+from alignxplore.training.shapes import model_config
 from alignxplore.workflow.config import Config, variants
 from alignxplore.workflow.launcher import processes
 
@@ -21,36 +22,31 @@ LENGTHS = {"sft": (2400, 600), "grpo": (8192, 600)}
 
 def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
     """The job of each training variant. All models have the shape of `shape_file`, a config.json, if there is one."""
-    training = config["training"]
+    return {name: variant_job(config, name, shape_file) for name in variants(config)}
+
+
+def variant_job(config: Config, name: str, shape_file: str | None = None) -> Job:
+    """The job of one training variant; UserError if its settings are wrong or its memory is not known."""
+    training, entry = config["training"], variants(config)[name]
     started = processes(training["launch"]) or training.get("gpus") or 1
-    jobs = {}
-    for name, entry in variants(config).items():
-        module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
-        settings = {**training[entry["stage"]], **entry.get("settings", {})}
-        here = type(kind.__name__, (kind,), {"world_size": started})
-        _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
-        judge = 0
-        if entry["stage"] == "grpo":
-            model = config["models"][config["judges"][entry["judge"]]["model"]]
-            if model["engine"] == "vllm":
-                raise UserError(f"training.variants.{name}: the memory of a judge by vLLM in the process is not known")
-            if model["engine"] == "transformers":
-                judge = _shape(config, model, shape_file).engine(model.get("dtype", "float32"))
-        shape = _shape(config, config["models"][entry["from"]], shape_file)
-        jobs[name] = Job.of(shape, arguments, check_settings(settings, kind), training["launch"], started, judge)
-    return jobs
+    module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
+    settings = {**training[entry["stage"]], **entry.get("settings", {})}
+    here = type(kind.__name__, (kind,), {"world_size": started})
+    _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
+    judge = 0
+    if entry["stage"] == "grpo":
+        model = config["models"][config["judges"][entry["judge"]]["model"]]
+        if model["engine"] == "vllm":
+            raise UserError(f"training.variants.{name}: the memory of a judge by vLLM in the process is not known")
+        if model["engine"] == "transformers":
+            judge = model_shape(config, model, shape_file).engine(model.get("dtype", "float32"))
+    shape = model_shape(config, config["models"][entry["from"]], shape_file)
+    return Job.of(shape, arguments, check_settings(settings, kind), training["launch"], started, judge)
 
 
-def _shape(config: Config, model: Mapping[str, Any], shape_file: str | None) -> Shape:
-    """The shape of a `models` entry. A model that is trained has that of the model it starts from."""
-    path = shape_file or model["path"]
-    trained = variants(config).get(Path(path).name) if path.startswith("models/trained/") else None
-    if trained:
-        return _shape(config, config["models"][trained["from"]], shape_file)
-    try:
-        return Shape.of(AutoConfig.from_pretrained(path, revision=model.get("revision")))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {path}: its config.json cannot be read; name one with --shape ({error})") from error
+def model_shape(config: Config, model: Mapping[str, Any], shape_file: str | None = None) -> Shape:
+    """The shape of a `models` entry; UserError if nothing tells it."""
+    return Shape.of(AutoConfig.from_pretrained(shape_file) if shape_file else model_config(config, model))
 
 
 def steps(config: Config, job: Job, stage: str, settings: Mapping[str, Any]) -> float:
