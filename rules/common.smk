@@ -3,7 +3,12 @@
 import re
 from itertools import combinations
 
-from alignxplore.workflow.config import JUDGE_PROMPTS, table_methods, variants
+from alignxplore.workflow.config import (
+    JUDGE_PROMPTS,
+    made_directories,
+    table_methods,
+    variants,
+)
 from alignxplore.workflow.dependencies import library_modules
 from alignxplore.workflow.shown import described, judged
 
@@ -74,7 +79,7 @@ def tracked_judge(name):
 
 def model_files(models):
     """The files that these models' entries name: directories that rules make, and chat templates."""
-    made = [entry["path"] for entry in models if entry["path"].startswith("models/")]
+    made = [path for entry in models for path in made_directories(config, entry)]
     templates = [entry.get("chat_template") for entry in models]
     return list(dict.fromkeys([*made, *(t for t in templates if isinstance(t, str))]))
 
@@ -198,11 +203,16 @@ def methods_shown(methods):
     ]
 
 
+def trained_path(model):
+    """The directory of a `models` entry's trained weights."""
+    return model.get("adapter", model["path"])
+
+
 def trained_labels(names):
     """Labels of checkpoints: that of the first method that uses one, or else its name."""
     methods = config["methods"]
     used = {
-        config["models"][entry["model"]]["path"]: entry["label"]
+        trained_path(config["models"][entry["model"]]): entry["label"]
         for entry in reversed(methods.values())
         if "model" in entry
     }

@@ -108,7 +108,7 @@ def trained_shown():
     """Variants that a figure draws or a method in the report uses, and methods that are trained (VPL)."""
     entries = [config["methods"][name] for name in METHODS_SHOWN]
     paths = {
-        config["models"][entry["model"]]["path"]
+        trained_path(config["models"][entry["model"]])
         for entry in entries
         if "model" in entry
     }

@@ -2,6 +2,8 @@
 
 from alignxplore.workflow import launcher
 
+from alignxplore.workflow.config import variant_settings
+
 TRAINING = config["training"]
 VARIANTS = TRAINING["variants"]
 
@@ -14,7 +16,7 @@ def variant_start(wildcards):
 def variant_model(wildcards):
     """What a variant uses of the entry of the model that it starts from."""
     entry = config["models"][VARIANTS[wildcards.variant]["from"]]
-    used = {"path", "revision", "chat_template"}
+    used = {"path", "adapter", "revision", "chat_template"}
     if VARIANTS[wildcards.variant]["stage"] == "grpo":
         used.add("stop")  # of rollouts
     return {key: value for key, value in entry.items() if key in used}
@@ -27,10 +29,9 @@ def variant_prompt(wildcards):
     return {f"{name}_prompt": config["prompts"][name]}
 
 
-def variant_settings(wildcards):
-    """A variant's settings over those of its stage, without training.run, which changes no result."""
-    variant = VARIANTS[wildcards.variant]
-    return TRAINING[variant["stage"]] | variant.get("settings", {})
+def tracked_settings(wildcards):
+    """A variant's settings, without training.run, which changes no result."""
+    return variant_settings(config, wildcards.variant)
 
 
 def variant_judge(wildcards):
@@ -64,7 +65,7 @@ rule sft:
     params:
         launch=TRAINING["launch"],
         model=variant_model,
-        settings=variant_settings,
+        settings=tracked_settings,
         seed=setting("training/variants/{variant}/seed", config["seed"]),
     message:
         "Cold start: fine-tuning {wildcards.variant} on D_cold (Eq. 8)"
@@ -103,7 +104,7 @@ rule grpo:
     params:
         launch=TRAINING["launch"],
         model=variant_model,
-        settings=variant_settings,
+        settings=tracked_settings,
         seed=setting("training/variants/{variant}/seed", config["seed"]),
         judge=variant_judge,
     message:

@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 WORKFLOW = Path(__file__).parents[2]
 PROMPTS = WORKFLOW / "resources/prompts"
-DEFAULT_CARD = 85.5
-"""10^9 bytes of an 80 GB card."""
 
 
 def infer(arguments: argparse.Namespace) -> None:
@@ -103,12 +101,13 @@ def plan_run(arguments: argparse.Namespace) -> None:
 def preflight_run(arguments: argparse.Namespace) -> None:
     """Try what a run asks for: one batch of each model, two steps of each training. Exits with 1 if something fails."""
     from alignxplore.preflight import describe, flight, machine  # imports TRL, which takes seconds
+    from alignxplore.training import memory_table
 
     job.prefer_own_programs()
     job.prefer_own_library(WORKFLOW / "scripts")
     jobs, config = plan.workflow_jobs(arguments.configfile, arguments.targets, arguments.config)
     here = machine.Machine.here()
-    card = arguments.card * 1e9 if arguments.card else min(here.cards, default=config.get("card", DEFAULT_CARD) * 1e9)
+    card = arguments.card * 1e9 if arguments.card else min(here.cards, default=memory_table.card_of(config))
     tried = flight.Flight(config, jobs, here, card)
     tried.run()
     print(describe.describe(tried))
@@ -123,7 +122,7 @@ def training_memory(arguments: argparse.Namespace) -> None:
     base, demo = (WORKFLOW / f"config/{name}.yaml" for name in ("base", "demo"))
     config = read_layers([base, *(arguments.configfile or [demo])])
     jobs = memory_table.variant_jobs(config, arguments.shape)
-    card = (arguments.card or config.get("card", DEFAULT_CARD)) * memory_table.GB
+    card = arguments.card * memory_table.GB if arguments.card else memory_table.card_of(config)
     print(memory_table.table(config, jobs, card))
     if not all(job.fits(card) for job in jobs.values()):
         sys.exit(1)
@@ -268,7 +267,7 @@ def parser() -> argparse.ArgumentParser:
     for command, first in ((of_preflight, "this machine's, or "), (of_memory, "")):
         command.add_argument(
             "--card", type=float, metavar="GB",
-            help=f"10^9 bytes of one card (default: {first}the config's `card`, or {DEFAULT_CARD}, an 80 GB card)",
+            help=f"10^9 bytes of one card (default: {first}the config's `card`, or 85.5, an 80 GB card)",
         )  # fmt: skip
     of_memory.add_argument(
         "--configfile", nargs="+", type=Path, metavar="FILE", help="files over config/base.yaml (default: demo.yaml)"

@@ -33,3 +33,30 @@ def random_qwen2(
     )
     save(Qwen2ForCausalLM(config), tokenizer, path)
     return path
+
+
+def random_adapter(path: Path, base: Path, rank: int = 4, alpha: int = 8) -> Path:
+    """Write a LoRA with random weights for `base`, in peft's format but without peft, which not all engines have."""
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    random = torch.Generator().manual_seed(1)
+    modules = dict(AutoModelForCausalLM.from_pretrained(base).named_modules())
+    tensors = {}
+    for name, module in modules.items():
+        if name.endswith(("q_proj", "v_proj", "up_proj")):
+            rows, columns = module.weight.shape
+            for part, shape in (("A", (rank, columns)), ("B", (rows, rank))):
+                key = f"base_model.model.{name}.lora_{part}.weight"
+                tensors[key] = torch.randn(shape, generator=random) / shape[1] ** 0.5
+    path.mkdir(parents=True)
+    save_file(tensors, path / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": rank,
+        "lora_alpha": alpha, "target_modules": ["q_proj", "up_proj", "v_proj"], "lora_dropout": 0.0, "bias": "none",
+    }  # fmt: skip
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return path

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from alignxplore import adapters
 from alignxplore.digests import digest, directory_digest
 from alignxplore.engines.base import OPENAI_URL, Backend, Choice, Completion, Likelihood, Refused, Sampling
 from alignxplore.engines.engine import Engine
@@ -37,7 +38,7 @@ def load(entry: Mapping[str, Any], journal: str | Path | None = None) -> Engine:
     run = entry.get("run", {})
     price = run.get("price", {})
     return Engine(
-        entry["path"],
+        entry.get("adapter", entry["path"]),
         identity(entry),
         lambda: start(entry),
         Journal(journal),
@@ -58,7 +59,7 @@ def model_entry(tracked: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
 def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's answers depend on, for journal keys: its content or address, its prompt format, its precision.
 
-    Stop texts are part of the sampling settings instead.
+    Stop texts are part of the sampling settings instead. An adapter counts with the model that it belongs to.
     """
     result = {key: value for key, value in entry.items() if key not in ("name", "run", "stop")}
     if entry["engine"] == "openai":
@@ -67,9 +68,13 @@ def identity(entry: Mapping[str, Any]) -> dict[str, Any]:
             del result["base_url"]
     if isinstance(entry.get("chat_template"), str):
         result["chat_template"] = digest(entry["chat_template"])
-    for key in ("tokenizer",) if entry["engine"] == "openai" else ("path",):
-        if key in entry and Path(entry[key]).is_dir():
-            result[key] = directory_digest(entry[key])
+    if entry["engine"] != "openai":
+        found = adapters.source(entry["path"], entry.get("revision"), entry.get("adapter"))
+        values = {"path": found.base, "revision": found.revision, "adapter": found.adapter}
+        result |= {key: value for key, value in values.items() if value is not None}
+    for key in ("tokenizer",) if entry["engine"] == "openai" else ("path", "adapter"):
+        if key in result and Path(result[key]).is_dir():
+            result[key] = directory_digest(result[key])
     return result
 
 

@@ -33,9 +33,10 @@ _Rows = Sequence[list[int]]
 class TransformersBackend:
     """A causal language model in this process.
 
-    `chat_template`, `today` and `thoughts` are those of ChatTokenizer. A prompt longer than the model's context is
-    refused. A completion is cut off at the end of the context. Logits are computed in float32 whatever the `dtype`,
-    because in bfloat16 they come in steps of an eighth of a nat, and judgements tie.
+    `chat_template`, `today` and `thoughts` are those of ChatTokenizer. An `adapter` is merged into the weights. A
+    prompt longer than the model's context is refused. A completion is cut off at the end of the context. Logits are
+    computed in float32 whatever the `dtype`, because in bfloat16 they come in steps of an eighth of a nat, and
+    judgements tie.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class TransformersBackend:
         chat_template: str | Mapping[str, Any] | None = None,
         today: str = TEMPLATE_DATE,
         thoughts: str | Mapping[str, str] | None = None,
+        adapter: str | None = None,
     ):
-        tokenizer = load_tokenizer(path, revision)
+        tokenizer = load_tokenizer(path, revision, adapter)
         self.chat = ChatTokenizer(tokenizer, chat_template, today, thoughts)
         with unsharded():
-            self.model = load_model(path, tokenizer, revision, dtype=dtype).eval()
+            self.model = load_model(path, tokenizer, revision, adapter, dtype=dtype).eval()
         self.path = path
         self.limit = context_limit(self.model.config.get_text_config())
         self.batch_tokens = batch_tokens

@@ -2,18 +2,24 @@
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # FlashInfer's sampler is compiled when vLLM starts, which fails without nvcc. Requests with seeds never use it.
 os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
 
 from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.lora.request import LoRARequest  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402
 
+from alignxplore import adapters  # noqa: E402
 from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sampling  # noqa: E402
 from alignxplore.engines.tokens import TEMPLATE_DATE, ChatTokenizer, too_long  # noqa: E402
 from alignxplore.errors import UserError  # noqa: E402
 from alignxplore.prompts import Prompt  # noqa: E402
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The highest ranks of adapters that vLLM can be told to expect."""
 
 _REQUESTS_AT_ONCE = 2048
 """Requests handed to vLLM at a time. Their answers reach the journal together."""
@@ -23,7 +29,8 @@ class VLLMBackend:
     """A causal language model run by vLLM, split over `gpu` GPUs.
 
     `chat_template`, `today` and `thoughts` are those of ChatTokenizer. Prompt and completion together are limited to
-    `max_model_len` tokens, or to the model's own context.
+    `max_model_len` tokens, or to the model's own context. vLLM computes the product with an adapter's matrices beside
+    that with the weights, in the model's `dtype`.
     """
 
     def __init__(
@@ -36,12 +43,17 @@ class VLLMBackend:
         chat_template: str | Mapping[str, Any] | None = None,
         today: str = TEMPLATE_DATE,
         thoughts: str | Mapping[str, str] | None = None,
+        adapter: str | None = None,
     ):
         self.path = path
+        found = adapters.source(path, revision, adapter)
+        tokenizer, tokenizer_revision = adapters.tokenizer_source(found)
         self.llm = LLM(
-            model=path,
-            revision=revision,
-            tokenizer_revision=revision,
+            model=found.base,
+            revision=found.revision,
+            tokenizer=tokenizer,
+            tokenizer_revision=tokenizer_revision,
+            **({} if found.adapter is None else _lora_options(found.adapter)),
             dtype=dtype,
             tensor_parallel_size=max(gpu, 1),
             max_model_len=max_model_len,
@@ -53,6 +65,7 @@ class VLLMBackend:
         )
         self.chat = ChatTokenizer(self.llm.get_tokenizer(), chat_template, today, thoughts)
         self.limit = self.llm.model_config.max_model_len
+        self.lora = None if found.adapter is None else LoRARequest("adapter", 1, str(Path(found.adapter).absolute()))
 
     def _run(
         self,
@@ -71,6 +84,7 @@ class VLLMBackend:
                     [{"prompt_token_ids": rows[i]} for i in indices],
                     [parameters[i] for i in indices],
                     use_tqdm=False,
+                    lora_request=self.lora,
                 )
                 yield list(zip(indices, outputs, strict=True))
 
@@ -149,6 +163,14 @@ class VLLMBackend:
                 total = sum(output.prompt_logprobs[place][row[place]].logprob for place in range(start, len(row)))
                 answers.append((index, Likelihood(total, len(row) - start, len(row), completion_tokens=1)))
             yield answers
+
+
+def _lora_options(adapter: str) -> dict[str, Any]:
+    """vLLM's options for one adapter; UserError if its rank is too high for vLLM."""
+    rank = adapters.rank(adapter)
+    if rank > max(_RANKS):
+        raise UserError(f"adapter {adapter}: vLLM takes ranks of up to {max(_RANKS)}, not {rank}")
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(n for n in _RANKS if n >= rank)}
 
 
 def start(gpu: int = 0, **options: Any) -> VLLMBackend:

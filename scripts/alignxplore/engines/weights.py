@@ -1,6 +1,7 @@
-"""Loading a causal language model and its tokenizer from a directory or the hub: complete, or not at all."""
+"""Loading a causal language model and its tokenizer from a directory, an adapter or the hub: whole, or not at all."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.integrations import deepspeed
 from transformers.utils import cached_file
 
+from alignxplore import adapters
 from alignxplore.errors import UserError, unloadable
 
 # The hub client prints its warnings itself, and passes them on to our handlers as well.
@@ -22,15 +24,57 @@ logging.getLogger("huggingface_hub").handlers.clear()
 _LOADING_ERRORS = (OSError, ValueError, ImportError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
-def load_tokenizer(path: str | Path, revision: str | None = None, **options: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face directory or hub id. Raises UserError if it cannot be loaded."""
+def load_tokenizer(
+    path: str | Path, revision: str | None = None, adapter: str | None = None, **options: Any
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face directory or hub id, or of its adapter. Raises UserError if it cannot be loaded.
+
+    An adapter without a tokenizer has that of its base model.
+    """
+    path, revision = adapters.tokenizer_source(adapters.source(path, revision, adapter))
     try:
-        return AutoTokenizer.from_pretrained(str(path), **_source(path, revision), **options)
+        return AutoTokenizer.from_pretrained(path, **_source(path, revision), **options)
     except Exception as error:  # the library tokenizers raises plain exceptions
         raise UserError(unloadable(path, error)) from error
 
 
 def load_model(
+    path: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    revision: str | None = None,
+    adapter: str | None = None,
+    **options: Any,
+) -> PreTrainedModel:
+    """The model of a Hugging Face directory, adapter or hub id, with `options` of `from_pretrained`.
+
+    An adapter is merged into the weights of its base model, W + B A, so that the model is a plain one. The raised
+    errors are those of `load_base` and `with_adapter`.
+    """
+    found = adapters.source(path, revision, adapter)
+    model = load_base(found.base, tokenizer, found.revision, **options)
+    if found.adapter is None:
+        return model
+    if "quantization_config" in options:
+        model = model.dequantize(model.dtype)
+    return with_adapter(model, found.adapter).merge_and_unload(safe_merge=True).requires_grad_(True)
+
+
+def with_adapter(model: PreTrainedModel, adapter: str, **options: Any) -> Any:
+    """peft's model of a base and an adapter, with `options` of its `from_pretrained`.
+
+    Raises UserError if the adapter cannot be loaded, does not fit the base, or lacks weights.
+    """
+    from peft import PeftModel  # slow to import, and not every environment has it
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(model, adapter, torch_device=str(model.device), **options)
+        except (*_LOADING_ERRORS, UserWarning) as error:
+            raise UserError(unloadable(adapter, error)) from error
+
+
+def load_base(
     path: str | Path, tokenizer: PreTrainedTokenizerBase, revision: str | None = None, **options: Any
 ) -> PreTrainedModel:
     """The model of a Hugging Face directory or hub id, with `options` of `from_pretrained`; safetensors only.

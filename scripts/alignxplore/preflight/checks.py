@@ -8,7 +8,7 @@ from typing import Any
 
 from alignxplore.preflight.machine import Machine
 from alignxplore.training.memory import Asked, Job
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import Config, variant_settings, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
@@ -30,9 +30,8 @@ ADVICE = {
 
 
 def settings_of(config: Config, variant: str) -> dict[str, Any]:
-    """A variant's settings over those of its stage and of `training.run`."""
-    entry, training = variants(config)[variant], config["training"]
-    return {**training.get("run", {}), **training[entry["stage"]], **entry.get("settings", {})}
+    """A variant's settings over those of `training.run`."""
+    return {**config["training"].get("run", {}), **variant_settings(config, variant)}
 
 
 def process_errors(config: Config) -> Iterator[str]:

@@ -222,7 +222,7 @@ class Flight:
         path = directory / workload.digest(config.to_dict())
         if not path.exists():
             standins.write_stand_in(config, path)
-        return {key: value for key, value in own.items() if key != "revision"} | {"path": str(path)}
+        return {key: value for key, value in own.items() if key not in ("adapter", "revision")} | {"path": str(path)}
 
     def _ask(self, entry: Mapping[str, Any], works: Sequence[Work], report: Path) -> None:
         """Measure all questions to one model."""
@@ -298,7 +298,7 @@ class Flight:
             "max_steps": STEPS, "save_strategy": "no", "report_to": "none", "logging_steps": 1,
         }  # fmt: skip
         if start["path"] != params["model"]["path"]:
-            settings.pop("revision", None)
+            settings = {key: value for key, value in settings.items() if key not in ("adapter", "revision")}
         prompts = {n.removesuffix("_prompt"): path for n, path in job["prompts"].items()}
         arguments: dict[str, Any] = {"settings": settings, "model": start["path"], "prompts": prompts}
         if "judge" in params:

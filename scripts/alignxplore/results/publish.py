@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from alignxplore import adapters
 from alignxplore.errors import UserError
 from alignxplore.workflow import provenance
 
@@ -17,10 +18,19 @@ Files = Mapping[str, Path | bytes]
 
 
 def model_files(directory: Path) -> Files:
-    """The files of a trained model, without logged completions. Raises UserError if it is not a model with a card."""
-    for name in ("config.json", "README.md"):
+    """The files of a trained model, without logged completions.
+
+    Raises UserError if it is not a model with a card, or an adapter of a model that others do not have.
+    """
+    is_adapter = adapters.is_adapter(directory)
+    for name in (adapters.CONFIG if is_adapter else "config.json", "README.md"):
         if not (directory / name).is_file():
             raise UserError(f"{directory}: there is no {name}; name the directory of a trained model")
+    if is_adapter and Path(base := adapters.source(directory).base).is_dir():
+        raise UserError(
+            f"{directory}: this adapter belongs to {base}, a directory that others do not have; publish that, and write"
+            f" its name on the hub into {adapters.CONFIG}; or train with lora.merge: true"
+        )
     paths = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.parent.name != "completions"]
     return {str(path.relative_to(directory)): path for path in paths}
 

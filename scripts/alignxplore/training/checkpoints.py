@@ -13,6 +13,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from alignxplore import adapters
 from alignxplore.digests import digest, directory_digest, file_digest
 from alignxplore.prompts import Templates
 from alignxplore.training.settings import RUN_SETTINGS
@@ -43,6 +44,8 @@ def run_facts(
 ) -> dict[str, Any]:
     """Everything that a training's result depends on, as JSON. A run resumes only checkpoints with its own facts."""
     chat_template = settings.get("chat_template")
+    packages = ["torch", "transformers", "trl", *(["peft"] if settings.get("lora") is not None else [])]
+    found = adapters.source(model, settings.get("revision"), settings.get("adapter"))
     return {
         "stage": stage,
         "model": str(model),
@@ -52,9 +55,16 @@ def run_facts(
         "templates": {n: hashlib.sha256(text.encode()).hexdigest() for n, text in sorted(templates.texts.items())},
         **({"chat_template_content": digest(chat_template)} if isinstance(chat_template, str) else {}),
         "settings": {key: value for key, value in settings.items() if key not in RUN_SETTINGS},
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
+        **({} if found.adapter is None else _adapted(found)),
+        "versions": {name: version(name) for name in packages},
         **more,
     }
+
+
+def _adapted(found: adapters.Source) -> dict[str, Any]:
+    """The model under an adapter that training starts from, and the adapter's content."""
+    base = directory_digest(found.base) if Path(found.base).is_dir() else found.revision
+    return {"base": found.base, "base_content": base, "adapter_content": directory_digest(str(found.adapter))}
 
 
 def resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:

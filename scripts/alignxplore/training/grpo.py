@@ -18,14 +18,14 @@ from typing import Any
 from datasets import Dataset
 from trl import GRPOConfig
 
-from alignxplore import engines, records
+from alignxplore import adapters, engines, records
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed, end_of_stop, parse_completion, without_stop
 from alignxplore.judging.judge import load_judge
 from alignxplore.judging.reward import Reward
 from alignxplore.prompts import Prompt, Templates
-from alignxplore.training import loop
+from alignxplore.training import loop, lora
 from alignxplore.training.checkpoints import partial_directory, run_facts
 from alignxplore.training.metrics import GRPO_METRICS
 from alignxplore.training.models import load_model, load_tokenizer
@@ -134,6 +134,8 @@ def configure(
     arguments = make_arguments(kind, checked, DEFAULTS, partial_directory(output))
     if arguments.temperature <= 0:
         raise UserError(f"training setting 'temperature' must be above 0, not {arguments.temperature}")
+    if checked.lora is not None and "quantize" in checked.lora and arguments.use_vllm:
+        raise UserError("training setting 'lora.quantize': vLLM cannot take quantised weights; set use_vllm: false")
     return checked, arguments
 
 
@@ -153,6 +155,11 @@ def make_trainer(
     network = load_model(Path(model), checked, chat)
     ends = chat.end_tokens(network.generation_config)
     network.generation_config.eos_token_id = sorted(ends)  # rollouts end where the engines' completions do
+    if arguments.beta and checked.lora is None and adapters.source(model, adapter=checked.adapter).adapter:
+        raise UserError(
+            f"training setting 'beta': TRL loads the reference model from files, and {model} is an adapter; make it"
+            " with lora.merge: true, or give this training lora too"
+        )
     encoded = {str(index): chat.encode(prompt) for index, prompt in enumerate(prompts)}
     limit = checked.max_prompt_length
     kept = [i for i in range(len(prompts)) if limit is None or len(encoded[str(i)]) <= limit]
@@ -167,17 +174,18 @@ def make_trainer(
         raise UserError(f"one step needs {groups} prompts, but there are only {len(kept)} to train on")
     tokens = sum(len(encoded[str(i)]) for i in kept) / len(kept)
     log.info("training on %d prompts of %.0f tokens on average, %d per step", len(kept), tokens, groups)
-    trainer = PreferenceTrainer(
-        model=network,
+    return lora.make_trainer(
+        PreferenceTrainer,
+        network,
+        arguments,
+        checked.lora,
         reward_funcs=reward_function(reward, cases, chat, ends, checked.synthesis_phrases, checked.stop),
-        args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}),
         processing_class=chat.tokenizer,
         callbacks=[loop.Progress(FIGURES)],
         encoded=encoded,
         stop=checked.stop,
     )
-    return trainer
 
 
 def train(

@@ -25,6 +25,7 @@ from transformers import (
 
 from alignxplore import records
 from alignxplore.errors import UserError
+from alignxplore.training import lora
 from alignxplore.training.checkpoints import partial_directory, resumable, seal
 from alignxplore.training.metrics import from_history
 from alignxplore.training.models import model_card
@@ -150,7 +151,7 @@ def complete(trainer: Trainer, facts: Mapping[str, Any], output: Path, metrics: 
     """Train, resuming an interrupted run with the same `facts`; write each step's metrics, and the model to `output`.
 
     The output is a standard Hugging Face directory: safetensors, tokenizer, chat template, generation config, and a
-    model card with the facts. It is written elsewhere and moved into place when it is complete.
+    model card with the facts; with `lora`, an adapter's. It is written elsewhere and moved into place when complete.
     """
     partial = partial_directory(output)
     checkpoint = resumable(partial, facts)
@@ -162,6 +163,8 @@ def complete(trainer: Trainer, facts: Mapping[str, Any], output: Path, metrics: 
     if trainer.is_world_process_zero():
         steps = from_history(trainer.state.log_history, schema)
         records.write(steps, metrics, schema)
+        if facts["settings"].get("lora") is not None:
+            lora.finish(final, facts, trainer)
         trainer.processing_class.save_pretrained(final)
         (final / "training_args.bin").unlink(missing_ok=True)  # a pickle
         if (partial / "completions").exists():  # of log_completions

@@ -2,8 +2,8 @@
 
 Memory is what PyTorch holds at the largest moment of a step, in bytes; tests/speed/memory.py compares it with measured
 peaks. It is known for decoders whose layers are alike, with gated MLPs (Qwen2 and 3, Llama, Mistral), attention that
-keeps no scores (`sdpa`, FlashAttention), and Adam on all weights. It is not known for experts, which are refused, nor
-for adapters, FSDP, or models divided over GPUs by tensor or pipeline.
+keeps no scores (`sdpa`, FlashAttention), and Adam on all weights or on those of a LoRA adapter. It is not known for
+experts, which are refused, nor for FSDP, or models divided over GPUs by tensor or pipeline.
 """
 
 import math
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from alignxplore.engines.transformers import MOST_LOGITS as MOST_SCORED
 from alignxplore.errors import UserError
+from alignxplore.training.lora import peft_config
 from alignxplore.training.scoring import MOST_LOGITS
 from alignxplore.training.settings import Settings
 from alignxplore.workflow.launcher import sharding
@@ -25,6 +26,8 @@ MARGIN = 0.05
 """An assumption: the share of a card that fragmentation wastes."""
 MAX_LIVE = 1e9
 """DeepSpeed's default of `stage3_max_live_parameters`: gathered parameters that it keeps for their next use."""
+QUANTISED = 0.516
+"""Bytes of a weight in 4 bits, with its constants quantised once more (Dettmers et al. 2023)."""
 TILE = 4096 * 32768
 """Logits in a tile of TRL's fused head (trl/kernels/chunked_logprob.py)."""
 
@@ -60,6 +63,17 @@ class Shape:
         attention = (text.hidden_size, heads, heads * size, keys)
         rest = (text.intermediate_size, text.vocab_size, text.max_position_embeddings, text.tie_word_embeddings)
         return cls(model.num_parameters(), layer, text.num_hidden_layers, *attention, *rest)
+
+    @property
+    def linear(self) -> int:
+        """Weights of the layers' linear modules, which an adapter goes beside and 4 bits hold."""
+        attention = 2 * self.hidden * (self.queries + self.keys)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    def adapter(self, rank: int) -> int:
+        """Weights of a LoRA adapter of this rank on all linear modules of the layers (Hu et al. 2021)."""
+        attention = 2 * (self.hidden + self.queries) + 2 * (self.hidden + self.keys)
+        return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
 
     def engine(self, dtype: str) -> int:
         """Bytes of the weights in the transformers engine, which has a head in float32 (engines/transformers.py)."""
@@ -123,12 +137,16 @@ class Job:
     vllm_sleeps: bool = False
     judge: int = 0
     """Bytes of the weights of a judge in the process."""
+    judge_parameters: int = 0
+    """How many weights it has, wherever it runs; 0 if unknown."""
+    adapter: int = 0
+    """Weights of the adapter that is trained; 0 if all weights are."""
+    quantised: bool = False
+    """Whether the adapter's base is in 4 bits."""
     has_triton: bool = True
 
     @classmethod
-    def of(
-        cls, shape: Shape, arguments: Any, checked: Settings, launch: str = "python", processes: int = 1, judge: int = 0
-    ) -> "Job":
+    def of(cls, shape: Shape, arguments: Any, checked: Settings, launch: str = "python", processes: int = 1) -> "Job":
         """The job of checked settings and the trainer's arguments, as `grpo.configure` or `sft.configure` give them.
 
         Lengths that no setting limits are limited by the model's context.
@@ -148,7 +166,8 @@ class Job:
             weight_bytes=size,
             autocasts=reduced and size == 4,
             checkpoints=arguments.gradient_checkpointing,
-            judge=judge,
+            adapter=0 if checked.lora is None else shape.adapter(peft_config(checked.lora).r),
+            quantised=checked.lora is not None and "quantize" in checked.lora,
         )
         if not hasattr(arguments, "num_generations"):
             return replace(job, completion=min(arguments.max_length or shape.context, shape.context))
@@ -168,20 +187,32 @@ class Job:
 
     @property
     def weights(self) -> float:
-        """Every process has all weights; ZeRO-3 divides them (Rajbhandari et al. 2020)."""
-        return self.weight_bytes * self.shape.parameters / (self.processes if self.stage == 3 else 1)
+        """Every process has all weights; ZeRO-3 divides them (Rajbhandari et al. 2020). An adapter is in float32."""
+        s = self.shape
+        packed = s.linear if self.quantised else 0
+        model = self.weight_bytes * (s.parameters - packed) + QUANTISED * packed
+        return (model + 4 * self.adapter) / (self.processes if self.stage == 3 else 1)
+
+    @property
+    def updated(self) -> int:
+        """Weights that are trained."""
+        return self.adapter or self.shape.parameters
+
+    @property
+    def _updated_bytes(self) -> int:
+        return 4 if self.adapter else self.weight_bytes
 
     @property
     def gradients(self) -> float:
-        """As many as weights. ZeRO-2 and 3 divide them; DDP keeps a second copy in its buckets."""
+        """As many as trained weights. ZeRO-2 and 3 divide them; DDP keeps a second copy in its buckets."""
         copies = 1 / self.processes if self.stage >= 2 else 2 if self.processes > 1 and not self.stage else 1
-        return self.weight_bytes * self.shape.parameters * copies
+        return self._updated_bytes * self.updated * copies
 
     @property
     def optimiser(self) -> float:
         """Adam's two moments; DeepSpeed keeps float32 weights too. All ZeRO stages divide them."""
-        each = 12 if self.stage else 2 * self.weight_bytes
-        return each * self.shape.parameters / (self.processes if self.stage else 1)
+        each = 12 if self.stage else 2 * self._updated_bytes
+        return each * self.updated / (self.processes if self.stage else 1)
 
     @property
     def gathered(self) -> float:
@@ -234,7 +265,16 @@ class Job:
         # A packed row has a mask, with which keys and values are repeated for every query head.
         keys = s.queries if self.packs else s.keys
         mask = size * self.tokens / self.rows if self.packs else 0
+        if self.adapter:
+            norms += self._adapted
         return self.tokens * (norms + size * (2 * s.queries + 2 * keys + 4 * s.intermediate) + 4 * s.heads + mask)
+
+    @property
+    def _adapted(self) -> float:
+        """Bytes per token that the adapters of a layer keep more: their inputs, cast to float32 or under autocast."""
+        s = self.shape
+        inputs = 5 * s.hidden + s.queries + s.intermediate
+        return inputs * (2 if self.autocasts else 0 if self.weight_bytes == 4 else 4)
 
     def _casts(self, layers: int) -> float:
         """The copies of float32 weights of layers in two bytes that autocast keeps."""
@@ -250,7 +290,7 @@ class Job:
         """A layer's gradients of 2 MLP and 4 hidden states, with 2 bytes 5, and of weights; its recomputed tensors."""
         s, size = self.shape, self.size
         values = self.tokens * (2 * s.intermediate + (4 if size == 4 else 5) * s.hidden)
-        under_zero = self.weight_bytes * s.layer_parameters if self.stage else 0
+        under_zero = self.weight_bytes * s.layer_parameters if self.stage and not self.adapter else 0
         return size * values + under_zero + (self._layer + self._casts(1) if self.checkpoints else 0)
 
     @property
@@ -266,13 +306,14 @@ class Job:
         # Without Triton all positions are scored, and a tile is computed from in torch, with seven copies at once.
         scored = scored if self.has_triton else self.tokens
         copies = 0 if self.has_triton else 7 * 4 * min(scored, 4096) * min(s.vocabulary, 32768)
-        gradients = (4 + (self.weight_bytes if self.weight_bytes < 4 else 0)) * s.hidden * (s.vocabulary + scored)
+        rows = scored + (0 if self.adapter else s.vocabulary)  # a frozen head has no gradient
+        gradients = (4 + (self.weight_bytes if self.weight_bytes < 4 else 0)) * s.hidden * rows
         return gradients + size * min(scored * 32768, TILE) + copies
 
     @property
     def _step(self) -> float:
         """DeepSpeed's float32 copy of the gradients that a step applies at once (`sub_group_size` under ZeRO-3)."""
-        owned = self.shape.parameters / self.processes
+        owned = self.updated / self.processes
         return 0 if not self.stage or self.offloads else 4 * (min(owned, 1e9) if self.stage == 3 else owned)
 
     @property
@@ -288,13 +329,13 @@ class Job:
     @property
     def host(self) -> float:
         """Main memory of one process that a card would hold: an offloaded optimiser, with float32 gradients."""
-        return self.optimiser + 4 * self.shape.parameters / self.processes if self.offloads else 0
+        return self.optimiser + 4 * self.updated / self.processes if self.offloads else 0
 
     @property
     def checkpoint(self) -> float:
-        """Bytes on disk of one checkpoint: weights, and the optimiser of all processes."""
+        """Bytes on disk of one checkpoint: trained weights, and the optimiser of all processes."""
         optimiser = self.optimiser * (self.processes if self.stage else 1)
-        return self.weight_bytes * self.shape.parameters + optimiser
+        return self._updated_bytes * self.updated + optimiser
 
     def parts(self, card: float) -> dict[str, float]:
         """What is on a card of `card` bytes in the update of the weights, by name."""
@@ -324,21 +365,34 @@ class Job:
     def seconds(self, prompt: float, completion: float, speed: "Speed") -> dict[str, float]:
         """What a step takes, by part, if sequences have these mean lengths; a network between cards costs nothing.
 
-        A weight costs 6 operations per token, and 2 more if layers are recomputed (Kaplan et al. 2020); attention's
-        own are left out. The judge reads both orders of each pair.
+        A weight costs 6 operations per token, and 2 more if layers are recomputed (Kaplan et al. 2020); a frozen one
+        has no gradient, which costs 2. Attention's own are left out. The judge reads both orders of each pair. Sampling
+        and judging take time in proportion to a model's weights.
         """
         sequences = self.batch * self.accumulation
-        operations = (8 if self.checkpoints else 6) * self.shape.parameters * sequences * (prompt + completion)
+        each = (8 if self.checkpoints else 6) - (2 if self.adapter else 0)
+        operations = each * self.shape.parameters * sequences * (prompt + completion)
+        share = speed.operations / Speed.operations
+        policy, judge = (
+            share * SPEED_OF / (size or SPEED_OF) for size in (self.shape.parameters, self.judge_parameters)
+        )
         return {
-            "rollouts": sequences * completion / speed.sampled_tokens if self.rollouts else 0,
-            "judge": 2 * sequences / speed.judged_prompts if self.rollouts else 0,
+            "rollouts": sequences * completion / (policy * speed.sampled_tokens) if self.rollouts else 0,
+            "judge": 2 * sequences / (judge * speed.judged_prompts) if self.rollouts else 0,
             "update": operations / (speed.operations * speed.used),
         }
 
 
+SPEED_OF = 7_615_616_512
+"""The weights of the models for which Speed states sampled tokens and judged prompts: Qwen2.5-7B's."""
+
+
 @dataclass(frozen=True)
 class Speed:
-    """Assumptions about one card per second: an H100's bfloat16 operations, and the share of them that is used."""
+    """Assumptions about one card per second: bfloat16 operations (an H100's), and the share of them that is used.
+
+    Sampled tokens and judged prompts are an H100's; those of another card are in proportion to its operations.
+    """
 
     operations: float = 989e12
     used: float = 0.4

@@ -1,6 +1,7 @@
 """The memory and time of a configuration's training variants, as a table."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,19 @@ from alignxplore.training import grpo, sft
 from alignxplore.training.memory import Job, Shape, Speed
 from alignxplore.training.settings import check_settings
 from alignxplore.training.shapes import model_config
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import Config, variant_settings, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
-LENGTHS = {"sft": (2400, 600), "grpo": (8192, 600)}
-"""Assumed mean tokens of prompts and completions."""
+PROMPT, COMPLETION = {"sft": 2400, "grpo": 8192}, 600
+"""Assumed mean tokens of prompts and completions, where the settings allow as many."""
+DEFAULT_CARD = {"memory": 85.5, "operations": Speed.operations / 1e12}
+"""An H100, if the configuration names no card: 10^9 bytes, and 10^12 operations per second."""
+
+
+def card_of(config: Config) -> float:
+    """Bytes of the card that a configuration names."""
+    return GB * float({**DEFAULT_CARD, **config.get("card", {})}["memory"])
 
 
 def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
@@ -30,18 +38,20 @@ def variant_job(config: Config, name: str, shape_file: str | None = None) -> Job
     training, entry = config["training"], variants(config)[name]
     started = processes(training["launch"]) or training.get("gpus") or 1
     module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
-    settings = {**training[entry["stage"]], **entry.get("settings", {})}
+    settings = variant_settings(config, name)
     here = type(kind.__name__, (kind,), {"world_size": started})
     _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
-    judge = 0
-    if entry["stage"] == "grpo":
-        model = config["models"][config["judges"][entry["judge"]]["model"]]
-        if model["engine"] == "vllm":
-            raise UserError(f"training.variants.{name}: the memory of a judge by vLLM in the process is not known")
-        if model["engine"] == "transformers":
-            judge = model_shape(config, model, shape_file).engine(model.get("dtype", "float32"))
     shape = model_shape(config, config["models"][entry["from"]], shape_file)
-    return Job.of(shape, arguments, check_settings(settings, kind), training["launch"], started, judge)
+    job = Job.of(shape, arguments, check_settings(settings, kind), training["launch"], started)
+    if entry["stage"] == "sft":
+        return job
+    model = config["models"][config["judges"][entry["judge"]]["model"]]
+    if model["engine"] == "vllm":
+        raise UserError(f"training.variants.{name}: the memory of a judge by vLLM in the process is not known")
+    if model["engine"] != "transformers":
+        return job
+    judge = model_shape(config, model, shape_file)
+    return replace(job, judge=judge.engine(model.get("dtype", "float32")), judge_parameters=judge.parameters)
 
 
 def model_shape(config: Config, model: Mapping[str, Any], shape_file: str | None = None) -> Shape:
@@ -63,13 +73,22 @@ def steps(config: Config, job: Job, stage: str, settings: Mapping[str, Any]) -> 
     return settings.get("num_train_epochs", 3) * rows * job.generations / (job.batch * job.accumulation * job.processes)
 
 
+def _lengths(job: Job) -> tuple[int, int]:
+    """Mean tokens of a prompt and a completion."""
+    completion = min(COMPLETION, job.completion)
+    if job.rollouts:
+        return min(PROMPT["grpo"], job.prompt), completion
+    return min(PROMPT["sft"], job.completion - completion), completion
+
+
 def table(config: Config, jobs: Mapping[str, Job], card: float) -> str:
     """A Markdown table of what one of the cards, with `card` bytes, must hold; variants with equal needs share one."""
+    speed = Speed(operations=1e12 * {**DEFAULT_CARD, **config.get("card", {})}["operations"])
     columns: dict[tuple[str, ...], list[str]] = {}
     for name, job in jobs.items():
         entry = variants(config)[name]
-        settings = {**config["training"][entry["stage"]], **entry.get("settings", {})}
-        seconds = job.seconds(*LENGTHS[entry["stage"]], Speed())
+        settings = variant_settings(config, name)
+        seconds = job.seconds(*_lengths(job), speed)
         count = steps(config, job, entry["stage"], settings)
         figures = {
             **{f"{part}, GB": value / GB for part, value in job.parts(card).items()},

@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import StopStringCriteria
+from accelerate.utils import is_peft_model
+from transformers import PreTrainedModel, StopStringCriteria
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -61,9 +62,10 @@ class PackedTrainer(GRPOTrainer):
         model.forward = getattr(model, "_original_forward", forward)
         try:
             check_fused_head(model, self.temperature)
-            shares = self.neftune_noise_alpha is None and find_layout(model, model.name_or_path).shares
+            whole = _transformer(model)
+            shares = self.neftune_noise_alpha is None and find_layout(whole, model.name_or_path).shares
             if not shares:
-                check_left_padding(model, model.name_or_path)
+                check_left_padding(whole, model.name_or_path)
         finally:
             model.forward = forward
         return shares
@@ -91,7 +93,7 @@ class PackedTrainer(GRPOTrainer):
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as model:
             rollouts = packing.rollout(
-                model,
+                _transformer(model),
                 [group[0] for group in groups],
                 num_generations,
                 self.max_completion_length,
@@ -194,6 +196,11 @@ class PackedTrainer(GRPOTrainer):
             # One row keeps its gradient, which is 0: the backward pass needs a graph.
             live = torch.arange(rows, device=device) == 0
         return [part for chunk in chunks for part in (chunk[live[chunk]], chunk[~live[chunk]]) if len(part)], live
+
+
+def _transformer(model: Any) -> PreTrainedModel:
+    """The model inside peft's wrapper, with the adapter's layers in it, or the model itself."""
+    return model.get_base_model() if is_peft_model(model) else model
 
 
 def _unpadded(ids: torch.Tensor, mask: torch.Tensor) -> list[Sequence[int]]:

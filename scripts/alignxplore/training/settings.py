@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from transformers import TrainingArguments
 
 from alignxplore.errors import UserError
+from alignxplore.training import lora
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
@@ -77,10 +78,14 @@ class Settings:
     """Checked training settings: `trainer` holds TRL's, the other fields are our own."""
 
     trainer: dict[str, Any]
+    adapter: str | None = None
+    """That of the entry of the model that training starts from."""
     attn_implementation: str | None = None
     chat_template: str | Mapping[str, Any] | None = None
     """That of the entry of the model that training starts from; the checkpoint keeps it."""
     dtype: str = "float32"
+    lora: Mapping[str, Any] | None = None
+    """Settings of the adapter that is trained; without them, all weights are."""
     max_prompt_length: int | None = None
     """In tokens; examples with a longer prompt are left out."""
     revision: str | None = None
@@ -96,24 +101,52 @@ OWN_SETTINGS = tuple(field.name for field in dataclasses.fields(Settings) if fie
 def check_settings(values: Mapping[str, Any], config: type[TrainingArguments]) -> Settings:
     """The settings, after checking names and plain types against TRL's class `config`; UserError names a wrong key.
 
-    So it does for a setting of REFUSED with another value than the default.
+    So it does for a setting of REFUSED with another value than the default, and for those of `lora`.
     """
-    fields = {field.name: field.default for field in dataclasses.fields(config) if field.init}
+    fields = {field.name: field.default for field in dataclasses.fields(config) if field.init} | DEFAULTS
     del fields["output_dir"]
-    refused = REFUSED[config.__name__]
     hints = {**typing.get_type_hints(config), **typing.get_type_hints(Settings)}
-    known = [*fields, *OWN_SETTINGS]
+    _check(values, [*fields, *OWN_SETTINGS], hints, config, REFUSED[config.__name__], fields)
+    if values.get("lora") is not None:
+        check_lora(values["lora"])
+    own = {name: value for name, value in values.items() if name in OWN_SETTINGS}
+    return Settings({name: value for name, value in values.items() if name not in OWN_SETTINGS}, **own)
+
+
+def check_lora(values: Mapping[str, Any]) -> None:
+    """Check the settings of `lora` in the same way, against peft's LoraConfig."""
+    from peft import LoraConfig  # slow to import, and most trainings do not need it
+
+    fields = {field.name: field.default for field in dataclasses.fields(LoraConfig)}
+    hints = {**typing.get_type_hints(LoraConfig), **lora.OWN}
+    _check(values, [*fields, *lora.OWN], hints, LoraConfig, lora.REFUSED, fields, "lora.")
+    for name, allowed in lora.VALUES.items():
+        if values.get(name, allowed[0]) not in allowed:
+            said = ", ".join(map(repr, allowed))
+            raise UserError(f"training setting 'lora.{name}' must be one of {said}, not {values[name]!r}")
+    lora.peft_config(values)
+
+
+def _check(
+    values: Mapping[str, Any],
+    known: Sequence[str],
+    hints: Mapping[str, Any],
+    config: type,
+    refused: Mapping[str, str],
+    defaults: Mapping[str, Any],
+    prefix: str = "",
+) -> None:
+    """Raise UserError for the first name that is not known, or value that has a wrong type or is refused."""
     for name, value in values.items():
+        key = f"training setting {prefix + name!r}"
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"training setting {name!r} is unknown to {config.__name__}{hint}")
+            raise UserError(f"{key} is unknown to {config.__name__}{hint}")
         if not _fits(value, hints[name]):
-            raise UserError(f"training setting {name!r} must be {_names(hints[name])}, not {value!r}")
-        if name in refused and value != DEFAULTS.get(name, fields[name]):
-            raise UserError(f"training setting {name!r} cannot be {value!r}: {refused[name]}")
-    own = {name: value for name, value in values.items() if name in OWN_SETTINGS}
-    return Settings({name: value for name, value in values.items() if name not in OWN_SETTINGS}, **own)
+            raise UserError(f"{key} must be {_names(hints[name])}, not {value!r}")
+        if name in refused and value != defaults[name]:
+            raise UserError(f"{key} cannot be {value!r}: {refused[name]}")
 
 
 def make_arguments(config: type[Arguments], settings: Settings, defaults: Mapping[str, Any], output: Path) -> Arguments:

@@ -13,7 +13,7 @@ from alignxplore import records
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, Templates
-from alignxplore.training import loop
+from alignxplore.training import loop, lora
 from alignxplore.training.checkpoints import partial_directory, run_facts
 from alignxplore.training.metrics import SFT_METRICS
 from alignxplore.training.models import load_model, load_tokenizer
@@ -115,9 +115,11 @@ def make_trainer(
     tokens = sum(len(row["labels"]) for row in kept) / len(kept)
     log.info("training on %d sequences of %.0f tokens on average", len(kept), tokens)
     chat = load_tokenizer(Path(model), checked)
-    return ColdStartTrainer(
-        model=load_model(Path(model), checked, chat),
-        args=arguments,
+    return lora.make_trainer(
+        ColdStartTrainer,
+        load_model(Path(model), checked, chat),
+        arguments,
+        checked.lora,
         train_dataset=Dataset.from_list(list(kept)),
         processing_class=chat.tokenizer,
         callbacks=[loop.Progress(FIGURES)],

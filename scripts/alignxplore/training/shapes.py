@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from transformers import AutoConfig, PreTrainedConfig
 
+from alignxplore import adapters
 from alignxplore.errors import UserError
 from alignxplore.workflow.config import Config, variants
 
@@ -21,6 +22,8 @@ def model_config(config: Config, model: Mapping[str, Any]) -> PreTrainedConfig:
     UserError if none of these tells it.
     """
     path = Path(model["path"])
+    if adapters.is_adapter(path):
+        return model_config(config, {"path": adapters.source(path).base})
     if not path.is_dir() and path.parts[0] == "models":
         kind, name = path.parts[1:3]
         if kind == "trained" and name in variants(config):

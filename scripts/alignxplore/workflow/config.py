@@ -19,7 +19,7 @@ ORDERED = (
 CONTROLS = ("golden", "opposite", "shuffled", "none")
 """Kinds of the methods under whose descriptions a table of validity compares judges."""
 
-VERBATIM = ("chat_template", "grpo", "request", "settings", "sft")
+VERBATIM = ("chat_template", "grpo", "lora", "request", "settings", "sft")
 """Keys of mappings that other programs read, in which null is a value."""
 
 
@@ -110,6 +110,27 @@ def _columns(config: Config) -> dict[str, Any]:
 def variants(config: Config) -> Mapping[str, Any]:
     """The training variants, if anything is trained."""
     return config.get("training", {}).get("variants", {})
+
+
+def variant_settings(config: Config, name: str) -> dict[str, Any]:
+    """The training settings of a variant: its own over those of its stage."""
+    entry = variants(config)[name]
+    return {**config["training"][entry["stage"]], **entry.get("settings", {})}
+
+
+def makes_adapter(config: Config, name: str) -> bool:
+    """Whether a variant's checkpoint is an adapter instead of a whole model."""
+    lora = variant_settings(config, name).get("lora")
+    return lora is not None and not lora.get("merge")
+
+
+def made_directories(config: Config, entry: Config) -> list[str]:
+    """The directories that rules make and that a `models` entry is loaded from; adapters need their bases too."""
+    found = [path for path in (entry["path"], entry.get("adapter", "")) if path.startswith("models/")]
+    names = [path.removeprefix("models/trained/") for path in found]
+    starts = [variants(config)[n]["from"] for n in names if n in variants(config) and makes_adapter(config, n)]
+    bases = [path for start in starts for path in made_directories(config, config["models"][start])]
+    return list(dict.fromkeys([*found, *bases]))
 
 
 def drawn_splits(config: Config) -> dict[str, Any]:

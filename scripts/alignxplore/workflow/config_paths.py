@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from alignxplore.adapters import is_adapter
 from alignxplore.data.locations import is_remote, local_copy
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import Config, makes_adapter, variants
 
 LOADING_ENGINES = ("transformers", "vllm")
 """Engines whose models are directories or come from the hub."""
@@ -114,6 +115,8 @@ def model_errors(config: Config) -> Iterator[str]:
         yield f"journal: {str(there)!r} is a file; name a directory (it need not exist yet)"
     makers = _makers(config)
     for name, entry in config["models"].items():
+        if "adapter" in entry:
+            yield from _adapter_errors(name, entry, config)
         key, path = f"models.{name}.path", entry["path"]
         plain = posixpath.normpath(path)
         # Endpoints and engines that you add may give other names a meaning.
@@ -131,6 +134,26 @@ def model_errors(config: Config) -> Iterator[str]:
             yield f"{key}: there is no directory {path!r}, and no rule makes it; {hint}"
 
 
+def _adapter_errors(name: str, entry: Mapping[str, Any], config: Config) -> Iterator[str]:
+    """Yield an error unless an entry's adapter is one, made by a variant or on disk, and its path a whole model."""
+
+    def variant(path: str) -> str | None:
+        trained = path.removeprefix("models/trained/")
+        return trained if trained in variants(config) else None
+
+    made = variant(entry["adapter"])
+    if made is None and not is_adapter(entry["adapter"]):
+        yield f"models.{name}.adapter: {entry['adapter']!r} is no directory with an adapter, and no variant makes it"
+    elif made is not None and not makes_adapter(config, made):
+        yield (
+            f"models.{name}.adapter: training.variants.{made} makes a whole model; name it as the path, or give the"
+            " variant lora without merge"
+        )
+    based = variant(entry["path"])
+    if is_adapter(entry["path"]) if based is None else makes_adapter(config, based):
+        yield f"models.{name}.path: {entry['path']!r} is an adapter itself; name the model that both belong to"
+
+
 def _makers(config: Config) -> dict[str, str]:
     """The directories of models that rules make, each with the key that asks for it."""
     tables = {
@@ -146,7 +169,9 @@ def cycle_errors(config: Config) -> Iterator[str]:
     makers = _makers(config)
 
     def made(*models: str) -> list[str]:
-        return [makers[path] for path in (config["models"][model]["path"] for model in models) if path in makers]
+        entries = [config["models"][model] for model in models]
+        paths = [path for entry in entries for path in (entry["path"], entry.get("adapter"))]
+        return [makers[path] for path in paths if path in makers]
 
     needs: dict[str, list[str]] = {}
     if cold := config.get("cold_start"):

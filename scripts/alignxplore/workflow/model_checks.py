@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import Config, variant_settings, variants
 from alignxplore.workflow.data_checks import has_comments
 from alignxplore.workflow.launcher import uses_deepspeed
 
@@ -60,13 +60,13 @@ def _misplaced(config: Config) -> Iterator[str]:
     settings = {f"training.{stage}": training.get(stage, {}) for stage in ("sft", "grpo")}
     settings |= {f"training.variants.{n}.settings": entry.get("settings", {}) for n, entry in variants(config).items()}
     for key, values in settings.items():
-        yield from (f"{key}.{name}" for name in ("chat_template", "stop", "revision") if name in values)
+        yield from (f"{key}.{name}" for name in ("adapter", "chat_template", "stop", "revision") if name in values)
 
 
 def precision_errors(config: Config) -> Iterator[str]:
     """Yield the variants that would train reduced weights alone, in which most of Adam's small steps are rounded away.
 
-    DeepSpeed keeps float32 weights beside them if it knows of the mixed precision.
+    DeepSpeed keeps float32 weights beside them if it knows of the mixed precision, and peft makes an adapter's float32.
     """
     if not variants(config):
         return
@@ -74,7 +74,9 @@ def precision_errors(config: Config) -> Iterator[str]:
     has_deepspeed = uses_deepspeed(training["launch"])
     for name, entry in variants(config).items():
         own, stage = entry.get("settings", {}), entry["stage"]
-        settings = {**training[stage], **own}
+        settings = variant_settings(config, name)
+        if settings.get("lora") is not None:
+            continue
         dtype = settings.get("dtype", "float32")
         keeps_float32 = has_deepspeed or "deepspeed" in settings
         if dtype != "float32" and not (keeps_float32 and (settings.get("bf16") or settings.get("fp16"))):

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignxplore import adapters
 from alignxplore.digests import digest
 from alignxplore.errors import UserError
 
@@ -32,8 +33,9 @@ SUFFIX = ".provenance.json"
 
 ROOT = Path(__file__).parents[3].resolve()
 PACKAGES = (
-    "accelerate", "datasets", "deepspeed", "duckdb", "flash-attn", "jinja2", "matplotlib", "numpy", "openai", "polars",
-    "safetensors", "scipy", "snakemake", "tokenizers", "torch", "transformers", "trl", "vllm",
+    "accelerate", "bitsandbytes", "datasets", "deepspeed", "duckdb", "flash-attn", "jinja2", "matplotlib", "numpy",
+    "openai", "peft", "polars", "safetensors", "scipy", "snakemake", "tokenizers", "torch", "transformers", "trl",
+    "vllm",
 )  # fmt: skip
 """Packages whose versions are recorded, if they are installed."""
 
@@ -107,20 +109,27 @@ def _seed(params: Mapping[str, Any]) -> int | None:
 
 
 def _models(params: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The models in a rule's params, each with the digest of its directory or its pinned revision."""
+    """The models in a rule's params, each with the digest of its directory or its pinned revision.
+
+    An adapter follows the model that it belongs to.
+    """
     judge = params.get("judge")
     entries = [params.get("model"), judge.get("model") if isinstance(judge, Mapping) else None]
     found = []
     for entry in entries:
         if not isinstance(entry, Mapping) or "path" not in entry:
             continue
-        model = {"path": str(entry["path"])}
-        if Path(entry["path"]).is_dir():
-            model["sha256"] = digest(entry["path"])
-        elif "revision" in entry:
-            model["revision"] = entry["revision"]
-        if model not in found:
-            found.append(model)
+        source = adapters.source(entry["path"], entry.get("revision"), entry.get("adapter"))
+        for path, revision in ((source.base, source.revision), (source.adapter, None)):
+            if path is None:
+                continue
+            model = {"path": path}
+            if Path(path).is_dir():
+                model["sha256"] = digest(path)
+            elif revision is not None:
+                model["revision"] = revision
+            if model not in found:
+                found.append(model)
     return found
 
 

@@ -10,6 +10,7 @@ from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.prompts import Prompt, mark_user_text
 from answers import in_order
+from random_models import random_adapter
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: `make test-vllm` creates an environment with it")
 from alignxplore.engines.vllm import VLLMBackend  # noqa: E402
@@ -130,3 +131,25 @@ def test_log_odds_of_a_bfloat16_model_do_not_come_in_steps(vllm_model):
     found = np.array(in_order(backend.choice_logprobs(prompts, (" A", " B"))))
     steps = (found[:, 0] - found[:, 1]) * 2**12
     assert np.abs(steps - steps.round()).mean() > 0.1
+
+
+@pytest.mark.parametrize("named", ["adapter", "path"])
+def test_an_adapter_gives_the_numbers_of_the_merged_weights(vllm_model, tmp_path, named):
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    adapter = random_adapter(tmp_path / "adapter", vllm_model, rank=4, alpha=8)
+    merged = AutoModelForCausalLM.from_pretrained(vllm_model).eval()
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    for key in [key for key in tensors if "lora_A" in key]:
+        module = merged.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
+        module.weight.data += 8 / 4 * tensors[key.replace("lora_A", "lora_B")] @ tensors[key]
+    options = {"adapter": str(adapter), "path": str(vllm_model)} if named == "adapter" else {"path": str(adapter)}
+    backend = VLLMBackend(**options, dtype="float32", max_model_len=1024)
+    found = in_order(backend.choice_logprobs(PROMPTS, (" A", " B")))
+    tokens = [backend.chat.tokenizer.encode(choice)[0] for choice in (" A", " B")]
+    with torch.inference_mode():
+        rows = [merged(torch.tensor([backend.chat.encode(prompt)])).logits[0, -1] for prompt in PROMPTS]
+    expected = [row.double().log_softmax(-1)[tokens].numpy() for row in rows]
+    print("NEAR", np.abs(np.array(found) - expected).max())
+    np.testing.assert_allclose(found, expected, atol=1e-4)
