@@ -16,18 +16,23 @@ def describe(flight: Flight) -> str:
 
 
 def _work(flight: Flight) -> list[str]:
-    rows = [["work", "number", "s each", "s to start", "memory, GB", "hours at most"]]
+    rows = [["work", "number", "s each", "s to start", "memory, GB", "hours at most", "hours calculated"]]
     for work in [*flight.questions, *flight.trainings]:
         one = work.measured
         unit = "prompts" if work in flight.questions else "steps"
         number = "unknown" if work.number is None else f"{work.number:,.0f} {unit}"
         figures = [f"{one.seconds:,.3g}", f"{one.loading:.1f}", _memory(work)] if one else ["", "", "not measured"]
-        rows.append([work.name, number, *figures, "" if work.hours is None else f"{work.hours:,.2f}"])
-    hours = [work.hours for work in [*flight.questions, *flight.trainings]]
-    known = [value for value in hours if value is not None]
-    more = "+" if len(known) < len(hours) else ""
-    rows.append(["all, one after another", "", "", "", "", f"{sum(known):,.2f}{more}" if known else "unknown"])
+        rows.append([work.name, number, *figures, _hours([work.hours]), _hours([work.calculated])])
+    everything = [*flight.questions, *flight.trainings]
+    totals = [_hours([work.hours for work in everything]), _hours([work.calculated for work in everything])]
+    rows.append(["all, one after another", "", "", "", "", *totals])
     return _aligned(rows)
+
+
+def _hours(values: Sequence[float | None]) -> str:
+    """The sum of those that are known; + says that some are not."""
+    known = [value for value in values if value is not None]
+    return f"{sum(known):,.2f}{'+' if len(known) < len(values) else ''}" if known else ""
 
 
 def _memory(work: Work) -> str:

@@ -54,6 +54,8 @@ class Work:
     number: float | None
     jobs: int
     of: Question | workload.Job
+    calculated: float | None = None
+    """Hours by the assumptions of training/memory.py, on cards; None if unknown."""
     measured: Measured | None = None
     memory: Sequence[Sequence[float]] = ()
     why_not: str = ""
@@ -130,6 +132,11 @@ class Flight:
                     self.asked[model] = self._needs(model)
                 except UserError as error:
                     self.notes.append(f"models.{model}: {error}")
+        speed = memory_table.speed_of(self.config)
+        for question, work in found.items():
+            if work.gpus and question.model in self.asked and work.number is not None:
+                each = self.asked[question.model].seconds(min(question.new_tokens, memory_table.COMPLETION), speed)
+                work.calculated = work.number * each / 3600
 
     def _needs(self, model: str) -> Asked:
         entry = self.config["models"][model]
@@ -165,6 +172,9 @@ class Flight:
                 continue
             settings = checks.settings_of(self.config, name)
             work.number = memory_table.steps(self.config, needs, job["rule"], settings)
+            if work.gpus:
+                speed, lengths = memory_table.speed_of(self.config), memory_table.mean_lengths(needs)
+                work.calculated = work.number * sum(needs.seconds(*lengths, speed).values()) / 3600
 
     def _check(self, rows: Mapping[str, float | None]) -> None:
         gpus = self.trainings[0].gpus if self.trainings else 0

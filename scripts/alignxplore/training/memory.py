@@ -109,6 +109,12 @@ class Asked:
         """Whether cards of `card` bytes are enough; vLLM takes nine tenths of one by default."""
         return sum(self.parts().values()) <= (0.9 if self.engine == "vllm" else 1 - MARGIN) * card
 
+    def seconds(self, new_tokens: int, speed: "Speed") -> float:
+        """What a prompt takes: its completion of so many tokens, or reading it if there is none."""
+        cards = max(self.gpus, 1) if self.engine == "vllm" else 1
+        share = cards * speed.share(self.shape.parameters)
+        return new_tokens / (share * speed.sampled_tokens) if new_tokens else 1 / (share * speed.judged_prompts)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -372,10 +378,7 @@ class Job:
         sequences = self.batch * self.accumulation
         each = (8 if self.checkpoints else 6) - (2 if self.adapter else 0)
         operations = each * self.shape.parameters * sequences * (prompt + completion)
-        share = speed.operations / Speed.operations
-        policy, judge = (
-            share * SPEED_OF / (size or SPEED_OF) for size in (self.shape.parameters, self.judge_parameters)
-        )
+        policy, judge = (speed.share(size) for size in (self.shape.parameters, self.judge_parameters))
         return {
             "rollouts": sequences * completion / (policy * speed.sampled_tokens) if self.rollouts else 0,
             "judge": 2 * sequences / (judge * speed.judged_prompts) if self.rollouts else 0,
@@ -398,3 +401,7 @@ class Speed:
     used: float = 0.4
     sampled_tokens: float = 1875
     judged_prompts: float = 12.8
+
+    def share(self, parameters: int) -> float:
+        """How many times as fast as that this card samples and judges with a model of so many weights (0: as many)."""
+        return self.operations / Speed.operations * SPEED_OF / (parameters or SPEED_OF)

@@ -28,6 +28,11 @@ def card_of(config: Config) -> float:
     return GB * float({**DEFAULT_CARD, **config.get("card", {})}["memory"])
 
 
+def speed_of(config: Config) -> Speed:
+    """What is assumed of that card's speed."""
+    return Speed(operations=1e12 * {**DEFAULT_CARD, **config.get("card", {})}["operations"])
+
+
 def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
     """The job of each training variant. All models have the shape of `shape_file`, a config.json, if there is one."""
     return {name: variant_job(config, name, shape_file) for name in variants(config)}
@@ -73,7 +78,7 @@ def steps(config: Config, job: Job, stage: str, settings: Mapping[str, Any]) -> 
     return settings.get("num_train_epochs", 3) * rows * job.generations / (job.batch * job.accumulation * job.processes)
 
 
-def _lengths(job: Job) -> tuple[int, int]:
+def mean_lengths(job: Job) -> tuple[int, int]:
     """Mean tokens of a prompt and a completion."""
     completion = min(COMPLETION, job.completion)
     if job.rollouts:
@@ -83,12 +88,12 @@ def _lengths(job: Job) -> tuple[int, int]:
 
 def table(config: Config, jobs: Mapping[str, Job], card: float) -> str:
     """A Markdown table of what one of the cards, with `card` bytes, must hold; variants with equal needs share one."""
-    speed = Speed(operations=1e12 * {**DEFAULT_CARD, **config.get("card", {})}["operations"])
+    speed = speed_of(config)
     columns: dict[tuple[str, ...], list[str]] = {}
     for name, job in jobs.items():
         entry = variants(config)[name]
         settings = variant_settings(config, name)
-        seconds = job.seconds(*_lengths(job), speed)
+        seconds = job.seconds(*mean_lengths(job), speed)
         count = steps(config, job, entry["stage"], settings)
         figures = {
             **{f"{part}, GB": value / GB for part, value in job.parts(card).items()},
