@@ -120,10 +120,10 @@ class Flight:
                 gpus = self.config["models"][question.model].get("run", {}).get("gpu", 0)
                 work = found.setdefault(question, Work(key, name, gpus, 0.0, 0, question))
                 work.jobs += 1
-                if number is None:
-                    self.notes.append(f"{job['output'][0]}: its prompts are not counted, because its input is not here")
-                else:
-                    work.number = (work.number or 0.0) + number
+                work.number = None if number is None or work.number is None else work.number + number
+        for file, number in rows.items():
+            if number is None and file.startswith("data/cases/"):
+                self.notes.append(f"{file}: its cases are not counted, because the raw file is not here")
         self.questions = list(found.values())
         for model in dict.fromkeys(question.model for question in found):
             entry = self.config["models"][model]

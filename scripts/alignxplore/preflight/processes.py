@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from alignxplore import engines
 from alignxplore.engines.base import Sampling
@@ -108,6 +108,7 @@ def measure_steps(report: Path) -> None:
 
     def steps(trainer: Any, *_: Any) -> None:
         loading, clock = time.monotonic() - started, Clock()
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
         trainer.train()
         held = memory_held()
