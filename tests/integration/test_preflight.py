@@ -78,6 +78,8 @@ def test_nothing_that_random_weights_make_is_kept(tried):
 def test_the_plan_takes_what_was_measured(tried):
     directory, _ = tried
     plan = command(directory, "plan").stdout
-    seconds = {line.split()[0]: line.split()[5] for line in plan.splitlines() if line.startswith(("sft", "grpo", "teach"))}
+    seconds = {
+        line.split()[0]: line.split()[5] for line in plan.splitlines() if line.startswith(("sft", "grpo", "teach"))
+    }
     assert len(seconds) == 3 and all(float(value.replace(",", "")) > 0 for value in seconds.values()), plan
     assert "its seconds are those of the longest texts" in plan
