@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,8 @@ class Flight:
                 work.why_not = "this asks no servers"
             elif work.of.model not in self.asked:
                 work.why_not = "its shape is unknown"
+            elif work.gpus <= self.machine.usable and find_spec(entry["engine"]) is None:
+                work.why_not = f"{entry['engine']} is not in this environment; its jobs run in one of their own"
             else:
                 work.why_not = self._why_not(work, [work.key])
             if not work.why_not:

@@ -1,6 +1,7 @@
 """Estimates from records: which rows grow, which prompts are new, what stays unknown."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import polars as pl
@@ -301,3 +302,11 @@ def test_a_broken_preflight_is_named(tmp_path):
     with pytest.raises(UserError, match=r"preflight.json: not what a preflight writes .*; remove it"):
         workload.Preflight.read(tmp_path / "preflight.json")
     assert workload.Preflight.read(tmp_path / "none.json") == workload.Preflight()
+
+
+def test_all_mistakes_of_a_configuration_reach_the_user(monkeypatch):
+    said = "Traceback:\n  File x\n    raise y\nsnakemake.WorkflowError: config: 2 mistakes\n  a: wrong\n  b: wrong\n"
+    monkeypatch.setattr(plan.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", said))
+    with pytest.raises(UserError) as error:
+        plan.workflow_jobs([], [])
+    assert str(error.value) == "Snakemake cannot plan the workflow: config: 2 mistakes\n  a: wrong\n  b: wrong"
