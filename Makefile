@@ -1,6 +1,8 @@
 # make tables             run the whole default experiment
 # make plan               show what a run would do and why, and its expected time, tokens and money;
 #                         CONFIG="config/demo.yaml my.yaml" names other configurations
+# make preflight          before you pay: check a configuration against this machine, and try each model and training
+#                         for one batch or two steps; CONFIG as above
 # make smollm2            evaluate a real language model of 135 million parameters on P-SOUPS, which is downloaded;
 #                         WITH=mine.yaml goes over its configuration, for files that you have
 # make journal-stats      show what the journal holds and has saved
@@ -29,7 +31,7 @@ TORCH_INDEX ?=
 CORES ?= all
 SMOLLM2 ?= smollm2
 
-.PHONY: tables plan smollm2 journal-stats lint clean audit \
+.PHONY: tables plan preflight smollm2 journal-stats lint clean audit \
 	test test-integration test-slow test-faults test-slurm test-vllm test-deepspeed test-gpu test-all
 .DELETE_ON_ERROR:
 
@@ -41,6 +43,9 @@ tables: $(VENV)/run.done
 
 plan: $(VENV)/run.done
 	@$(BIN)/python -m alignxplore plan $(if $(CONFIG),--configfile $(CONFIG))
+
+preflight: $(VENV)/run.done
+	@$(BIN)/python -m alignxplore preflight $(if $(CONFIG),--configfile $(CONFIG))
 
 test: $(VENV)/test.done
 	@echo "Running the unit tests and the tests of the workflow."

@@ -1,28 +1,11 @@
 # SFT on D_cold (Eq. 8) and GRPO on D_rl (Eq. 9-11): one checkpoint per variant.
 
-import shlex
-
-import yaml
+from alignxplore.workflow import launcher
 
 from alignxplore.workflow.config import variant_settings
 
 TRAINING = config["training"]
 VARIANTS = TRAINING["variants"]
-
-
-def launch_files(command):
-    """The files in a launch command, and the DeepSpeed files that accelerate's name."""
-    words = [part for word in shlex.split(command) for part in word.split("=")]
-    files = [
-        word
-        for word in words
-        if word.endswith((".yaml", ".json", ".sh")) and Path(word).is_file()
-    ]
-    for file in [file for file in files if not file.endswith(".sh")]:
-        values = yaml.safe_load(Path(file).read_text()) or {}
-        named = values.get("deepspeed_config") or {}
-        files += filter(None, [named.get("deepspeed_config_file")])
-    return files
 
 
 def variant_start(wildcards):
@@ -60,7 +43,7 @@ rule sft:
         unpack(variant_prompt),
         start=variant_start,
         data=setting("training/variants/{variant}/data", "data/cold/d_cold.parquet"),
-        launch=launch_files(TRAINING["launch"]),
+        launch=launcher.files(TRAINING["launch"]),
         program=home("scripts/train_sft.py"),
         library=library("sft.py", "train_sft.py"),
     output:
@@ -100,7 +83,7 @@ rule grpo:
         start=variant_start,
         data=setting("training/variants/{variant}/data", "data/splits/rl.parquet"),
         preference_prompt=config["prompts"]["preference"],
-        launch=launch_files(TRAINING["launch"]),
+        launch=launcher.files(TRAINING["launch"]),
         program=home("scripts/train_grpo.py"),
     output:
         model=directory("models/trained/{variant}"),

@@ -1,4 +1,4 @@
-"""Check training settings, JSON on standard input, in the same way as a training job does.
+"""Check training settings, JSON on standard input, in the same way as a training job does, and print what is wrong.
 
 This is a separate program because importing TRL takes seconds. It may run on a machine without the GPUs for training.
 """
@@ -34,18 +34,24 @@ def fault(variant, processes):
     return None
 
 
-def main():
-    work = json.load(sys.stdin)
-    variants = work["variants"]
-    faults = {name: fault(variant, work["processes"]) for name, variant in variants.items()}
-    for name, found in faults.items():
-        if found:
-            # If all variants of a stage have the same fault, it is in the stage's own settings.
+def errors(variants, processes):
+    """What is wrong with each variant; a fault that all variants of a stage have is in the stage's own settings."""
+    faults = {name: fault(variant, processes) for name, variant in variants.items()}
+    found = []
+    for name, wrong in faults.items():
+        if wrong:
             stage = variants[name]["stage"]
             same_stage = [other for other in variants if variants[other]["stage"] == stage]
-            if all(faults[other] == found for other in same_stage):
-                sys.exit(f"training.{stage}: {found} (variants: {', '.join(same_stage)})")
-            sys.exit(f"training.variants.{name}: {found}")
+            if all(faults[other] == wrong for other in same_stage):
+                found.append(f"training.{stage}: {wrong} (variants: {', '.join(same_stage)})")
+            else:
+                found.append(f"training.variants.{name}: {wrong}")
+    return list(dict.fromkeys(found))
+
+
+def main():
+    work = json.load(sys.stdin)
+    print(json.dumps(errors(work["variants"], work["processes"])))
 
 
 if __name__ == "__main__":

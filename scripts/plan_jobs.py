@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def plan(configfiles, targets=(), values=()):
-    """The configuration's `journal`, and `jobs`: rule, wildcards, params, files, resources and `reason` of each.
+    """The `config` as jobs get it, and `jobs`: rule, wildcards, params, files, resources and `reason` of each.
 
     The reason is empty for a job that is up to date. The rerun settings are those of profiles/default, as in a run.
     """
@@ -51,7 +51,7 @@ def plan(configfiles, targets=(), values=()):
         jobs = [
             _described(job, dag.reason(job) if job in planned else None) for level in dag.toposorted() for job in level
         ]
-        return {"journal": workflow.globals["config"]["journal"], "jobs": jobs}
+        return {"config": workflow.globals["config"], "jobs": jobs}
 
 
 def _described(job, reason):
@@ -60,6 +60,7 @@ def _described(job, reason):
         "wildcards": dict(job.wildcards_dict or {}),
         "params": {name: value for name, value in job.params.items()},
         "input": [str(file) for file in job.input],
+        "prompts": {name: str(file) for name, file in job.input.items() if name.endswith("_prompt")},
         "output": [str(file) for file in job.output],
         "temporary": sorted(map(str, job.temp_output)),
         "threads": job.threads,

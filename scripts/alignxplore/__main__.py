@@ -1,4 +1,4 @@
-"""Use a trained model, inspect the journal, plan a run, verify a finished one, or publish what it made."""
+"""Use a trained model, inspect the journal, plan or try a run, verify a finished one, or publish what it made."""
 
 import argparse
 import json
@@ -23,6 +23,7 @@ from alignxplore.results import publish
 from alignxplore.workflow import integrity, job, plan, provenance
 from alignxplore.workflow.config import read_layers
 from alignxplore.workflow.schema import check_document
+from alignxplore.workflow.workload import Preflight
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +134,26 @@ def journal_prune(arguments: argparse.Namespace) -> None:
 
 def plan_run(arguments: argparse.Namespace) -> None:
     """Print which jobs would run, why, and what they would cost, estimated from earlier runs. Runs nothing."""
-    jobs, journal = plan.workflow_jobs(arguments.configfile, arguments.targets, arguments.config)
-    print(plan.describe(plan.estimate(jobs, journal), len(jobs)))
+    jobs, config = plan.workflow_jobs(arguments.configfile, arguments.targets, arguments.config)
+    estimates = plan.estimate(jobs, config["journal"], config, Preflight.read())
+    print(plan.describe(estimates, len(jobs)))
+
+
+def preflight_run(arguments: argparse.Namespace) -> None:
+    """Try what a run asks for: one batch of each model, two steps of each training. Exits with 1 if something fails."""
+    from alignxplore.preflight import describe, flight, machine  # imports TRL, which takes seconds
+    from alignxplore.training import memory_table
+
+    job.prefer_own_programs()
+    job.prefer_own_library(WORKFLOW / "scripts")
+    jobs, config = plan.workflow_jobs(arguments.configfile, arguments.targets, arguments.config)
+    here = machine.Machine.here()
+    card = arguments.card * 1e9 if arguments.card else min(here.cards, default=memory_table.card_of(config))
+    tried = flight.Flight(config, jobs, here, card)
+    tried.run()
+    print(describe.describe(tried))
+    if tried.errors:
+        sys.exit(1)
 
 
 def training_memory(arguments: argparse.Namespace) -> None:
@@ -143,7 +162,8 @@ def training_memory(arguments: argparse.Namespace) -> None:
 
     base, demo = (WORKFLOW / f"config/{name}.yaml" for name in ("base", "demo"))
     config = read_layers([base, *(arguments.configfile or [demo])])
-    jobs, card = memory_table.variant_jobs(config, arguments.shape), arguments.card * memory_table.GB
+    jobs = memory_table.variant_jobs(config, arguments.shape)
+    card = arguments.card * memory_table.GB if arguments.card else memory_table.card_of(config)
     print(memory_table.table(config, jobs, card))
     if not all(job.fits(card) for job in jobs.values()):
         sys.exit(1)
@@ -284,25 +304,28 @@ def parser() -> argparse.ArgumentParser:
     of_prune.add_argument("--days", type=float, help="drop files last written to more than this many days ago")
     of_prune.add_argument("--refused", action="store_true", help="drop refused prompts, so that they are asked again")
 
-    command = add("plan", plan_run)
-    command.add_argument(
-        "--configfile", nargs="+", default=[], metavar="FILE",
-        help="files over config/base.yaml, as Snakemake takes them (default: config/demo.yaml)",
-    )  # fmt: skip
-    command.add_argument(
-        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="values over all files, as Snakemake takes them"
-    )
-    command.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules (default: all results)")
+    of_preflight = add("preflight", preflight_run)
+    for command in (add("plan", plan_run), of_preflight):
+        command.add_argument(
+            "--configfile", nargs="+", default=[], metavar="FILE",
+            help="files over config/base.yaml, as Snakemake takes them (default: config/demo.yaml)",
+        )  # fmt: skip
+        command.add_argument(
+            "--config", nargs="+", default=[], metavar="KEY=VALUE",
+            help="values over all files, as Snakemake takes them",
+        )  # fmt: skip
+        command.add_argument("targets", nargs="*", metavar="TARGET", help="files or rules (default: all results)")
 
-    command = add("memory", training_memory)
-    command.add_argument(
+    of_memory = add("memory", training_memory)
+    for command, first in ((of_preflight, "this machine's, or "), (of_memory, "")):
+        command.add_argument(
+            "--card", type=float, metavar="GB",
+            help=f"10^9 bytes of one card (default: {first}the config's `card`, or 85.5, an 80 GB card)",
+        )  # fmt: skip
+    of_memory.add_argument(
         "--configfile", nargs="+", type=Path, metavar="FILE", help="files over config/base.yaml (default: demo.yaml)"
     )
-    command.add_argument(
-        "--card", type=float, default=85.5, metavar="GB",
-        help="10^9 bytes of one card; an 80 GB card has 85.5 (default: %(default)s)",
-    )  # fmt: skip
-    command.add_argument("--shape", metavar="FILE", help="config.json that all models are taken to have")
+    of_memory.add_argument("--shape", metavar="FILE", help="config.json that all models are taken to have")
 
     command = add("verify", verify_tree)
     command.add_argument("tree", nargs="?", type=Path, default=Path(), help="default: the working directory")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from alignxplore.training import memory_table
-from alignxplore.training.memory import CONTEXTS, Job, Shape, sharding
+from alignxplore.training import memory_table, shapes
+from alignxplore.training.memory import CONTEXTS, Job, Shape
 from alignxplore.workflow.config import read_layers
+from alignxplore.workflow.launcher import sharding
 from configs import merged
 from conftest import WORDS
 from memory_peaks import sized_qwen2, training_peak
@@ -86,6 +87,36 @@ def test_the_page_shows_what_is_calculated(paper, monkeypatch, batch, accumulati
         assert f"activations take {job.activations / 1e9:.1f} GB and working memory {job.working / 1e9:.1f} GB" in text
         assert f"largest moment then has {job.peak(CARD) / 1e9:.1f} GB" in text
         assert replace(job, vllm_sleeps=True).fits(CARD)
+
+
+def test_the_page_shows_what_one_card_holds(monkeypatch):
+    monkeypatch.setattr("alignxplore.training.shapes.AutoConfig.from_pretrained", unreachable)
+    config = merged("one_gpu")
+    jobs, card = memory_table.variant_jobs(config, None), memory_table.card_of(config)
+    assert card == 23.6e9 and all(job.fits(card) for job in jobs.values())
+    assert memory_table.table(config, jobs, card) in SCALE
+
+
+def test_the_page_shows_what_eight_cards_hold(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("alignxplore.training.shapes.AutoConfig.from_pretrained", unreachable)
+    config = merged("one_gpu", "one_gpu/eight_cards")
+    jobs, card = memory_table.variant_jobs(config, None), memory_table.card_of(config)
+    assert all(job.fits(card) and job.processes == 8 for job in jobs.values())
+    assert memory_table.table(config, jobs, card) in SCALE
+
+
+def unreachable(*_, **__):
+    raise OSError("no hub")
+
+
+def test_shapes_of_known_models_have_the_parameters_that_their_cards_state(monkeypatch):
+    monkeypatch.setattr("alignxplore.training.shapes.AutoConfig.from_pretrained", unreachable)
+    for path, facts in yaml.safe_load(shapes.KNOWN.read_text(encoding="utf-8")).items():
+        shape = Shape.of(shapes.model_config({}, {"path": path}))
+        assert shape.parameters / 1e9 == pytest.approx(facts["parameters"], rel=0.01), path
+    with pytest.raises(Exception, match=r"its shape is unknown.*hf download"):
+        shapes.model_config({}, {"path": "nobody/nothing"})
 
 
 @pytest.mark.parametrize(("stage", "name"), [(0, "DDP"), (2, "ZeRO-2"), (3, "ZeRO-3")])

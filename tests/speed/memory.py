@@ -20,6 +20,8 @@ BOTH = {"gradient_accumulation_steps": 2}
 CHECKPOINTS = {"gradient_checkpointing": True}
 LONG = {**CHECKPOINTS, "per_device_train_batch_size": 8}
 SFT = {**BOTH, "per_device_train_batch_size": 4}
+LORA = {"lora": {"r": 16, "lora_alpha": 32}}
+REDUCED = {"dtype": "bfloat16", "bf16": True}
 GRPO = {**BOTH, "per_device_train_batch_size": 8, "num_generations": 4}
 RUNS = {
     "sft, small": ("sft", SMALL, 200, 100, SFT),
@@ -31,6 +33,10 @@ RUNS = {
     "grpo, small": ("grpo", SMALL, 200, 50, GRPO),
     "grpo, large": ("grpo", LARGE, 400, 100, GRPO),
     "grpo, large, checkpoints": ("grpo", LARGE, 400, 100, {**GRPO, **CHECKPOINTS}),
+    "sft, large, adapter": ("sft", LARGE, 400, 200, {**SFT, **LORA}),
+    "sft, large, adapter, bfloat16": ("sft", LARGE, 400, 200, {**SFT, **LORA, **REDUCED}),
+    "sft, large, adapter, bfloat16, checkpoints": ("sft", LARGE, 400, 200, {**SFT, **LORA, **REDUCED, **CHECKPOINTS}),
+    "grpo, large, adapter, bfloat16": ("grpo", LARGE, 400, 100, {**GRPO, **LORA, **REDUCED}),
 }  # fmt: skip
 
 
@@ -57,13 +63,13 @@ def main() -> None:
         print(json.dumps(compare(only)))
         return
     chosen = parser.parse_args().runs or list(RUNS)
-    print(f"{'MB':36}{'predicted':>10}{'measured':>10}{'ratio':>8}")
+    print(f"{'MB':44}{'predicted':>10}{'measured':>10}{'ratio':>8}")
     for name in chosen:
         done = subprocess.run([sys.executable, __file__, "--only", name], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
         predicted, measured = json.loads(done.stdout.splitlines()[-1])
-        print(f"{name:36}{predicted / 1e6:10,.0f}{measured / 1e6:10,.0f}{predicted / measured:8.2f}", flush=True)
+        print(f"{name:44}{predicted / 1e6:10,.0f}{measured / 1e6:10,.0f}{predicted / measured:8.2f}", flush=True)
 
 
 if __name__ == "__main__":

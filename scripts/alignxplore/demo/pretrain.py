@@ -98,27 +98,32 @@ class Shape:
     """Whether queries start equal to keys in all layers but the first."""
 
 
+def network_config(shape: Shape, tokens: int, **special: Any) -> Qwen2Config:
+    """The config of a scale model with this many tokens; `special` are the ids of those that end and pad texts."""
+    return Qwen2Config(
+        vocab_size=tokens,
+        hidden_size=shape.hidden_size,
+        intermediate_size=3 * shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        bos_token_id=None,
+        **special,
+    )
+
+
 def new_model(
     tokenizer: PreTrainedTokenizerFast, shape: Shape, world: World, axes: Sequence[str], seed: int
 ) -> Qwen2ForCausalLM:
     """An untrained Qwen2 model with embeddings from the world's glossary."""
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=shape.hidden_size,
-            intermediate_size=3 * shape.hidden_size,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.heads,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    config = network_config(
+        shape, len(tokenizer), eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
+    model = Qwen2ForCausalLM(config)
     encode = tokenizer.backend_tokenizer.encode
     lines = [encode(" " + world.glossary_line(axes), add_special_tokens=False).ids for _ in range(6000)]
     embeddings = cooccurrence_embeddings(lines, len(tokenizer), shape.hidden_size, seed)

@@ -6,22 +6,20 @@ keeps no scores (`sdpa`, FlashAttention), and Adam on all weights or on those of
 which are refused, nor for FSDP, or models divided over GPUs by tensor or pipeline.
 """
 
-import json
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from alignxplore.engines.transformers import MOST_LOGITS as MOST_SCORED
 from alignxplore.errors import UserError
 from alignxplore.training.lora import peft_config
 from alignxplore.training.scoring import MOST_LOGITS
 from alignxplore.training.settings import Settings
+from alignxplore.workflow.launcher import sharding
 
 CONTEXTS = 3.5e9
 """An assumption: CUDA contexts of the policy, vLLM and the judge, and NCCL's buffers."""
@@ -111,16 +109,38 @@ class Adapter:
         )
 
 
-def sharding(command: str) -> tuple[int, bool]:
-    """DeepSpeed's ZeRO stage and whether the optimiser is offloaded, by the files that a launch command names."""
-    words = shlex.split(command.replace("=", " "))
-    files = [Path(word) for word in words if word.endswith((".yaml", ".yml")) and Path(word).is_file()]
-    values = yaml.safe_load(files[0].read_text(encoding="utf-8")) if files else {}
-    deepspeed = values.get("deepspeed_config", {})
-    if "deepspeed_config_file" in deepspeed:
-        zero = json.loads(Path(deepspeed["deepspeed_config_file"]).read_text(encoding="utf-8"))["zero_optimization"]
-        return zero["stage"], zero.get("offload_optimizer", {}).get("device", "none") != "none"
-    return deepspeed.get("zero_stage", 0), deepspeed.get("offload_optimizer_device", "none") != "none"
+@dataclass(frozen=True)
+class Asked:
+    """A model that answers questions on `gpus` cards, in batches of `tokens` tokens; vLLM needs that many for one."""
+
+    shape: Shape
+    engine: str
+    dtype: str
+    tokens: int
+    gpus: int = 1
+
+    def parts(self) -> dict[str, float]:
+        """What is on each card, by name. The transformers engine uses one, and keeps logits of scored texts."""
+        cards = max(self.gpus, 1) if self.engine == "vllm" else 1
+        size = 4 if self.dtype == "float32" else 2
+        cache = 2 * size * self.shape.keys * self.shape.layers * self.tokens
+        logits = 4 * MOST_SCORED if self.engine == "transformers" else 4 * self.tokens * self.shape.vocabulary
+        return {
+            "weights": self.shape.engine(self.dtype) / cards,
+            "keys and values": cache / cards,
+            "logits": min(4 * MOST_SCORED, logits),
+            "contexts": CONTEXTS / 3,
+        }
+
+    def fits(self, card: float) -> bool:
+        """Whether cards of `card` bytes are enough; vLLM takes nine tenths of one by default."""
+        return sum(self.parts().values()) <= (0.9 if self.engine == "vllm" else 1 - MARGIN) * card
+
+    def seconds(self, new_tokens: int, speed: "Speed") -> float:
+        """What a prompt takes: its completion of so many tokens, or reading it if there is none."""
+        cards = max(self.gpus, 1) if self.engine == "vllm" else 1
+        share = cards * speed.share(self.shape.parameters)
+        return new_tokens / (share * speed.sampled_tokens) if new_tokens else 1 / (share * speed.judged_prompts)
 
 
 @dataclass(frozen=True)
@@ -152,6 +172,8 @@ class Job:
     vllm_sleeps: bool = False
     judge: int = 0
     """Bytes of the weights of a judge in the process."""
+    judge_parameters: int = 0
+    """How many weights it has, wherever it runs; 0 if unknown."""
     has_triton: bool = True
     adapter: Adapter | None = None
     """What is trained instead of all weights."""
@@ -164,7 +186,6 @@ class Job:
         checked: Settings,
         launch: str = "python",
         processes: int = 1,
-        judge: int = 0,
         adapter: Adapter | None = None,
     ) -> "Job":
         """The job of checked settings and the trainer's arguments, as `grpo.configure` or `sft.configure` give them.
@@ -187,7 +208,6 @@ class Job:
             autocasts=reduced and size == 4,
             is_mixed=reduced,
             checkpoints=arguments.gradient_checkpointing,
-            judge=judge,
             adapter=adapter,
         )
         if not hasattr(arguments, "num_generations"):
@@ -324,7 +344,7 @@ class Job:
         """A layer's gradients of 2 MLP and 4 hidden states, with 2 bytes 5, and of weights; its recomputed tensors."""
         s, size = self.shape, self.size
         values = self.tokens * (2 * s.intermediate + (4 if size == 4 else 5) * s.hidden)
-        under_zero = self.weight_bytes * s.layer_parameters if self.stage else 0
+        under_zero = self.weight_bytes * s.layer_parameters if self.stage and not self.adapter else 0
         of_adapter = 0 if self.adapter is None else size * self.adapter.largest  # a matrix out of its 4 bits
         return size * values + under_zero + of_adapter + (self._layer + self._casts(1) if self.checkpoints else 0)
 
@@ -341,7 +361,8 @@ class Job:
         # Without Triton all positions are scored, and a tile is computed from in torch, with seven copies at once.
         scored = scored if self.has_triton else self.tokens
         copies = 0 if self.has_triton else 7 * 4 * min(scored, 4096) * min(s.vocabulary, 32768)
-        gradients = (4 + (self.weight_bytes if self.weight_bytes < 4 else 0)) * s.hidden * (s.vocabulary + scored)
+        rows = scored + (0 if self.adapter else s.vocabulary)  # a frozen head has no gradient
+        gradients = (4 + (self.weight_bytes if self.weight_bytes < 4 else 0)) * s.hidden * rows
         return gradients + size * min(scored * 32768, TILE) + copies
 
     @property
@@ -400,24 +421,37 @@ class Job:
         """What a step takes, by part, if sequences have these mean lengths; a network between cards costs nothing.
 
         A weight costs 6 operations per token, and 2 more if layers are recomputed (Kaplan et al. 2020); one that is not
-        trained costs 2 less. Attention's own are left out. The judge reads both orders of each pair.
+        trained costs 2 less. Attention's own are left out. The judge reads both orders of each pair. Sampling
+        and judging take time in proportion to a model's weights.
         """
         sequences = self.batch * self.accumulation
         frozen = 0 if self.adapter is None else self.shape.parameters
         per_token = (8 if self.checkpoints else 6) * (self.trained + frozen) - 2 * frozen
         operations = per_token * sequences * (prompt + completion)
+        policy, judge = (speed.share(size) for size in (self.shape.parameters, self.judge_parameters))
         return {
-            "rollouts": sequences * completion / speed.sampled_tokens if self.rollouts else 0,
-            "judge": 2 * sequences / speed.judged_prompts if self.rollouts else 0,
+            "rollouts": sequences * completion / (policy * speed.sampled_tokens) if self.rollouts else 0,
+            "judge": 2 * sequences / (judge * speed.judged_prompts) if self.rollouts else 0,
             "update": operations / (speed.operations * speed.used),
         }
 
 
+SPEED_OF = 7_615_616_512
+"""The weights of the models for which Speed states sampled tokens and judged prompts: Qwen2.5-7B's."""
+
+
 @dataclass(frozen=True)
 class Speed:
-    """Assumptions about one card per second: an H100's bfloat16 operations, and the share of them that is used."""
+    """Assumptions about one card per second: bfloat16 operations (an H100's), and the share of them that is used.
+
+    Sampled tokens and judged prompts are an H100's; those of another card are in proportion to its operations.
+    """
 
     operations: float = 989e12
     used: float = 0.4
     sampled_tokens: float = 1875
     judged_prompts: float = 12.8
+
+    def share(self, parameters: int) -> float:
+        """How many times as fast as that this card samples and judges with a model of so many weights (0: as many)."""
+        return self.operations / Speed.operations * SPEED_OF / (parameters or SPEED_OF)

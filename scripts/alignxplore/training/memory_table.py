@@ -1,59 +1,72 @@
 """The memory and time of a configuration's training variants, as a table."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from trl import GRPOConfig, SFTConfig
 
-from alignxplore import adapters
 from alignxplore.errors import UserError
 from alignxplore.training import grpo, sft
 from alignxplore.training.memory import Adapter, Job, Shape, Speed
 from alignxplore.training.settings import check_settings
+from alignxplore.training.shapes import model_config
 from alignxplore.workflow.config import Config, variant_settings, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
-LENGTHS = {"sft": (2400, 600), "grpo": (8192, 600)}
-"""Assumed mean tokens of prompts and completions."""
+PROMPT, COMPLETION = {"sft": 2400, "grpo": 8192}, 600
+"""Assumed mean tokens of prompts and completions, where the settings allow as many."""
+DEFAULT_CARD = {"memory": 85.5, "operations": Speed.operations / 1e12}
+"""An H100, if the configuration names no card: 10^9 bytes, and 10^12 operations per second."""
+
+
+def card_of(config: Config) -> float:
+    """Bytes of the card that a configuration names."""
+    return GB * float({**DEFAULT_CARD, **config.get("card", {})}["memory"])
+
+
+def speed_of(config: Config) -> Speed:
+    """What is assumed of that card's speed."""
+    return Speed(operations=1e12 * {**DEFAULT_CARD, **config.get("card", {})}["operations"])
 
 
 def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
     """The job of each training variant. All models have the shape of `shape_file`, a config.json, if there is one."""
-    training = config["training"]
+    return {name: variant_job(config, name, shape_file) for name in variants(config)}
+
+
+def variant_job(config: Config, name: str, shape_file: str | None = None) -> Job:
+    """The job of one training variant; UserError if its settings are wrong or its memory is not known."""
+    training, entry = config["training"], variants(config)[name]
     started = processes(training["launch"]) or training.get("gpus") or 1
-    jobs = {}
-    for name, entry in variants(config).items():
-        module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
-        settings = variant_settings(config, name)
-        here = type(kind.__name__, (kind,), {"world_size": started})
-        _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
-        judge = 0
-        if entry["stage"] == "grpo":
-            model = config["models"][config["judges"][entry["judge"]]["model"]]
-            if model["engine"] == "vllm":
-                raise UserError(f"training.variants.{name}: the memory of a judge by vLLM in the process is not known")
-            if model["engine"] == "transformers":
-                judge = Shape.of(_config(config, model, shape_file)).engine(model.get("dtype", "float32"))
-        start, checked = _config(config, config["models"][entry["from"]], shape_file), check_settings(settings, kind)
-        adapter = None if checked.lora is None else Adapter.of(start, checked.lora)
-        jobs[name] = Job.of(Shape.of(start), arguments, checked, training["launch"], started, judge, adapter)
-    return jobs
+    module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
+    settings = variant_settings(config, name)
+    here = type(kind.__name__, (kind,), {"world_size": started})
+    _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
+    start, checked = _config(config, config["models"][entry["from"]], shape_file), check_settings(settings, kind)
+    adapter = None if checked.lora is None else Adapter.of(start, checked.lora)
+    job = Job.of(Shape.of(start), arguments, checked, training["launch"], started, adapter)
+    if entry["stage"] == "sft":
+        return job
+    model = config["models"][config["judges"][entry["judge"]]["model"]]
+    if model["engine"] == "vllm":
+        raise UserError(f"training.variants.{name}: the memory of a judge by vLLM in the process is not known")
+    if model["engine"] != "transformers":
+        return job
+    judge = model_shape(config, model, shape_file)
+    return replace(job, judge=judge.engine(model.get("dtype", "float32")), judge_parameters=judge.parameters)
+
+
+def model_shape(config: Config, model: Mapping[str, Any], shape_file: str | None = None) -> Shape:
+    """The shape of a `models` entry; UserError if nothing tells it."""
+    return Shape.of(_config(config, model, shape_file))
 
 
 def _config(config: Config, model: Mapping[str, Any], shape_file: str | None) -> PreTrainedConfig:
-    """The config.json of a `models` entry. A model that is trained has that of the model it starts from."""
-    path = shape_file or model["path"]
-    trained = variants(config).get(Path(path).name) if path.startswith("models/trained/") else None
-    if trained:
-        return _config(config, config["models"][trained["from"]], shape_file)
-    found = adapters.source(path, model.get("revision"))
-    try:
-        return AutoConfig.from_pretrained(found.base, revision=found.revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {path}: its config.json cannot be read; name one with --shape ({error})") from error
+    return AutoConfig.from_pretrained(shape_file) if shape_file else model_config(config, model)
 
 
 def steps(config: Config, job: Job, stage: str, settings: Mapping[str, Any]) -> float:
@@ -70,13 +83,22 @@ def steps(config: Config, job: Job, stage: str, settings: Mapping[str, Any]) -> 
     return settings.get("num_train_epochs", 3) * rows * job.generations / (job.batch * job.accumulation * job.processes)
 
 
+def mean_lengths(job: Job) -> tuple[int, int]:
+    """Mean tokens of a prompt and a completion."""
+    completion = min(COMPLETION, job.completion)
+    if job.rollouts:
+        return min(PROMPT["grpo"], job.prompt), completion
+    return min(PROMPT["sft"], job.completion - completion), completion
+
+
 def table(config: Config, jobs: Mapping[str, Job], card: float) -> str:
     """A Markdown table of what one of the cards, with `card` bytes, must hold; variants with equal needs share one."""
+    speed = speed_of(config)
     columns: dict[tuple[str, ...], list[str]] = {}
     for name, job in jobs.items():
         entry = variants(config)[name]
         settings = variant_settings(config, name)
-        seconds = job.seconds(*LENGTHS[entry["stage"]], Speed())
+        seconds = job.seconds(*mean_lengths(job), speed)
         count = steps(config, job, entry["stage"], settings)
         figures = {
             **{f"{part}, GB": value / GB for part, value in job.parts(card).items()},

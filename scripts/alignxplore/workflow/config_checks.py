@@ -17,8 +17,9 @@ from alignxplore.workflow.config import (
     updates_descriptions,
     variants,
 )
-from alignxplore.workflow.config_paths import cycle_errors, launch_errors, model_errors, path_errors, values_at
+from alignxplore.workflow.config_paths import cycle_errors, model_errors, path_errors, values_at
 from alignxplore.workflow.data_checks import benchmark_errors, form_errors
+from alignxplore.workflow.launcher import launch_errors
 from alignxplore.workflow.model_checks import model_use_errors, precision_errors
 from alignxplore.workflow.result_checks import (
     figure_errors,

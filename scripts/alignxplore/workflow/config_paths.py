@@ -4,12 +4,8 @@ import copy
 import difflib
 import glob
 import graphlib
-import os
 import posixpath
 import re
-import shlex
-import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,10 +24,6 @@ HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 MADE = ("data/splits/", "data/cold/", "data/refined", "results/")
 """Where rules write."""
 
-JOB_LAUNCHERS = ("accelerate", "deepspeed", "torchrun")
-"""Programs that `--sdm conda` brings to a training job, even if this environment lacks them."""
-
-
 PATHS = (
     "prompts.*", "published", "data.alignx.sources.*", "data.psoups.*.path", "data.splits.*.source",
     "data.splits.*.source.*", "data.wording", "demo.lexicon", "gguf.*.file", "gguf.*.chat_template",
@@ -48,34 +40,6 @@ DEMO_FILES = {
     "wording": "data/raw/wording.csv",
 }
 """What the rule demo_world makes."""
-
-
-def launch_errors(config: Config) -> Iterator[str]:
-    """Yield an error unless a training job finds its program, and the configuration file that the command names."""
-    if "training" not in config:
-        return
-    key, command = "training.launch", config["training"]["launch"]
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        yield f"{key}: cannot be split into words ({error}): {command!r}"
-        return
-    if not words:
-        if command:  # the schema refuses an empty one
-            yield f"{key}: names no program: write python, or accelerate launch with its options"
-        return
-    # As job.prefer_own_programs sets it for jobs.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    if words[0] not in JOB_LAUNCHERS and shutil.which(words[0], path=path) is None:
-        close = difflib.get_close_matches(words[0], ["python", *JOB_LAUNCHERS], 1)
-        hint = f"did you mean {close[0]!r}?" if close else "install it, or write its path"
-        yield f"{key}: there is no program {words[0]!r}; {hint}"
-    options = [word.partition("=") for word in words]
-    values = [value for option, _, value in options if option == "--config_file" and value]
-    values += [after for word, after in zip(words, words[1:], strict=False) if word == "--config_file"]
-    for file in values:
-        if file.endswith((".yaml", ".json")) and not Path(file).is_file():
-            yield f"{key}: there is no file {file!r}, which --config_file names"
 
 
 def path_errors(config: Config) -> Iterator[str]:

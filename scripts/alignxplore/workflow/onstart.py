@@ -80,15 +80,22 @@ def check_keys(models: Mapping[str, Mapping[str, Any]], journal: str | Path) -> 
 
 
 def check_training(variants: Mapping[str, Mapping[str, Any]], launch: str) -> None:
-    """Check the `stage` and `settings` of each variant that `launch` will train.
+    """Raise a UserError that lists the `training_errors`, if there are any."""
+    raise_all("config", training_errors(variants, launch))
 
-    UserError names the first wrong key of `training.STAGE` or `training.variants.NAME`. A separate process imports
-    TRL, which takes seconds. If TRL is not installed here, training jobs run in environments of their own and check
-    their settings themselves.
+
+def training_errors(variants: Mapping[str, Mapping[str, Any]], launch: str) -> list[str]:
+    """What is wrong with the `stage` and `settings` of each variant that `launch` will train.
+
+    Each error begins with a key, `training.STAGE` or `training.variants.NAME`. A separate process imports TRL, which
+    takes seconds. If TRL is not installed here, training jobs run in environments of their own and check their settings
+    themselves.
     """
     if not variants or find_spec("trl") is None:
-        return
+        return []
     work = {"processes": processes(launch), "variants": variants}
     done = subprocess.run([sys.executable, str(PROGRAM)], input=json.dumps(work), capture_output=True, text=True)
     if done.returncode:
         raise UserError((done.stderr.strip().splitlines() or ["the training settings could not be checked"])[-1])
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found

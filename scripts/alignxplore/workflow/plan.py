@@ -17,11 +17,12 @@ model or its number of GPUs differ, or if the size of its input cannot be known.
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from alignxplore.records import CASE, count
 from alignxplore.records import read as read_records
 from alignxplore.workflow.config import updates_descriptions
 from alignxplore.workflow.provenance import Record, machine, portable, read, sidecar, sidecars
+from alignxplore.workflow.workload import Preflight, prompts_of, rows_of
 
 GROWTH = ("size", "limit", "generations", "cases")
 """Parameters that add rows when they are raised, and leave the existing rows as they are."""
@@ -48,6 +50,7 @@ OTHER_MODEL = "the model differs from that of the earlier run"
 OTHER_GPUS = "the earlier run had another number of GPUs"
 UNCOUNTED = "the earlier run counted no tokens"
 OTHER_SIZE = "the size of the input is unknown"
+NO_TOKENS = "a preflight counts no tokens; its seconds are those of the longest texts"
 
 DATA = (".csv", ".json", ".jsonl")
 """Suffixes of data files whose rows are not counted."""
@@ -119,23 +122,30 @@ class _State:
 
 def workflow_jobs(
     configfiles: Sequence[str], targets: Sequence[str], values: Sequence[str] = ()
-) -> tuple[list[Job], str]:
-    """All jobs of the workflow and its journal; `values` are KEY=VALUE over the files.
+) -> tuple[list[Job], dict[str, Any]]:
+    """All jobs of the workflow and its configuration; `values` are KEY=VALUE over the files.
 
     Raises UserError with Snakemake's message if it cannot plan.
     """
     command = [sys.executable, str(PROGRAM), "--configfile", *configfiles, "--config", *values, "--", *targets]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        noise = ("Traceback", " ")
-        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith(noise)]
-        raise UserError("Snakemake cannot plan the workflow: " + "\n".join(lines[-4:]))
+        *_, said = re.split(r"^[\w.]+(?:Exception|Error): ", done.stderr.strip(), flags=re.MULTILINE)
+        raise UserError(f"Snakemake cannot plan the workflow: {said}")
     planned = json.loads(done.stdout)
-    return planned["jobs"], planned["journal"]
+    return planned["jobs"], planned["config"]
 
 
-def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
-    """An estimate for each job that would run; `jobs` are in the order of their dependencies."""
+def estimate(
+    jobs: Sequence[Job],
+    journal: str | Path,
+    config: Mapping[str, Any] | None = None,
+    preflight: Preflight | None = None,
+) -> list[Estimate]:
+    """An estimate for each job that would run; `jobs` are in the order of their dependencies.
+
+    A job without a record takes what `preflight` measured for its part of `config`, if it did.
+    """
     planned = {output for job in jobs if job["reason"] for output in job["output"]}
     makers = {output: record for path in sidecars(".") for record in [read(path)] for output in record["outputs"]}
     rates = _rates(journal)
@@ -145,6 +155,7 @@ def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
         if rows is not None:
             state.now[output] = rows
     found = []
+    rows = rows_of(jobs) if preflight else {}
     for job in jobs:
         if not job["reason"] or not job["output"]:  # target rules have no outputs
             continue
@@ -153,8 +164,23 @@ def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
         own, answers = _causes(job, record, planned)
         if not own and not planned.intersection(job["input"]):
             own = _quoted(job["reason"])  # the records do not show why
-        found.append(_expect(job, record, own, answers, rates, state))
+        expected = _expect(job, record, own, answers, rates, state)
+        if record is None and preflight and config:
+            expected = _at_most(expected, config, preflight, rows)
+        found.append(expected)
     return found
+
+
+def _at_most(
+    expected: Estimate, config: Mapping[str, Any], preflight: Preflight, rows: Mapping[str, float | None]
+) -> Estimate:
+    """The estimate of a job that never ran, with the prompts that it asks and the seconds that a preflight measured."""
+    prompts = prompts_of(expected.job, rows, config.get("data", {}).get("refine", {}).get("history", 4))
+    seconds = preflight.seconds(config, expected.job, prompts)
+    if seconds is None:
+        return expected
+    asked = sum(number for number in prompts.values() if number is not None)
+    return replace(expected, asked=asked, new=asked, seconds=seconds, unknown=NO_TOKENS, machine=preflight.machine)
 
 
 def _causes(job: Job, record: Record | None, planned: set[str]) -> tuple[list[str], bool]:

@@ -1,5 +1,6 @@
 """Checks at the start of a run: API keys and training settings."""
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -112,11 +113,9 @@ def run_program(work: str) -> subprocess.CompletedProcess:
     import check_training
 
     sys.stdin = io.StringIO(work)
-    try:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         check_training.main()
-    except SystemExit as end:
-        return subprocess.CompletedProcess([], 1, "", str(end.code))
-    return subprocess.CompletedProcess([], 0, "", "")
+    return subprocess.CompletedProcess([], 0, printed.getvalue(), "")
 
 
 @pytest.fixture
@@ -153,6 +152,14 @@ def test_a_wrong_setting_is_blamed_on_the_variant_or_on_its_stage():
         variant["settings"] = {**variant["settings"], "learning_rat": 1}
     with pytest.raises(UserError, match=r"training.grpo: .*'learning_rat'.* \(variants: sixteen, eight\)"):
         check_training(variants, "accelerate launch --num_processes 8")
+
+
+@pytest.mark.usefixtures("forked")
+def test_all_wrong_settings_are_named_at_once():
+    variants = {**WRONG, "policy": {"stage": "grpo", "settings": {"learning_rat": 1}}}
+    with pytest.raises(UserError, match="2 mistakes") as error:
+        check_training(variants, "python")
+    assert "training.sft: " in str(error.value) and "training.grpo: " in str(error.value)
 
 
 def test_a_run_that_trains_nothing_checks_no_training(monkeypatch):

@@ -1,13 +1,15 @@
 """Estimates from records: which rows grow, which prompts are new, what stays unknown."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import polars as pl
 import pytest
 from alignxplore.digests import digest
 from alignxplore.engines.journal import CALL, Journal
-from alignxplore.workflow import plan, provenance
+from alignxplore.errors import UserError
+from alignxplore.workflow import plan, provenance, workload
 from method_samples import cases
 
 TOKENS = {"prompt_tokens": 1000, "completion_tokens": 500}
@@ -298,3 +300,58 @@ def test_chained_prompts_of_cases_to_come_are_estimated_by_their_number(jobs):
     jobs[3]["params"] |= STREAMING
     found = planned(jobs, "split", "cases", "describe", size=60)
     assert found["describe"].asked == pytest.approx(120)
+
+
+CONFIG = {"models": {"m": {**MODEL, "run": {"gpu": 1}}}, "data": {"splits": {"rl": {"size": 50}}}}
+TRAINS = {"settings": {"epochs": 1}, "launch": "python", "seed": 1}
+
+
+def never_ran(job: dict, **more: object) -> dict:
+    return {**job, "reason": "Missing output files", **more}
+
+
+def test_jobs_that_never_ran_take_what_a_preflight_measured(jobs):
+    """A split of 50 rows; 30 of its cases are described, and each is judged in both orders."""
+    model = {"name": "m", "engine": "transformers", "path": "models/m"}
+    split, train, cases, describe, judge, _ = jobs
+    planned = [
+        never_ran(split, output=["data/splits/rl.parquet"]),
+        never_ran(train, rule="grpo", params=TRAINS, output=["models/trained/n"]),
+        never_ran(cases, rule="benchmark_split", input=["data/splits/rl.parquet"], params={"limit": 30},
+                  output=["data/cases/n.parquet"]),
+        never_ran(describe, rule="preferences_model", input=["data/cases/n.parquet"], output=["results/n.parquet"],
+                  params={"model": model, "sampling": {"max_new_tokens": 64}}),
+        never_ran(judge, rule="judgements", input=["data/cases/n.parquet"], output=["results/k.parquet"],
+                  params={"judge": {"kind": "jud", "model": model}}),
+    ]  # fmt: skip
+    keys = [
+        workload.question_key(CONFIG, workload.Question("m", "generate", 64)),
+        workload.question_key(CONFIG, workload.Question("m", "choice_logprobs")),
+        workload.training_key(CONFIG, planned[1]),
+    ]
+    found = workload.Preflight("here", {key: workload.Measured(5, 2, 10) for key in keys})
+
+    def seconds(config: dict) -> list:
+        return [item.seconds for item in plan.estimate(planned, "journal", config, found)][1:]
+
+    assert seconds(CONFIG) == [5 + 10 * 2, None, 5 + 30 * 2, 5 + 30 * 2 * 2]
+    described = plan.estimate(planned, "journal", CONFIG, found)[3]
+    assert (described.asked, described.new, described.machine) == (30, 30, "here")
+    # Another card or a larger split is not what was measured.
+    assert seconds({**CONFIG, "models": {"m": {**MODEL, "run": {"gpu": 2}}}})[2:] == [None, None]
+    assert seconds({**CONFIG, "data": {"splits": {"rl": {"size": 60}}}})[0] is None
+
+
+def test_a_broken_preflight_is_named(tmp_path):
+    (tmp_path / "preflight.json").write_text('{"machine": "here"}')
+    with pytest.raises(UserError, match=r"preflight.json: not what a preflight writes .*; remove it"):
+        workload.Preflight.read(tmp_path / "preflight.json")
+    assert workload.Preflight.read(tmp_path / "none.json") == workload.Preflight()
+
+
+def test_all_mistakes_of_a_configuration_reach_the_user(monkeypatch):
+    said = "Traceback:\n  File x\n    raise y\nsnakemake.WorkflowError: config: 2 mistakes\n  a: wrong\n  b: wrong\n"
+    monkeypatch.setattr(plan.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", said))
+    with pytest.raises(UserError) as error:
+        plan.workflow_jobs([], [])
+    assert str(error.value) == "Snakemake cannot plan the workflow: config: 2 mistakes\n  a: wrong\n  b: wrong"
