@@ -4,6 +4,8 @@ import shlex
 
 import yaml
 
+from alignxplore.workflow.config import held_out_file
+
 TRAINING = config["training"]
 VARIANTS = TRAINING["variants"]
 
@@ -48,6 +50,11 @@ def variant_settings(wildcards):
     """A variant's settings over those of its stage, without training.run, which changes no result."""
     variant = VARIANTS[wildcards.variant]
     return TRAINING[variant["stage"]] | variant.get("settings", {})
+
+
+def variant_held_out(wildcards):
+    """The file of examples on which a variant is evaluated while it trains, if it is."""
+    return held_out_file(config, wildcards.variant) or []
 
 
 def variant_judge(wildcards):
@@ -98,12 +105,14 @@ rule grpo:
         ),
         start=variant_start,
         data=setting("training/variants/{variant}/data", "data/splits/rl.parquet"),
+        held_out=variant_held_out,
         preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
         program=home("scripts/train_grpo.py"),
     output:
         model=directory("models/trained/{variant}"),
         metrics="results/training/{variant}.parquet",
+        rollouts="results/rollouts/{variant}.parquet",
     log:
         "logs/training/{variant}.log",
     benchmark:

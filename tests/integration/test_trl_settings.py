@@ -32,7 +32,7 @@ COMMON = {
     "per_device_train_batch_size": 6, "gradient_accumulation_steps": 2, "max_steps": 2, "optim": "sgd",
     "learning_rate": 0.1, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "seed": 5, "save_strategy": "no",
 }  # fmt: skip
-GRPO = {**COMMON, "num_generations": 3, "max_completion_length": 6, "temperature": 0.9}
+GRPO = {**COMMON, "num_generations": 3, "max_completion_length": 6, "temperature": 0.9, "log_rollouts": 0}
 SFT = {**COMMON, "per_device_train_batch_size": 3}
 
 REUSE = {"num_iterations": 2, "max_steps": 3, "learning_rate": 0.01}

@@ -26,7 +26,7 @@ def train(model: Path, output: Path, reward=letters, **settings) -> None:
     """Write the trained model to `output`, and its metrics beside it."""
     settings = {**SETTINGS, **settings}
     prompts = [Prompt(text) for text in QUESTIONS]
-    trainer = grpo.make_trainer(settings, model, [{} for _ in prompts], prompts, reward, output)
+    trainer = grpo.make_trainer(settings, model, [{"example_id": prompt.user} for prompt in prompts], prompts, reward, output)
     facts = run_facts("grpo", settings, model, __file__, Templates())
     loop.complete(trainer, facts, output, output.with_suffix(".parquet"), GRPO_METRICS)
 

@@ -70,11 +70,11 @@ else:
         # Some groups get equal rewards, so that only one process has rollouts that need no gradient.
         return [1.0 if case["name"] % 2 else float(len(i.preference) % 3) for i, case in zip(parsed, cases)]
 
-    cases = [{"name": number} for number in range(len(prompts))]
+    cases = [{"name": number, "example_id": str(number)} for number in range(len(prompts))]
     if "JUDGE" in os.environ:
         entry = {"kind": "jud", "model": {"engine": "transformers", "path": os.environ["JUDGE"]}}
         reward = Reward(load_judge(entry, Templates(judge=os.environ["JUDGE_PROMPT"]), None))
-        cases = [{"prompt": text, "chosen": "a joke", "rejected": "a passport"} for text in questions]
+        cases = [{"example_id": text, "prompt": text, "chosen": "a joke", "rejected": "a passport"} for text in questions]
     trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output), GRPO_METRICS
     ends = trainer.eos_token_ids[0]
     place = trainer.accelerator.process_index

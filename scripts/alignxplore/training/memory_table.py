@@ -11,7 +11,7 @@ from alignxplore.errors import UserError
 from alignxplore.training import grpo, sft
 from alignxplore.training.memory import Job, Shape, Speed
 from alignxplore.training.settings import check_settings
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import Config, held_out_file, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
@@ -28,7 +28,8 @@ def variant_jobs(config: Config, shape_file: str | None) -> dict[str, Job]:
         module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
         settings = {**training[entry["stage"]], **entry.get("settings", {})}
         here = type(kind.__name__, (kind,), {"world_size": started})
-        _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
+        held_out = {"held_out": held_out_file(config, name) is not None} if entry["stage"] == "grpo" else {}
+        _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here, **held_out)  # may lack GPUs
         judge = 0
         if entry["stage"] == "grpo":
             model = config["models"][config["judges"][entry["judge"]]["model"]]

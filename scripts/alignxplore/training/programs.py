@@ -25,6 +25,8 @@ def parser(description: str, *, judge: bool) -> argparse.ArgumentParser:
     if judge:
         result.add_argument("--judge", required=True, metavar="JSON", help="config entry of the judge that rewards")
         result.add_argument("--journal", metavar="DIR", required=True, help="where to keep the judge's answers")
+        result.add_argument("--held_out", metavar="PARQUET", help="examples to evaluate on during training")
+        result.add_argument("--rollouts", metavar="PARQUET", required=True, help="where to keep some rollouts")
     result.add_argument("--output", required=True, metavar="DIR", help="where to save the trained model")
     result.add_argument("--metrics", required=True, metavar="PARQUET", help="where to write the metrics of each step")
     result.add_argument("--log", metavar="FILE", help="log file, in addition to standard error")

@@ -17,7 +17,7 @@ from alignxplore.workflow.config import (
     variants,
 )
 from alignxplore.workflow.config_paths import cycle_errors, launch_errors, model_errors, path_errors, values_at
-from alignxplore.workflow.data_checks import benchmark_errors, form_errors
+from alignxplore.workflow.data_checks import benchmark_errors, form_errors, split_errors
 from alignxplore.workflow.model_checks import model_use_errors, precision_errors
 from alignxplore.workflow.result_checks import (
     figure_errors,
@@ -33,6 +33,7 @@ REFERENCES = {
     "benchmarks.*.truncation_of": "benchmarks",
     "benchmarks.*.split": "data.splits",
     "benchmarks.*.psoups": "data.psoups",
+    "data.splits.*.rest_of": "data.splits",
     "judges.*.model": "models",
     "judges.*.benchmarks": "benchmarks",
     "methods.*.model": "models",
@@ -72,6 +73,7 @@ def check_config(config: Config, schema_file: Path) -> None:
     for check in (
         _reference_errors,
         _section_errors,
+        split_errors,
         benchmark_errors,
         form_errors,
         model_use_errors,
