@@ -23,7 +23,7 @@ import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from trl import GRPOConfig
-from trl.trainer.utils import nanmax, nanmin
+from trl.trainer.utils import RepeatSampler, nanmax, nanmin
 
 from alignxplore import engines, records
 from alignxplore.data.split import check_held_out
@@ -86,6 +86,10 @@ class PreferenceTrainer(PackedTrainer):
         if self.shuffle_dataset:
             sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
         return sampler
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Any:
+        # In the order of their file, so that the same ones are kept each time.
+        return RepeatSampler(eval_dataset, mini_repeat_count=self.num_generations_eval, shuffle=False)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate on held-out examples, sampled from the same random state each time; the training keeps its own."""

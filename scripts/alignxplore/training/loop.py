@@ -67,10 +67,7 @@ class Progress(TrainerCallback):
             pace * (state.max_steps - state.global_step),
         )
 
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             logs = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
             log.info("held out after step %d: %s", state.global_step, self._named(logs))

@@ -81,10 +81,7 @@ def from_history(history: Sequence[Mapping[str, Any]], schema: pl.Schema) -> pl.
     steps = {entry["step"]: entry for entry in history if "grad_norm" in entry}
     evaluated = {entry["step"]: entry for entry in history if "eval_reward" in entry}
     rows = [
-        {
-            name: entry.get(TRL_NAMES[name]) if name.startswith("held_out") else _value(entry, name)
-            for name in schema
-        }
+        {name: entry.get(TRL_NAMES[name]) if name.startswith("held_out") else _value(entry, name) for name in schema}
         for step in sorted(steps.keys() | evaluated.keys())
         for entry in [{**evaluated.get(step, {}), **steps.get(step, {})}]
     ]

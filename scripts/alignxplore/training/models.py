@@ -64,7 +64,9 @@ def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame, best: i
     chosen = ""
     if best is not None:
         reward = steps.filter(pl.col("step") == best)["held_out_reward"].item()
-        chosen = f"\nThese are the weights after step {best}, the best by evaluation: its held-out reward is {reward:.4g}.\n"
+        chosen = (
+            f"\nThese are the weights after step {best}, the best by evaluation: its held-out reward is {reward:.4g}.\n"
+        )
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # {name}

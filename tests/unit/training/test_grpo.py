@@ -34,7 +34,9 @@ def letters(parsed, cases):
 
 def make(model, output, reward=letters, **settings):
     prompts = [Prompt(text) for text in QUESTIONS]
-    return grpo.make_trainer({**SETTINGS, **settings}, model, [{"example_id": prompt.user} for prompt in prompts], prompts, reward, output)
+    return grpo.make_trainer(
+        {**SETTINGS, **settings}, model, [{"example_id": prompt.user} for prompt in prompts], prompts, reward, output
+    )
 
 
 @pytest.mark.parametrize("skip_fused", [True, False])
@@ -215,7 +217,13 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
     logged = {}
     chat = ChatTokenizer(tokenizer)
     function = grpo.reward_function(reward, [{"example_id": "x"}, {"example_id": "y"}], chat, {end}, ["putting"])
-    values = function(completion_ids=ids, row=[1, 0, 0], log_metric=logged.__setitem__, log_extra=lambda name, values: None, completions=["", "", ""])
+    values = function(
+        completion_ids=ids,
+        row=[1, 0, 0],
+        log_metric=logged.__setitem__,
+        log_extra=lambda name, values: None,
+        completions=["", "", ""],
+    )
     assert values == [1.0, 1.0, 1.0] and logged == {
         "format_ok": pytest.approx(1 / 3), "synthesis": 1.0, "clipped_ratio": pytest.approx(1 / 3),
     }  # fmt: skip
@@ -228,7 +236,13 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
     for thoughts, in_format in (("mistral", True), ("think", False)):
         chat = ChatTokenizer(tokenizer, thoughts=thoughts)
         function = grpo.reward_function(reward, [{"example_id": "x"}], chat, {end}, ["putting"])
-        function(completion_ids=marked, row=[0], log_metric=logged.__setitem__, log_extra=lambda name, values: None, completions=[""])
+        function(
+            completion_ids=marked,
+            row=[0],
+            log_metric=logged.__setitem__,
+            log_extra=lambda name, values: None,
+            completions=[""],
+        )
         assert logged["format_ok"] == in_format
 
 
@@ -241,7 +255,9 @@ def test_a_completion_that_a_stop_text_ends_is_finished_and_lacks_it(tiny_model,
     good = "<think>\na\n</think>\n<answer>\nb\n</answer>"
     texts = [good, good + "\nUser: more", "<think>\na\n</think>\n<answer>\nb<|im_start|>", "<think>a"]
     seen, logged = [], {}
-    function = grpo.reward_function(lambda parsed, cases: seen.extend(parsed) or [0.0] * 4, [{"example_id": "x"}], chat, {2}, [], stop)
+    function = grpo.reward_function(
+        lambda parsed, cases: seen.extend(parsed) or [0.0] * 4, [{"example_id": "x"}], chat, {2}, [], stop
+    )
     ids = [chat.tokenizer.encode(text, add_special_tokens=False) for text in texts]
     function(completion_ids=ids, row=[0] * 4, log_metric=logged.__setitem__, log_extra=lambda name, values: None)
     assert [item.format_ok for item in seen] == [bool(stop), bool(stop), False, False]
