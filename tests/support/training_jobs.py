@@ -74,7 +74,8 @@ else:
     if "JUDGE" in os.environ:
         entry = {"kind": "jud", "model": {"engine": "transformers", "path": os.environ["JUDGE"]}}
         reward = Reward(load_judge(entry, Templates(judge=os.environ["JUDGE_PROMPT"]), None))
-        cases = [{"example_id": text, "prompt": text, "chosen": "a joke", "rejected": "a passport"} for text in questions]
+        pair = {"chosen": "a joke", "rejected": "a passport"}
+        cases = [{"example_id": text, "prompt": text, **pair} for text in questions]
     trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output), GRPO_METRICS
     ends = trainer.eos_token_ids[0]
     place = trainer.accelerator.process_index

@@ -249,7 +249,7 @@ def configure(
             "training setting 'mask_truncated_completions': TRL would mask rollouts that end at a stop text of the"
             " model's entry"
         )
-    defaults = {**DEFAULTS, **(EVALUATION if held_out else {})}
+    defaults = DEFAULTS | EVALUATION if held_out else dict(DEFAULTS)
     if lost := [name for name in (*OF_EVALUATION, "max_held_out") if name in settings and not held_out]:
         raise UserError(f"training setting {lost[0]!r} needs held_out, the examples to evaluate on")
     # A process samples the rollouts of an example together; `make_trainer` knows how many examples there are.

@@ -180,8 +180,9 @@ def complete(
 ) -> None:
     """Train, resuming an interrupted run with the same `facts`; write each step's metrics, and the model to `output`.
 
-    The rollouts that the trainer has kept, if any, go to the file `rollouts`. The output is a standard Hugging Face directory: safetensors, tokenizer, chat template, generation config, and a
-    model card with the facts. It is written elsewhere and moved into place when it is complete.
+    The rollouts that the trainer has kept, if any, go to the file `rollouts`. The output is a standard Hugging Face
+    directory: safetensors, tokenizer, chat template, generation config, and a model card with the facts. It is written
+    elsewhere and moved into place when it is complete.
     """
     partial = partial_directory(output)
     checkpoint = resumable(partial, facts)

@@ -56,8 +56,10 @@ row of step 0 has nothing else: it is the model that training starts from.
 
 ratio is the mean of q over the tokens, p(token) / p_old(token) (Eq. 9), ratio_min and ratio_max are its extremes, and
 clip_share is the share of tokens that its limits keep from the gradient. kl is the estimated divergence from the
-reference model, in nats per token, and NaN without one (beta 0). With TRL's correction for vLLM, sampling_difference is how far vLLM's log-probabilities are from the
-policy's, in nats, and sampling_ratio the mean weight that corrects for it; without, both are NaN."""
+reference model, in nats per token, and NaN without one (beta 0).
+
+With TRL's correction for vLLM, sampling_difference is how far vLLM's log-probabilities are from the policy's, in nats,
+and sampling_ratio the mean weight that corrects for it; without, both are NaN."""
 
 OF_UPDATES = ("ratio", "ratio_min", "ratio_max", "clip_share", "kl")
 """Columns that say how far an update may go, and nothing about the model that it leads to."""

@@ -57,16 +57,16 @@ def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame, best: i
     does = ", reasons between `<think>` tags, and describes the user's preferences between\n`<answer>` tags"
     if "concise" in facts["templates"]:
         made, does = "fine-tuning on golden preferences", " and describes the user's preferences"
-    count = steps["step"].max()
+    count = steps["step"][-1]
     last = steps.tail(max(1, steps.height // 4)).drop("step", "epoch", *OF_UPDATES, strict=False).mean()
     figures = {name: value for name, value in last.row(0, named=True).items() if value is not None}
     outcome = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items() if not math.isnan(value))
     chosen = ""
     if best is not None:
-        reward = steps.filter(pl.col("step") == best)["held_out_reward"].item()
-        chosen = (
-            f"\nThese are the weights after step {best}, the best by evaluation: its held-out reward is {reward:.4g}.\n"
-        )
+        reward = steps.row(by_predicate=pl.col("step") == best, named=True)["held_out_reward"]
+        chosen = f"""
+These are the weights after step {best}, the best by evaluation: its held-out reward is {reward:.4g}.
+"""
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # {name}

@@ -202,6 +202,11 @@ def test_training_raises_reward_and_is_reproducible_by_seed(tiny_model, tmp_path
     assert not all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
+def logs(metrics):
+    """What TRL gives a reward function to log with: metrics go to the dictionary, columns of rollouts nowhere."""
+    return {"log_metric": metrics.__setitem__, "log_extra": lambda name, values: None}
+
+
 def test_reward_function_parses_completions_as_at_inference(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     seen = []
@@ -220,8 +225,7 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
     values = function(
         completion_ids=ids,
         row=[1, 0, 0],
-        log_metric=logged.__setitem__,
-        log_extra=lambda name, values: None,
+        **logs(logged),
         completions=["", "", ""],
     )
     assert values == [1.0, 1.0, 1.0] and logged == {
@@ -239,8 +243,7 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
         function(
             completion_ids=marked,
             row=[0],
-            log_metric=logged.__setitem__,
-            log_extra=lambda name, values: None,
+            **logs(logged),
             completions=[""],
         )
         assert logged["format_ok"] == in_format
@@ -259,7 +262,7 @@ def test_a_completion_that_a_stop_text_ends_is_finished_and_lacks_it(tiny_model,
         lambda parsed, cases: seen.extend(parsed) or [0.0] * 4, [{"example_id": "x"}], chat, {2}, [], stop
     )
     ids = [chat.tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    function(completion_ids=ids, row=[0] * 4, log_metric=logged.__setitem__, log_extra=lambda name, values: None)
+    function(completion_ids=ids, row=[0] * 4, **logs(logged))
     assert [item.format_ok for item in seen] == [bool(stop), bool(stop), False, False]
     assert logged["clipped_ratio"] == (0.25 if stop else 1.0)
     assert seen[2].preference == ("b" if stop else "b<|im_start|>")
