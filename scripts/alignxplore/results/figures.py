@@ -98,8 +98,8 @@ def training_curves(metrics: Mapping[str, pl.DataFrame], metric: str, held_out: 
             evaluated = metric if is_held_out else held_out
             points = table.drop_nulls(evaluated) if evaluated else table.clear()
             if evaluated and not points.is_empty():
-                style = {"marker": MARKERS[index % len(MARKERS)], "color": color, "linestyle": ":"}
-                axes.plot(points["step"], points[evaluated], label=f"{variant}, held out", **style)
+                style = f":{MARKERS[index % len(MARKERS)]}"
+                axes.plot(points["step"], points[evaluated], style, color=color, label=f"{variant}, held out")
         axes.set_xlabel("optimiser step" if is_held_out else f"optimiser step (bold: mean of the last {WINDOW})")
         axes.set_ylabel(METRIC_LABELS.get(metric, metric.replace("_", " ")))
         axes.legend()

@@ -138,12 +138,12 @@ class PreferenceTrainer(PackedTrainer):
     def _last_rollouts(self, batch: int) -> pl.DataFrame:
         """The rollouts of the last `batch` of all processes."""
         (rewards,) = self._logs["rewards"].values()
-        columns = {**self._logs["extra"], "reward": rewards, "advantage": self._logs["advantages"]}
+        columns = dict(self._logs["extra"]) | {"reward": rewards, "advantage": self._logs["advantages"]}
         count = batch * self.accelerator.num_processes
         return pl.DataFrame({name: list(values)[-count:] for name, values in columns.items()})
 
     def _keep(self, rollouts: pl.DataFrame, step: int, held_out: bool = False) -> None:
-        """Write the first of the rollouts, for `kept_rollouts` to read."""
+        """Write the first of the rollouts, for `loop.complete` to gather."""
         if self.log_rollouts and self.accelerator.is_main_process:
             advantage = pl.lit(None, pl.Float64) if held_out else pl.col("advantage")
             rows = rollouts.head(self.log_rollouts).with_columns(

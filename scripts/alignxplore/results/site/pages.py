@@ -50,8 +50,8 @@ class Inputs:
     """Everything that the site shows.
 
     `points` maps a figure to the CSV file of what it draws; `metrics` maps a checkpoint's label to the Parquet file of
-    its training metrics, and `rollouts` to that of its rollouts. `references` are the labels of methods that do not compete. `demo` says that the models are
-    the scale models of the default run.
+    its training metrics, and `rollouts` to that of its rollouts. `references` are the labels of methods that do not
+    compete. `demo` says that the models are the scale models of the default run.
     """
 
     tables: Sequence[Result]
@@ -85,7 +85,7 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
     # The pages with content, which the navigation lists.
     names = {"index": "Results", "cases": "Cases", "case_study": "Case study", "training": "Training"}
     names |= {"rollouts": "Rollouts", "data": "Data", "provenance": "Provenance"}
-    rollouts = {label: shown for label, path in inputs.rollouts.items() if (shown := read_rollouts(path))}
+    rollouts = {label: read for label, path in inputs.rollouts.items() if (read := read_rollouts(path))}
     empty = {
         "cases": not numbers.height,
         "case_study": inputs.study is None,
