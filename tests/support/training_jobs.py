@@ -53,6 +53,8 @@ stage, model, output, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3
 questions = ["Post: travel", "likes humor, dislikes travel", "a joke would help", "no", "passport", "quick", "few", "x"]
 prompts = [Prompt(text) for text in questions]
 metrics = output.with_suffix(".parquet")
+rollouts = output.with_suffix(".rollouts.parquet")
+held_out = int(os.environ.get("HELD_OUT", 0))
 facts = run_facts(stage, settings, model, __file__, Templates())
 if stage == "sft":
     answers = ["<think>a joke</think>\\n<answer>likes humor</answer>" + " a joke" * n for n in range(len(questions))]
@@ -76,7 +78,7 @@ else:
         reward = Reward(load_judge(entry, Templates(judge=os.environ["JUDGE_PROMPT"]), None))
         pair = {"chosen": "a joke", "rejected": "a passport"}
         cases = [{"example_id": text, "prompt": text, **pair} for text in questions]
-    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output), GRPO_METRICS
+    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output, held_out), GRPO_METRICS
     ends = trainer.eos_token_ids[0]
     place = trainer.accelerator.process_index
 
@@ -92,7 +94,7 @@ else:
 
     trainer._generate_single_turn = given
 try:
-    loop.complete(trainer, facts, output, metrics, schema)
+    loop.complete(trainer, facts, output, metrics, schema, rollouts if stage == "grpo" else None)
 except UserError as error:
     sys.exit(f"PROCESS {trainer.accelerator.process_index}: {error}")
 """
