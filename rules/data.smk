@@ -118,6 +118,11 @@ if "sources" in ALIGNX:
 
 if DRAWN_SPLITS:
 
+    def split_parent(wildcards):
+        """The name and size of the split whose rest this one gets."""
+        parent = DRAWN_SPLITS[wildcards.split].get("rest_of")
+        return [parent, DRAWN_SPLITS[parent]["size"]] if parent else None
+
     rule split:
         input:
             refined=rules.gather_refined.output.refined,
@@ -137,7 +142,12 @@ if DRAWN_SPLITS:
         params:
             name="{split}",
             size=setting("data/splits/{split}/size"),
-            shares={name: split["share"] for name, split in DRAWN_SPLITS.items()},
+            shares={
+                name: split["share"]
+                for name, split in DRAWN_SPLITS.items()
+                if "share" in split
+            },
+            parent=split_parent,
             balance=DATA["balance"],
             seed=DATA_SEED,
         message:

@@ -126,6 +126,13 @@ def trained_shown():
     ]
 
 
+def sampled_shown():
+    """Those of the variants shown whose training samples rollouts."""
+    return [
+        v for v in trained_shown() if variants(config).get(v, {}).get("stage") == "grpo"
+    ]
+
+
 def captions():
     """The caption file of each table and figure whose kind has one."""
     kinds = {name: entry["kind"] for name, entry in config["tables"].items()}
@@ -169,6 +176,7 @@ rule report:
         ),
         wins=online_files(wins_between),
         metrics=expand("results/training/{variant}.parquet", variant=trained_shown()),
+        rollouts=expand("results/rollouts/{variant}.parquet", variant=sampled_shown()),
         study=rules.case_study.output.cases if STUDY else [],
         funnel="results/data/funnel.csv" if "sources" in ALIGNX else [],
         rejects=[

@@ -110,6 +110,7 @@ onstart:
                 "settings": job.params["settings"]
                 | start_settings(job.params["model"])
                 | config["training"].get("run", {}),
+                "held_out": bool(job.input.get("held_out")),
             }
             for job in planned
             if job.rule.name in ("sft", "grpo")

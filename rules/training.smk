@@ -4,6 +4,8 @@ from alignxplore.workflow import launcher
 
 from alignxplore.workflow.config import variant_settings
 
+from alignxplore.workflow.config import held_out_file
+
 TRAINING = config["training"]
 VARIANTS = TRAINING["variants"]
 
@@ -32,6 +34,11 @@ def variant_prompt(wildcards):
 def tracked_settings(wildcards):
     """A variant's settings, without training.run, which changes no result."""
     return variant_settings(config, wildcards.variant)
+
+
+def variant_held_out(wildcards):
+    """The file of examples on which a variant is evaluated while it trains, if it is."""
+    return held_out_file(config, wildcards.variant) or []
 
 
 def variant_judge(wildcards):
@@ -82,12 +89,14 @@ rule grpo:
         ),
         start=variant_start,
         data=setting("training/variants/{variant}/data", "data/splits/rl.parquet"),
+        held_out=variant_held_out,
         preference_prompt=config["prompts"]["preference"],
         launch=launcher.files(TRAINING["launch"]),
         program=home("scripts/train_grpo.py"),
     output:
         model=directory("models/trained/{variant}"),
         metrics="results/training/{variant}.parquet",
+        rollouts="results/rollouts/{variant}.parquet",
     log:
         "logs/training/{variant}.log",
     benchmark:

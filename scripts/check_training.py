@@ -25,10 +25,11 @@ def fault(variant, processes):
     module, kind = STAGES[stage]
     try:
         check_settings(settings, kind)
+        held_out = {"held_out": variant["held_out"]} if stage == "grpo" else {}
         if processes is not None:
             elsewhere = type(kind.__name__, (kind,), {"world_size": processes})
             here = {key: value for key, value in settings.items() if key not in OF_THE_MACHINE}
-            module.configure({**here, "use_cpu": True}, Path(stage), elsewhere)
+            module.configure({**here, "use_cpu": True}, Path(stage), elsewhere, **held_out)
     except UserError as error:
         return " ".join(str(error).split())
     return None

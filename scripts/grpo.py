@@ -9,6 +9,9 @@ def main(snakemake):
     params, config = snakemake.params, snakemake.config
     arguments = programs.arguments_of_rule(snakemake)
     arguments |= {"judge": judge_entry(params.judge, config), "journal": config["journal"]}
+    arguments |= {"rollouts": snakemake.output.rollouts}
+    if snakemake.input.held_out:
+        arguments |= {"held_out": snakemake.input.held_out}
     gpus = config["training"]["gpus"]
     programs.launch(params.launch, snakemake.input.program, arguments, snakemake.threads, gpus)
 

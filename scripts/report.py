@@ -25,6 +25,7 @@ def main(snakemake):
         figures=results(inputs.figures, params.titles, params.captions),
         points={Path(path).stem: Path(path) for path in inputs.points},
         metrics={params.trained[Path(path).stem]: Path(path) for path in inputs.metrics},
+        rollouts={params.trained[Path(path).stem]: Path(path) for path in inputs.rollouts},
         funnel=_path(inputs.funnel),
         splits=_path(inputs.splits),
         rejects=[Path(path) for path in inputs.rejects],

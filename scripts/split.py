@@ -10,7 +10,8 @@ def main(snakemake):
     params = snakemake.params
     records.check_intact(snakemake.input.refined)
     refined = pl.scan_parquet(snakemake.input.refined, glob=False)
-    chosen = split(split_keys(refined), params.name, params.size, params.shares, params.seed, params.balance)
+    keys = split_keys(refined)
+    chosen = split(keys, params.name, params.size, params.shares, params.seed, params.balance, params.parent)
     records.write(take(refined, chosen), snakemake.output.examples, records.EXAMPLE)
 
 

@@ -18,6 +18,8 @@ def train(arguments: argparse.Namespace) -> None:
         journal=arguments.journal,
         output=arguments.output,
         metrics=arguments.metrics,
+        rollouts=arguments.rollouts,
+        held_out=arguments.held_out,
     )
 
 

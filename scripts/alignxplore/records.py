@@ -14,8 +14,9 @@ from alignxplore.errors import UserError, explained
 
 N_DIMENSIONS = 90
 
-NULLABLE = frozenset({"format_ok"})
-"""Fields that may be null: a method that writes no completion has no format."""
+NULLABLE = frozenset({"format_ok", "advantage", "held_out_reward", "held_out_format_ok", "held_out_length"})
+"""Fields that may be null: a method that writes no completion has no format; few steps are followed by an evaluation,
+whose rollouts have no advantage."""
 
 PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write_page_checksum": True}
 """How every Parquet file is written. Without page checksums, three in four flipped bits read back as other values."""
@@ -139,6 +140,26 @@ JUDGEMENT = pl.Schema(
 its prompt was refused, or the method's completion was and there is no description to judge. Their probability is one
 half. A tie, a mean probability of one half, is not `correct`. `format_ok` and `completion_tokens` are those of the
 PREFERENCE. Cases with the same post and the same two responses share a `target`.
+"""
+
+ROLLOUT = pl.Schema(
+    {
+        "step": pl.Int64(),
+        "held_out": pl.Boolean(),
+        "example_id": pl.String(),
+        "completion": pl.String(),
+        "reasoning": pl.String(),
+        "preference": pl.String(),
+        "format_ok": pl.Boolean(),
+        "finish_reason": pl.String(),
+        "completion_tokens": pl.Int32(),
+        "reward": pl.Float64(),
+        "advantage": pl.Float64(),
+    }
+)
+"""What the policy wrote about an example: in training, for its update `step`; of a held-out example, after it.
+
+`advantage` (Eq. 11) is null for held-out rollouts, from which nothing is learned.
 """
 
 RESPONSE = pl.Schema(

@@ -52,7 +52,7 @@ def test_a_grpo_step(machine, figures, tiny_model, tmp_path, monkeypatch):
         spent["judge"] += time.perf_counter() - started
         return [float(index % 2) for index in range(len(parsed))]
 
-    pair = {"prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport"}
+    pair = {"example_id": "e", "prompt": "A quick joke", "chosen": "likes humor", "rejected": "a passport"}
     prompts = [Prompt(f"joke {index}") for index in range(32)]
     trainer = grpo.make_trainer(settings, tiny_model, [pair] * len(prompts), prompts, reward, tmp_path / "out")
     drawn = random.Random(0)

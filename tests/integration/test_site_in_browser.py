@@ -304,7 +304,7 @@ def test_everything_works_by_keyboard(visit):
 
 
 def test_screen_readers_find_the_structure(visit):
-    for name in ("index", "cases", "case_study", "training", "data", "provenance"):
+    for name in ("index", "cases", "case_study", "training", "rollouts", "data", "provenance"):
         page = visit.open(name)
         assert page.get_by_role("heading", level=1).count() == 1
         assert page.locator("nav [aria-current=page]").count() == 1
@@ -317,7 +317,7 @@ def test_hostile_text_is_shown_and_does_not_run(visit):
     page = visit.open("cases", "#case=alignx_test/case-5&a=alignxplore&b=backbone")
     shown = page.locator("#case .verbatim").all_text_contents()
     assert shown.count(HOSTILE) >= 5
-    for name in ("index", "case_study", "data", "provenance", "training"):
+    for name in ("index", "case_study", "data", "provenance", "training", "rollouts"):
         page = visit.open(name)
         page.wait_for_load_state()
         expected = {"index": HOSTILE, "data": HOSTILE, "provenance": json.dumps(HOSTILE, ensure_ascii=False)}
@@ -365,7 +365,7 @@ def test_the_theme_follows_the_system_and_the_switch(visit):
 
 @pytest.mark.parametrize("visit", [{"viewport": {"width": 390, "height": 844}}], indirect=True)
 def test_a_narrow_screen_does_not_scroll_sideways(visit):
-    names = ("index", "cases", "case_study", "training", "data", "provenance")
+    names = ("index", "cases", "case_study", "training", "rollouts", "data", "provenance")
     for name, fragment in [*((name, "") for name in names), ("cases", "#case=alignx_test/case-5&a=alignxplore")]:
         page = visit.open(name, fragment)
         page.wait_for_load_state()
@@ -393,7 +393,7 @@ def test_a_title_is_below_the_header_when_jumped_to(visit):
 
 @NARROW
 def test_the_open_tab_is_in_view(visit):
-    for name in ("index", "cases", "case_study", "training", "data", "provenance"):
+    for name in ("index", "cases", "case_study", "training", "rollouts", "data", "provenance"):
         tab = visit.open(name).locator("nav [aria-current=page]").bounding_box()
         assert tab["x"] >= 0 and tab["x"] + tab["width"] <= 390, name
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from alignxplore.training.checkpoints import SEAL
@@ -29,6 +30,19 @@ def test_two_processes_make_the_same_update_as_one(tiny_model, tmp_path, stage, 
     two = train(stage, tiny_model, tmp_path / "two", 2, batch // 2, optim="sgd")
     assert_same_update(tiny_model, tmp_path / "one", tmp_path / "two", [one, two], 1e-3)
     assert one["completion_length"][0] > 0
+
+
+def test_two_processes_evaluate_each_held_out_example_once(tiny_model, tmp_path, monkeypatch):
+    """Three examples do not divide by two processes, so the batch is filled up with one of them again."""
+    monkeypatch.setenv("HELD_OUT", "3")
+    settings = {"optim": "sgd", "eval_steps": 1, "eval_on_start": True}
+    one = train("grpo", tiny_model, tmp_path / "one", 1, 12, **settings)
+    two = train("grpo", tiny_model, tmp_path / "two", 2, 6, **settings)
+    assert one["held_out_reward"][0] > 0 and one["held_out_reward"] == two["held_out_reward"]
+    first, second = (pl.read_parquet(tmp_path / f"{name}.rollouts.parquet") for name in ("one", "two"))
+    assert first["held_out"].to_list() == [True] * 3 + ([False] * 8 + [True] * 3) * 2
+    assert first.drop("advantage").equals(second.drop("advantage"))
+    assert (first["advantage"] - second["advantage"]).abs().max() < 1e-5
 
 
 def test_sigterm_to_one_process_stops_all_after_the_same_step(tiny_model, tmp_path, monkeypatch):

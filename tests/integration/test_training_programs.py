@@ -1,6 +1,7 @@
 """The programs that check and train, each in its own process as in a run."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from alignxplore import records
 from alignxplore.training.metrics import GRPO_METRICS
 from configs import merged, write_config
 from demonstrations import write_demonstrations, write_examples
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trees import copy_workflow, snakemake
 
@@ -59,20 +62,39 @@ def test_sft_writes_a_model_and_metrics_with_the_same_bytes_again(tiny_model, de
 
 
 def test_grpo_trains_with_a_judge_in_process(tiny_model, tmp_path):
-    write_examples(tmp_path / "rl.parquet")
+    examples = records.read(write_examples(tmp_path / "rl.parquet"), records.EXAMPLE)
+    apart = {name: pl.format("{} held out", name) for name in ("example_id", "user_id", "prompt")}
+    records.write(examples.with_columns(**apart), tmp_path / "held_out.parquet", records.EXAMPLE)
+    settings = GRPO | {"report_to": "tensorboard", "eval_steps": 1, "eval_on_start": True}
     output, metrics = tmp_path / "model", tmp_path / "metrics.parquet"
     judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
     command = [
-        sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(GRPO), "--model", tiny_model,
-        "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
-        "--journal", tmp_path / "journal", "--output", output, "--metrics", metrics, "--log", tmp_path / "log",
+        sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(settings), "--model", tiny_model,
+        "--data", tmp_path / "rl.parquet", "--held_out", tmp_path / "held_out.parquet",
+        "--rollouts", tmp_path / "rollouts.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
+        "--journal", tmp_path / "journal", "--output", output, "--metrics", metrics, "--log", tmp_path / "policy.log",
     ]  # fmt: skip
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    variables = {name: value for name, value in os.environ.items() if name != "TENSORBOARD_LOGGING_DIR"}
+    done = subprocess.run([str(part) for part in command], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert AutoModelForCausalLM.from_pretrained(output) and AutoTokenizer.from_pretrained(output).chat_template
-    assert pl.read_parquet(metrics).schema == GRPO_METRICS
-    assert "step 1 of 1: reward" in (tmp_path / "log").read_text()
+    steps = records.read(metrics, GRPO_METRICS)
+    assert steps["step"].to_list() == [0, 1] and steps["held_out_reward"].null_count() == 0
+    assert records.read(tmp_path / "rollouts.parquet", records.ROLLOUT)["step"].to_list() == [0] * 3 + [1] * 11
+    text = (tmp_path / "policy.log").read_text()
+    assert "step 1 of 1: reward" in text and "held out after step 0: reward" in text
+    # The directory of TensorBoard's files is the log's name without its ending.
+    events = EventAccumulator(str(tmp_path / "policy/tensorboard"))
+    events.Reload()
+    for tag, column, first in (("train/reward", "reward", 1), ("eval/reward", "held_out_reward", 0)):
+        found = {event.step: event.value for event in events.Scalars(tag)}
+        assert found == pytest.approx(dict(steps.select("step", column)[first:].iter_rows()))
+    command[command.index("--held_out") + 1] = tmp_path / "rl.parquet"
+    leak = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert leak.returncode == 1 and "rl.parquet is not held out: it shares 1 user, 1 target post" in leak.stderr
     command[command.index("--model") + 1] = tmp_path / "missing"
+    del command[command.index("--held_out") : command.index("--held_out") + 2]
+    command[command.index("--settings") + 1] = json.dumps(GRPO)
     failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert failed.returncode == 1 and "missing cannot be loaded" in failed.stderr and "Traceback" not in failed.stderr
 

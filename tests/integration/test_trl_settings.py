@@ -32,7 +32,7 @@ COMMON = {
     "per_device_train_batch_size": 6, "gradient_accumulation_steps": 2, "max_steps": 2, "optim": "sgd",
     "learning_rate": 0.1, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "seed": 5, "save_strategy": "no",
 }  # fmt: skip
-GRPO = {**COMMON, "num_generations": 3, "max_completion_length": 6, "temperature": 0.9}
+GRPO = {**COMMON, "num_generations": 3, "max_completion_length": 6, "temperature": 0.9, "log_rollouts": 0}
 SFT = {**COMMON, "per_device_train_batch_size": 3}
 
 REUSE = {"num_iterations": 2, "max_steps": 3, "learning_rate": 0.01}
@@ -143,7 +143,7 @@ OTHERWISE = {
         length_column_name local_rank log_level log_level_replica log_multimodal log_on_each_node log_unique_prompts
         logging_first_step logging_nan_inf_filter logging_strategy num_completions_to_print num_train_epochs
         optim_args optim_target_modules project report_to restore_callback_states_from_checkpoint run_name
-        save_on_each_node save_steps save_strategy save_total_limit skip_memory_metrics tf32 torch_compile
+        save_on_each_node save_strategy save_total_limit skip_memory_metrics tf32 torch_compile
         torch_compile_backend torch_compile_mode torch_empty_cache_steps trackio_bucket_id trackio_space_id
         trackio_static_space_id train_sampling_strategy use_cache use_cpu activation_offloading""",
     "as in TRL: its own code samples the rollouts": """
@@ -159,8 +159,17 @@ OTHERWISE = {
     "different: SFT leaves longer sequences out, TRL cuts them": "max_length",
     "different: the tables of completions end up in models/trained/VARIANT/completions": "log_completions",
     "different: 1 by default, and the last step is always logged": "logging_steps",
+    "different: with `load_best_model_at_end`, the same as `eval_steps`": "save_steps",
 }
 """How settings work that are not compared here."""
+
+EVALUATION = {
+    "GRPO: as in TRL, on [held-out examples](#held-out-examples)": """
+        eval_delay eval_on_start load_best_model_at_end metric_for_best_model greater_is_better""",
+    "GRPO, different: 10 by default": "eval_steps",
+    "GRPO, different: 1 by default": "num_generations_eval",
+}
+"""The same for settings that SFT refuses."""
 
 
 def models(directory: Path) -> dict[str, Path]:
@@ -328,7 +337,8 @@ def test_every_setting_is_compared_refused_or_explained(stage, kind):
     compared = {name for other, _, *case in ALL if other == stage for settings in case for name in settings}
     compared |= {*COMMON, *(name for _, settings in PRECISIONS for name in settings)} - {"save_strategy"}
     refused = set(REFUSED[kind.__name__])
-    explained = {name for names in OTHERWISE.values() for name in names.split()}
+    told = OTHERWISE if stage == "sft" else OTHERWISE | EVALUATION
+    explained = {name for names in told.values() for name in names.split()}
     assert settings_of(kind) <= compared | refused | explained
     assert not compared & refused and not explained & refused
 
@@ -370,7 +380,7 @@ def page(differences: dict[tuple[str, str], float]) -> str:
                 ]
                 rows.append(f"| {listed(names)} | {'' if kind is GRPOConfig else 'SFT: '}{reason} |")
     rows += ["", "| not compared | how it works |", "| --- | --- |"]
-    rows += [f"| {listed(names.split())} | {how} |" for how, names in OTHERWISE.items()]
+    rows += [f"| {listed(names.split())} | {how} |" for how, names in (OTHERWISE | EVALUATION).items()]
     return "\n".join(rows)
 
 

@@ -69,7 +69,9 @@ def training_peak(stage: str, model: Path, output: Path, prompt: int, completion
         def reward(parsed, cases):
             return [float(index % 2) for index, _ in enumerate(parsed)]
 
-        trainer = grpo.make_trainer(settings, model, [{} for _ in prompts], prompts, reward, output)
+        trainer = grpo.make_trainer(
+            settings, model, [{"example_id": prompt.user} for prompt in prompts], prompts, reward, output
+        )
         trainer.encoded = {name: [drawn.randrange(300) for _ in range(prompt)] for name in trainer.encoded}
         trainer._generate_single_turn = lambda ids, *_: (answers[: len(ids)], None)
     weights = sum(weight.nbytes for weight in trainer.model.parameters())

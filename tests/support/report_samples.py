@@ -165,8 +165,45 @@ def write_provenance(path: Path, rows: list[dict]) -> Path:
 
 
 def metrics(schema: pl.Schema, level: float) -> pl.DataFrame:
-    row = dict.fromkeys(schema, level)
-    return pl.DataFrame([{**row, "step": step, "loss": level + step / 100} for step in range(30)], schema=schema)
+    """Metrics of 30 steps; every tenth step is followed by an evaluation, and there is no reference model."""
+    changing = [name for name in ("loss", "reward", "entropy", "held_out_reward") if name in schema]
+    rows = [
+        {**dict.fromkeys(schema, level), **{name: level + step / 100 for name in changing}, "step": step}
+        for step in range(1, 31)
+    ]
+    for row in rows:
+        row.update({name: None for name in row if name.startswith("held_out") and row["step"] % 10})
+        row.update({name: float("nan") for name in row if name == "kl"})
+    return pl.DataFrame(rows, schema=schema)
+
+
+def write_rollouts(path: Path) -> None:
+    """Groups of four rollouts for each of 30 steps, and evaluations after every tenth; some texts are hostile."""
+    rows = []
+    for step in range(1, 31):
+        for number in range(8):
+            text = HOSTILE if number == 1 else f"step {step} describes {number}: likes brevity and a dry joke"
+            thought = HOSTILE if number == 1 else f"step {step} reasons of {number}. " + "Putting it together. " * 9
+            rows.append(
+                {
+                    "step": step,
+                    "held_out": False,
+                    "example_id": f"{number // 4:016x}",
+                    "completion": text,
+                    "reasoning": thought,
+                    "preference": text,
+                    "format_ok": number != 2,
+                    "finish_reason": "length" if number == 2 else "stop",
+                    "completion_tokens": 90 + number,
+                    "reward": float(number % 2),
+                    "advantage": number % 2 - 0.5,
+                }  # fmt: skip
+            )
+        if step % 10 == 0:
+            rows += [
+                {**row, "held_out": True, "example_id": f"f{i}", "advantage": None} for i, row in enumerate(rows[-3:])
+            ]
+    records.write(pl.DataFrame(rows, schema=records.ROLLOUT), path, records.ROLLOUT)
 
 
 def sample_inputs(directory: Path) -> Inputs:
@@ -197,6 +234,7 @@ def sample_inputs(directory: Path) -> Inputs:
         path = results / f"training/{name}.parquet"
         path.parent.mkdir(exist_ok=True)
         table.write_parquet(path)
+    write_rollouts(results / "rollouts/alignxplore.parquet")
     (results / "funnel.csv").write_text("step,rows,lost\nraw records,12,0\npairs: clear,9,3\n")
     (results / "splits.csv").write_text("set,examples\ncold,320\n")
     rejects = pl.DataFrame(
@@ -228,6 +266,7 @@ def sample_inputs(directory: Path) -> Inputs:
         figures=[Result("figure2", "Figure 2: reward", results / "figure2.svg")],
         points={"figure2": results / "figure2.csv"},
         metrics={name: results / f"training/{name}.parquet" for name in ("alignxplore", "no_rl")},
+        rollouts={"alignxplore": results / "rollouts/alignxplore.parquet"},
         funnel=results / "funnel.csv",
         splits=results / "splits.csv",
         rejects=[directory / "data/rejects.parquet"],

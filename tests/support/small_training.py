@@ -14,6 +14,7 @@ SETTINGS = {
     "save_steps": 3,
 }  # fmt: skip
 QUESTIONS = ["Post: travel", "likes humor", "a joke would help", "no", "a passport", "quick"]
+HELD_OUT = [f"dislikes {number} passports" for number in range(25)]
 STEPS = SETTINGS["max_steps"]
 
 
@@ -22,15 +23,27 @@ def letters(parsed, cases):
     return [float("e" in item.preference) for item in parsed]
 
 
-def train(model: Path, output: Path, reward=letters, **settings) -> None:
-    """Write the trained model to `output`, and its metrics beside it."""
+def train(model: Path, output: Path, reward=letters, held_out: int = 0, **settings) -> None:
+    """Write the trained model to `output`, and its metrics and rollouts beside it.
+
+    It is evaluated on `held_out` examples.
+    """
     settings = {**SETTINGS, **settings}
-    prompts = [Prompt(text) for text in QUESTIONS]
-    trainer = grpo.make_trainer(settings, model, [{} for _ in prompts], prompts, reward, output)
+    prompts = [Prompt(text) for text in [*QUESTIONS, *HELD_OUT[:held_out]]]
+    cases = [{"example_id": prompt.user} for prompt in prompts]
+    trainer = grpo.make_trainer(settings, model, cases, prompts, reward, output, held_out)
     facts = run_facts("grpo", settings, model, __file__, Templates())
-    loop.complete(trainer, facts, output, output.with_suffix(".parquet"), GRPO_METRICS)
+    loop.complete(trainer, facts, output, metrics_of(output), GRPO_METRICS, rollouts_of(output))
 
 
-def outcome(output: Path) -> tuple[str, bytes]:
-    """The digest of a trained model, and the bytes of its metrics."""
-    return directory_digest(output), output.with_suffix(".parquet").read_bytes()
+def metrics_of(output: Path) -> Path:
+    return output.with_suffix(".parquet")
+
+
+def rollouts_of(output: Path) -> Path:
+    return output.with_suffix(".rollouts.parquet")
+
+
+def outcome(output: Path) -> tuple[str, bytes, bytes]:
+    """The digest of a trained model, and the bytes of its metrics and rollouts."""
+    return directory_digest(output), metrics_of(output).read_bytes(), rollouts_of(output).read_bytes()

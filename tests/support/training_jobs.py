@@ -53,6 +53,8 @@ stage, model, output, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3
 questions = ["Post: travel", "likes humor, dislikes travel", "a joke would help", "no", "passport", "quick", "few", "x"]
 prompts = [Prompt(text) for text in questions]
 metrics = output.with_suffix(".parquet")
+rollouts = output.with_suffix(".rollouts.parquet")
+held_out = int(os.environ.get("HELD_OUT", 0))
 facts = run_facts(stage, settings, model, __file__, Templates())
 if stage == "sft":
     answers = ["<think>a joke</think>\\n<answer>likes humor</answer>" + " a joke" * n for n in range(len(questions))]
@@ -70,12 +72,13 @@ else:
         # Some groups get equal rewards, so that only one process has rollouts that need no gradient.
         return [1.0 if case["name"] % 2 else float(len(i.preference) % 3) for i, case in zip(parsed, cases)]
 
-    cases = [{"name": number} for number in range(len(prompts))]
+    cases = [{"name": number, "example_id": str(number)} for number in range(len(prompts))]
     if "JUDGE" in os.environ:
         entry = {"kind": "jud", "model": {"engine": "transformers", "path": os.environ["JUDGE"]}}
         reward = Reward(load_judge(entry, Templates(judge=os.environ["JUDGE_PROMPT"]), None))
-        cases = [{"prompt": text, "chosen": "a joke", "rejected": "a passport"} for text in questions]
-    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output), GRPO_METRICS
+        pair = {"chosen": "a joke", "rejected": "a passport"}
+        cases = [{"example_id": text, "prompt": text, **pair} for text in questions]
+    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output, held_out), GRPO_METRICS
     ends = trainer.eos_token_ids[0]
     place = trainer.accelerator.process_index
 
@@ -91,7 +94,7 @@ else:
 
     trainer._generate_single_turn = given
 try:
-    loop.complete(trainer, facts, output, metrics, schema)
+    loop.complete(trainer, facts, output, metrics, schema, rollouts if stage == "grpo" else None)
 except UserError as error:
     sys.exit(f"PROCESS {trainer.accelerator.process_index}: {error}")
 """

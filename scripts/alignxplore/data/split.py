@@ -39,7 +39,13 @@ def split_keys(refined: pl.LazyFrame) -> pl.DataFrame:
 
 
 def split(
-    keys: pl.DataFrame, name: str, size: int, shares: Mapping[str, float], seed: int, balance: float
+    keys: pl.DataFrame,
+    name: str,
+    size: int,
+    shares: Mapping[str, float],
+    seed: int,
+    balance: float,
+    parent: tuple[str, int] | None = None,
 ) -> pl.DataFrame:
     """Choose the `size` rows of `split_keys` that form the split `name`. Returns (example_id, form) in order.
 
@@ -49,10 +55,17 @@ def split(
     rows with it. So no split depends on the size of another. Rows are taken in hash order, except that positive and
     negative directions stay about 1:1.
 
+    A split with a `parent`, the name and size of another split, has no share of its own. Its rows fell to the parent,
+    which did not take them, and share no user, post or signal with those that it took. They are taken from the end of
+    the hash order, so that a larger parent leaves most of them:
+
+        parent  r r r r r r r . . . . . . h h h         r taken by the parent, h by this split
+
     Raises UserError if there are too few rows, or if the share of positive directions is further than `balance` from
     one half.
     """
     names = list(shares)
+    source = parent[0] if parent else name
     owner: dict[tuple[str, str | int], int] = {}
     own = []
     for row in keys.iter_rows(named=True):
@@ -62,16 +75,23 @@ def split(
         marks = [("user", row["user_id"]), *(("signal", signal) for signal in row["signals"])]
         for mark in marks:
             owner[mark] = max(owner.get(mark, 0), names.index(home))
-        if home == name:
+        if home == source:
             own.append({**row, "marks": marks, "order": _order(seed, row["example_id"])})
-    free = [row for row in own if all(owner[mark] == names.index(name) for mark in row["marks"])]
+    free = [row for row in own if all(owner[mark] == names.index(source) for mark in row["marks"])]
+    if parent:
+        free = _rest(free, parent[1])
     chosen = _balanced(free, size)
     if len(chosen) < size:
-        form = _form(name)
+        form = _form(source)
+        found = f"data.splits.{name}.size: {size} examples are wanted, but only {len(free)} of the"
+        if parent:
+            raise UserError(
+                f"{found} {len(own)} that fall to {source!r} share no user, post or signal with the {parent[1]} that it"
+                " takes; add raw examples, or reduce one of the sizes"
+            )
         raise UserError(
-            f"data.splits.{name}.size: {size} examples are wanted, but only {len(free)} of the"
-            f" {(keys['form'] == form).sum()} with a history of {form} fall to this split and share no user or signal"
-            " with another; add raw examples, reduce the size, or raise the share"
+            f"{found} {(keys['form'] == form).sum()} with a history of {form} fall to this split and share no user or"
+            " signal with another; add raw examples, reduce the size, or raise the share"
         )
     up, down = (sum(row[side] for row in chosen) for side in ("up", "down"))
     log.info("%s: %d examples; %d directions preferred, %d not", name, len(chosen), up, down)
@@ -104,14 +124,13 @@ def summary(splits: Mapping[str, pl.DataFrame], drawn: Collection[str]) -> pl.Da
     marks = {name: _marks(examples) for name, examples in splits.items()}
     shares: dict[str, list[str]] = {name: [] for name in splits}
     for first, second in combinations(splits, 2):
-        shared = {kind: values & marks[second][kind] for kind, values in marks[first].items()}
-        found = {kind: values for kind, values in shared.items() if values}
+        found = _common(marks[first], marks[second])
         if not found:
             continue
         kind, values = next(iter(found.items()))
         if first in drawn and second in drawn:
             raise UserError(f"the splits {first!r} and {second!r} share a {kind}: {min(values)[:200]!r}")
-        counts = ", ".join(f"{len(values)} {kind}{'s' if len(values) > 1 else ''}" for kind, values in found.items())
+        counts = _counted(found)
         log.warning("the splits %r and %r share %s; the first %s: %r", first, second, counts, kind, min(values)[:200])
         shares[first].append(f"{second}: {counts}")
         shares[second].append(f"{first}: {counts}")
@@ -122,6 +141,28 @@ def summary(splits: Mapping[str, pl.DataFrame], drawn: Collection[str]) -> pl.Da
         users = {"examples": examples.height, "users": examples["user_id"].n_unique()}
         rows.append({"set": name, **users, **counted, "shares": "; ".join(shares[name])})
     return pl.DataFrame(rows)
+
+
+def check_held_out(held_out: pl.DataFrame, trained: pl.DataFrame, name: str) -> None:
+    """Raise UserError if two tables of examples share a user, a target post or a rendered prompt.
+
+    A history may share single interactions: files of examples often do. That is a warning.
+    """
+    found = _common(_marks(held_out), _marks(trained))
+    if found.keys() - {"history pair"}:
+        raise UserError(f"{name} is not held out: it shares {_counted(found)} with the examples to train on")
+    if found:
+        log.warning("%s shares %s with the examples to train on", name, _counted(found))
+
+
+def _common(first: Mapping[str, set[str]], second: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The marks that two splits share, by kind."""
+    found = {kind: values & second[kind] for kind, values in first.items()}
+    return {kind: values for kind, values in found.items() if values}
+
+
+def _counted(found: Mapping[str, set[str]]) -> str:
+    return ", ".join(f"{len(values)} {kind}{'s' if len(values) > 1 else ''}" for kind, values in found.items())
 
 
 def _marks(examples: pl.DataFrame) -> dict[str, set[str]]:
@@ -138,6 +179,14 @@ def _marks(examples: pl.DataFrame) -> dict[str, set[str]]:
         "history pair": history,
         "rendered prompt": set(examples["rendered"]) - {""},
     }
+
+
+def _rest(free: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
+    """The rows that have nothing in common with the `size` rows that their split takes, in reverse hash order."""
+    taken = _balanced(free, size)
+    common = {mark for row in taken for mark in [*row["marks"], ("post", row["post"])]}
+    apart = [row for row in free if common.isdisjoint([*row["marks"], ("post", row["post"])])]
+    return [{**row, "order": -row["order"]} for row in apart]
 
 
 def _balanced(candidates: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:

@@ -43,6 +43,15 @@ METRIC_LABELS = {
     "reward_std": "reward standard deviation",
     "clipped_ratio": "share of completions cut off at the limit",
     "loss": "loss",
+    "frac_reward_zero_std": "share of rollouts in groups without signal",
+    "held_out_reward": "held-out reward (mean over examples)",
+    "held_out_format_ok": "share of held-out completions in format",
+    "held_out_length": "held-out completion length (tokens)",
+    "ratio": "mean ratio of new to old probability",
+    "ratio_min": "smallest ratio of new to old probability",
+    "ratio_max": "largest ratio of new to old probability",
+    "clip_share": "share of tokens clipped",
+    "kl": "divergence from the start (nats per token)",
 }
 LINES = ("-", "--", "-.", ":")
 MARKERS = "os^DvPX*"
@@ -73,16 +82,26 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def training_curves(metrics: Mapping[str, pl.DataFrame], metric: str) -> Figure:
-    """`metric` by optimiser step, one line per variant: thin for the single step, bold for the running mean."""
+def training_curves(metrics: Mapping[str, pl.DataFrame], metric: str, held_out: str | None = None) -> Figure:
+    """`metric` by optimiser step, one line per variant: thin for the single step, bold for the running mean.
+
+    Evaluations are points: a metric of held-out examples, and the column `held_out` beside `metric`.
+    """
+    is_held_out = metric.startswith("held_out")
     with matplotlib.rc_context(STYLE):
         figure, axes = pyplot.subplots(layout="constrained")
         for index, (variant, table) in enumerate(metrics.items()):
             color, line = COLORS[index % len(COLORS)], LINES[index % len(LINES)]
-            smooth = table[metric].rolling_mean(WINDOW, min_samples=1)
-            axes.plot(table["step"], table[metric], color=color, alpha=0.25, linewidth=0.8)
-            axes.plot(table["step"], smooth, line, color=color, linewidth=1.8, label=variant)
-        axes.set_xlabel(f"optimiser step (bold: mean of the last {WINDOW})")
+            if not is_held_out:
+                smooth = table[metric].rolling_mean(WINDOW, min_samples=1)
+                axes.plot(table["step"], table[metric], color=color, alpha=0.25, linewidth=0.8)
+                axes.plot(table["step"], smooth, line, color=color, linewidth=1.8, label=variant)
+            evaluated = metric if is_held_out else held_out
+            points = table.drop_nulls(evaluated) if evaluated else table.clear()
+            if evaluated and not points.is_empty():
+                style = f":{MARKERS[index % len(MARKERS)]}"
+                axes.plot(points["step"], points[evaluated], style, color=color, label=f"{variant}, held out")
+        axes.set_xlabel("optimiser step" if is_held_out else f"optimiser step (bold: mean of the last {WINDOW})")
         axes.set_ylabel(METRIC_LABELS.get(metric, metric.replace("_", " ")))
         axes.legend()
     return figure

@@ -32,6 +32,7 @@ def partial_directory(output: Path) -> Path:
             checkpoint-10/     weights, optimiser, scheduler, random generators, position in the data
                 .digest        the seal, written last
             checkpoint-20/
+            rollouts/          what is kept of each step's rollouts
             final/             the finished model, just before it moves to models/trained/alignxplore/
 
     A checkpoint without a seal was cut short; one whose seal does not match its files is damaged.
@@ -77,13 +78,25 @@ def resumable(partial: Path, facts: Mapping[str, Any]) -> Path | None:
         _claim(partial, facts)
     state.wait_for_everyone()
     # A damaged checkpoint must go: the trainer keeps the newest two, and could keep it instead of one to come.
-    for checkpoint in sorted(partial.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        if _is_whole(checkpoint):
+    for checkpoint in sorted(partial.glob("checkpoint-*"), key=step_of, reverse=True):
+        if _is_whole(checkpoint) and _has_best(checkpoint):
             return checkpoint
         state.wait_for_everyone()
         if state.is_main_process:
             shutil.rmtree(checkpoint)
     return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of a checkpoint's step."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _has_best(checkpoint: Path) -> bool:
+    """Whether the best checkpoint until this one, which a run may end with, is whole too; or none is wanted."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    best = state["best_model_checkpoint"]
+    return best is None or step_of(Path(best)) == step_of(checkpoint) or _is_whole(Path(best))
 
 
 def _claim(partial: Path, facts: Mapping[str, Any]) -> None:

@@ -26,11 +26,14 @@ from transformers import (
 from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.training import lora
-from alignxplore.training.checkpoints import partial_directory, resumable, seal
+from alignxplore.training.checkpoints import partial_directory, resumable, seal, step_of
 from alignxplore.training.metrics import from_history
 from alignxplore.training.models import model_card
 
 log = logging.getLogger(__name__)
+
+ROLLOUTS = "rollouts"
+"""The directory beside the checkpoints in which a trainer keeps rollouts: a file per step, named by its number."""
 
 
 class Progress(TrainerCallback):
@@ -38,7 +41,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, figures: Mapping[str, str]):
         """`figures` maps names in the trainer's logs to their labels."""
-        self.figures = figures
+        self.figures = dict(figures)
         self.started = 0.0
         self.first_step = 0
 
@@ -56,17 +59,24 @@ class Progress(TrainerCallback):
         if not state.is_world_process_zero or "grad_norm" not in logs:
             return
         pace = (time.monotonic() - self.started) / max(1, state.global_step - self.first_step)
-        figures = ", ".join(
-            f"{label} {logs[name]:.4g}" for name, label in self.figures.items() if logs.get(name) is not None
-        )
         log.info(
             "step %d of %d: %s, %.2f s per step, %.0f s left",
             state.global_step,
             state.max_steps,
-            figures,
+            self._named(logs),
             pace,
             pace * (state.max_steps - state.global_step),
         )
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            logs = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
+            log.info("held out after step %d: %s", state.global_step, self._named(logs))
+
+    def _named(self, logs: Mapping[str, float]) -> str:
+        """The figures that are in a trainer's logs, with their labels."""
+        found = ((label, logs.get(name)) for name, label in self.figures.items())
+        return ", ".join(f"{label} {value:.4g}" for label, value in found if value is not None)
 
 
 class Interruptions(TrainerCallback):
@@ -96,8 +106,7 @@ class Interruptions(TrainerCallback):
         self._handler = signal.signal(signal.SIGTERM, stop)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        self.states = random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
+        self.states = random_states()
         # The signal may reach one process before the step's end and another after it. All must stop at the same
         # step, or they would wait for each other.
         asked = gather_object([self.is_stopping])
@@ -116,11 +125,22 @@ class Interruptions(TrainerCallback):
     def restore(self) -> None:
         """Set the random generators back to the end of the last step."""
         assert self.states is not None, "no step has ended"
-        own, numpy_state, torch_state, devices = self.states
-        random.setstate(own)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        torch.cuda.set_rng_state_all(devices)
+        restore_random_states(self.states)
+
+
+def random_states() -> tuple[Any, ...]:
+    """The states of all random generators of this process."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), devices
+
+
+def restore_random_states(states: tuple[Any, ...]) -> None:
+    """Set the random generators back to the states that `random_states` returned."""
+    own, numpy_state, torch_state, devices = states
+    random.setstate(own)
+    np.random.set_state(numpy_state)
+    torch.set_rng_state(torch_state)
+    torch.cuda.set_rng_state_all(devices)
 
 
 def run(trainer: Trainer, checkpoint: Path | None = None) -> None:
@@ -132,12 +152,16 @@ def run(trainer: Trainer, checkpoint: Path | None = None) -> None:
     trainer.remove_callback(PrinterCallback)  # prints each step's figures, which Progress logs
     interruptions = Interruptions()
     trainer.add_callback(interruptions)
+    if checkpoint is not None:
+        trainer.args.eval_on_start = False  # it would evaluate the checkpoint
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except UserError:
         # With several processes the last regular checkpoint has to do: saving takes all of them, and the others are
         # waiting for this one. If no step has ended yet, the checkpoint that the run began with is still current.
-        if trainer.accelerator.num_processes == 1 and interruptions.states is not None:
+        # A step whose evaluation failed is made again, with its evaluation.
+        ended = interruptions.states is not None and not trainer.control.should_evaluate
+        if trainer.accelerator.num_processes == 1 and ended:
             interruptions.restore()
             trainer._save_checkpoint(trainer.model, trial=None)
             seal(Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}")
@@ -147,16 +171,26 @@ def run(trainer: Trainer, checkpoint: Path | None = None) -> None:
         raise UserError(f"stopped after step {trainer.state.global_step}, which is saved; run again to resume")
 
 
-def complete(trainer: Trainer, facts: Mapping[str, Any], output: Path, metrics: str | Path, schema: pl.Schema) -> None:
+def complete(
+    trainer: Trainer,
+    facts: Mapping[str, Any],
+    output: Path,
+    metrics: str | Path,
+    schema: pl.Schema,
+    rollouts: str | Path | None = None,
+) -> None:
     """Train, resuming an interrupted run with the same `facts`; write each step's metrics, and the model to `output`.
 
-    The output is a standard Hugging Face directory: safetensors, tokenizer, chat template, generation config, and a
-    model card with the facts; with `lora`, an adapter's. It is written elsewhere and moved into place when complete.
+    The rollouts that the trainer has kept, if any, go to the file `rollouts`. The output is a standard Hugging Face
+    directory: safetensors, tokenizer, chat template, generation config, and a model card with the facts; with `lora`,
+    an adapter's. It is written elsewhere and moved into place when it is complete.
     """
     partial = partial_directory(output)
     checkpoint = resumable(partial, facts)
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)
+    if trainer.is_world_process_zero():
+        _drop_rollouts_after(0 if checkpoint is None else step_of(checkpoint), partial)
     run(trainer, checkpoint)
     final = partial / "final"
     trainer.save_model(str(final))  # on every process: under ZeRO-3 each holds a part of the weights
@@ -165,13 +199,29 @@ def complete(trainer: Trainer, facts: Mapping[str, Any], output: Path, metrics: 
         records.write(steps, metrics, schema)
         if facts["settings"].get("lora") is not None:
             lora.finish(final, facts, trainer)
+        if rollouts is not None:
+            records.write(_kept_rollouts(partial), rollouts, records.ROLLOUT)
         trainer.processing_class.save_pretrained(final)
         (final / "training_args.bin").unlink(missing_ok=True)  # a pickle
         if (partial / "completions").exists():  # of log_completions
             shutil.move(partial / "completions", final)
-        (final / "README.md").write_text(model_card(output.name, facts, steps), encoding="utf-8")
+        best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+        (final / "README.md").write_text(model_card(output.name, facts, steps, best), encoding="utf-8")
         shutil.rmtree(output, ignore_errors=True)
         os.replace(final, output)
         shutil.rmtree(partial)
         log.info("saved %s", output)
     trainer.accelerator.wait_for_everyone()
+
+
+def _drop_rollouts_after(step: int, partial: Path) -> None:
+    """Remove the rollouts of later steps, which are made again."""
+    for file in (partial / ROLLOUTS).glob("*.parquet"):
+        if int(file.stem.partition("-")[0]) > step:
+            file.unlink()
+
+
+def _kept_rollouts(partial: Path) -> pl.DataFrame:
+    """The rollouts of all steps, each with those of the evaluation after it."""
+    files = sorted((partial / ROLLOUTS).glob("*.parquet"), key=lambda file: file.stem)
+    return pl.concat([records.ROLLOUT.to_frame(), *(records.read(file, records.ROLLOUT) for file in files)])

@@ -13,7 +13,7 @@ from alignxplore.training import grpo, sft
 from alignxplore.training.memory import Adapter, Job, Shape, Speed
 from alignxplore.training.settings import check_settings
 from alignxplore.training.shapes import model_config
-from alignxplore.workflow.config import Config, variant_settings, variants
+from alignxplore.workflow.config import Config, held_out_file, variant_settings, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
@@ -45,7 +45,8 @@ def variant_job(config: Config, name: str, shape_file: str | None = None) -> Job
     module, kind = {"sft": (sft, SFTConfig), "grpo": (grpo, GRPOConfig)}[entry["stage"]]
     settings = variant_settings(config, name)
     here = type(kind.__name__, (kind,), {"world_size": started})
-    _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here)  # may lack GPUs
+    held_out = {"held_out": held_out_file(config, name) is not None} if entry["stage"] == "grpo" else {}
+    _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here, **held_out)  # may lack GPUs
     start, checked = _config(config, config["models"][entry["from"]], shape_file), check_settings(settings, kind)
     adapter = None if checked.lora is None else Adapter.of(start, checked.lora)
     job = Job.of(Shape.of(start), arguments, checked, training["launch"], started, adapter)

@@ -16,6 +16,7 @@ from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.errors import UserError
 from alignxplore.formats import THINK
 from alignxplore.training import lora
+from alignxplore.training.metrics import OF_UPDATES
 from alignxplore.training.settings import Settings
 
 
@@ -55,8 +56,11 @@ def load_model(model: Path, settings: Settings, chat: ChatTokenizer) -> Any:
     return network
 
 
-def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:
-    """A model card in Markdown: what went into the model, and the means over the last quarter of its steps."""
+def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame, best: int | None = None) -> str:
+    """A model card in Markdown: what went into the model, and the means over the last quarter of its steps.
+
+    `best` is the step whose weights it has, if they are not those of the last one.
+    """
     is_whole = (facts["settings"].get("lora") or {"merge": True}).get("merge", False)
     front = {
         "base_model": facts.get("base", facts["model"]),
@@ -68,15 +72,23 @@ def model_card(name: str, facts: Mapping[str, Any], steps: pl.DataFrame) -> str:
     does = ", reasons between `<think>` tags, and describes the user's preferences between\n`<answer>` tags"
     if "concise" in facts["templates"]:
         made, does = "fine-tuning on golden preferences", " and describes the user's preferences"
-    last = steps.tail(max(1, steps.height // 4)).drop("step", "epoch").mean().row(0, named=True)
-    outcome = "\n".join(f"| {figure} | {value:.4g} |" for figure, value in last.items() if not math.isnan(value))
+    count = steps["step"][-1]
+    last = steps.tail(max(1, steps.height // 4)).drop("step", "epoch", *OF_UPDATES, strict=False).mean()
+    figures = {name: value for name, value in last.row(0, named=True).items() if value is not None}
+    outcome = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items() if not math.isnan(value))
+    chosen = ""
+    if best is not None:
+        reward = steps.row(by_predicate=pl.col("step") == best, named=True)["held_out_reward"]
+        chosen = f"""
+These are the weights after step {best}, the best by evaluation: its held-out reward is {reward:.4g}.
+"""
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # {name}
 
-Made by {made} from `{facts["model"]}`: {steps.height} steps on `{facts["data"]}`. It
+Made by {made} from `{facts["model"]}`: {count} steps on `{facts["data"]}`. It
 reads a user's behavioural signals{does}.
-
+{chosen}
 | mean of the last quarter of the steps | |
 | --- | --- |
 {outcome}

@@ -162,7 +162,9 @@ class PackedTrainer(GRPOTrainer):
         prompts = _unpadded(input_ids[:, :split], mask[:, :split])
         answers = _unpadded(input_ids[:, split:], mask[:, split:])
         lengths = mask[:, split:].sum(1)
-        chunks, live = self._chunks(len(input_ids), batch_size or len(input_ids), input_ids.device)
+        # An evaluation scores larger batches than a step, if it has a reference model.
+        size = min(batch_size or len(input_ids), self.args.per_device_train_batch_size)
+        chunks, live = self._chunks(len(input_ids), size, input_ids.device)
         log_probs, entropies = [], []
         for chunk in chunks:
             members = chunk.tolist()

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from alignxplore.errors import UserError
@@ -25,6 +26,8 @@ def parser(description: str, *, judge: bool) -> argparse.ArgumentParser:
     if judge:
         result.add_argument("--judge", required=True, metavar="JSON", help="config entry of the judge that rewards")
         result.add_argument("--journal", metavar="DIR", required=True, help="where to keep the judge's answers")
+        result.add_argument("--held_out", metavar="PARQUET", help="examples to evaluate on during training")
+        result.add_argument("--rollouts", metavar="PARQUET", required=True, help="where to keep some rollouts")
     result.add_argument("--output", required=True, metavar="DIR", help="where to save the trained model")
     result.add_argument("--metrics", required=True, metavar="PARQUET", help="where to write the metrics of each step")
     result.add_argument("--log", metavar="FILE", help="log file, in addition to standard error")
@@ -37,12 +40,26 @@ def run(arguments: argparse.Namespace, train: Callable[[argparse.Namespace], Non
     def main() -> None:
         # vLLM's FlashInfer sampler is compiled when it starts, and GPU machines often lack the compiler.
         os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+        if arguments.log:
+            _keep_trackers_files(Path(arguments.log).with_suffix(""))
         for name in JSON_ARGUMENTS:
             if hasattr(arguments, name):
                 setattr(arguments, name, _decode(name, getattr(arguments, name)))
         train(arguments)
 
     job.run(main, arguments.log if os.environ.get("RANK", "0") == "0" else None)
+
+
+def _keep_trackers_files(directory: Path) -> None:
+    """Have TensorBoard and W&B (`report_to`) write below `directory`, unless the environment says otherwise.
+
+    TensorBoard's own default is beside the checkpoints, which are removed in the end.
+    """
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(directory / "tensorboard"))
+    os.environ.setdefault("WANDB_NAME", directory.name)
+    if "WANDB_DIR" not in os.environ:
+        directory.mkdir(parents=True, exist_ok=True)  # W&B writes to a temporary directory if there is none
+        os.environ["WANDB_DIR"] = str(directory)
 
 
 def arguments_of_rule(snakemake: Any) -> dict[str, Any]:

@@ -15,8 +15,14 @@ from alignxplore.training import lora
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
-RUN_SETTINGS = frozenset({"disable_tqdm", "report_to", "save_steps", "save_strategy", "save_total_limit"})
-"""The settings of `training.run`: when to save checkpoints and where to report progress. They change no result."""
+RUN_SETTINGS = frozenset(
+    {
+        "disable_tqdm", "log_rollouts", "project", "report_to", "run_name", "save_steps", "save_strategy",
+        "save_total_limit",
+    }
+)  # fmt: skip
+"""The settings of `training.run`: when to save checkpoints, what to keep of rollouts, and where to report progress.
+They change no checkpoint."""
 
 DEFAULTS: dict[str, Any] = {
     "bf16": False,
@@ -35,11 +41,11 @@ DEFAULTS: dict[str, Any] = {
 """Our defaults for both stages, over TRL's."""
 
 _REFUSED = {
-    "training has no evaluation set; methods and judges evaluate the trained model": """
-        eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object
-        eval_accumulation_steps eval_packing do_eval do_predict per_device_eval_batch_size prediction_loss_only
-        include_for_metrics batch_eval_metrics label_names bf16_full_eval fp16_full_eval num_generations_eval
-        load_best_model_at_end metric_for_best_model greater_is_better""",
+    "training.held_out turns evaluation on, and eval_steps says when": "eval_strategy do_eval do_predict",
+    "an evaluation samples as many rollouts at once as a step does": "per_device_eval_batch_size",
+    "an evaluation samples descriptions and asks for their rewards, and computes nothing else": """
+        eval_do_concat_batches eval_use_gather_object eval_accumulation_steps eval_packing prediction_loss_only
+        include_for_metrics batch_eval_metrics label_names bf16_full_eval fp16_full_eval""",
     "prompts and completions are encoded as at inference, before the trainer gets them": """
         chat_template_path chat_template_kwargs eos_token pad_token dataset_text_field dataset_kwargs dataset_num_proc
         completion_only_loss assistant_only_loss remove_unused_columns""",
@@ -57,7 +63,14 @@ _REFUSED = {
     "there is one reward (Eq. 3)": "reward_weights",
     "the policy has no tools": "max_tool_calling_iterations",
 }
+OF_EVALUATION = (
+    "eval_steps", "eval_delay", "eval_on_start", "num_generations_eval", "load_best_model_at_end",
+    "metric_for_best_model", "greater_is_better",
+)  # fmt: skip
+"""TRL's settings of the evaluation of GRPO on held-out examples."""
+
 _REFUSED_BY_SFT = {
+    "only GRPO is evaluated while it trains": " ".join(OF_EVALUATION),
     "the loss is Eq. 8": "loss_type",
     "the loss (Eq. 8) balances no experts": "router_aux_loss_coef",
     "Eq. 8 needs each sequence in its own row": "packing packing_strategy padding_free",
@@ -86,6 +99,10 @@ class Settings:
     dtype: str = "float32"
     lora: Mapping[str, Any] | None = None
     """Settings of the adapter that is trained; without them, all weights are."""
+    log_rollouts: int = 8
+    """Rollouts of each step, and of each evaluation, that a table keeps."""
+    max_held_out: int | None = None
+    """The most held-out examples that an evaluation uses: the first ones of their file."""
     max_prompt_length: int | None = None
     """In tokens; examples with a longer prompt are left out."""
     revision: str | None = None

@@ -136,13 +136,21 @@ def made_directories(config: Config, entry: Config) -> list[str]:
 
 
 def drawn_splits(config: Config) -> dict[str, Any]:
-    """The splits that are drawn from raw AlignX."""
-    return {name: entry for name, entry in config.get("data", {}).get("splits", {}).items() if "share" in entry}
+    """The splits that are drawn from raw AlignX, by a share of their own or from the rest of another."""
+    return {name: entry for name, entry in config.get("data", {}).get("splits", {}).items() if "source" not in entry}
 
 
 def given_splits(config: Config) -> dict[str, Any]:
     """The splits that are files."""
     return {name: entry for name, entry in config.get("data", {}).get("splits", {}).items() if "source" in entry}
+
+
+def held_out_file(config: Config, variant: str) -> str | None:
+    """The examples on which a variant is evaluated while it trains; None if it is not evaluated."""
+    entry = variants(config)[variant]
+    named = entry.get("held_out", config["training"].get("held_out")) if entry["stage"] == "grpo" else None
+    is_split = named in config.get("data", {}).get("splits", {})
+    return (f"data/splits/{named}.parquet" if is_split else named) or None
 
 
 def split_sources(entry: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from alignxplore.workflow.config import (
     variants,
 )
 from alignxplore.workflow.config_paths import cycle_errors, model_errors, path_errors, values_at
-from alignxplore.workflow.data_checks import benchmark_errors, form_errors
+from alignxplore.workflow.data_checks import benchmark_errors, form_errors, split_errors
 from alignxplore.workflow.launcher import launch_errors
 from alignxplore.workflow.model_checks import model_use_errors, precision_errors
 from alignxplore.workflow.result_checks import (
@@ -35,6 +35,7 @@ REFERENCES = {
     "benchmarks.*.truncation_of": "benchmarks",
     "benchmarks.*.split": "data.splits",
     "benchmarks.*.psoups": "data.psoups",
+    "data.splits.*.rest_of": "data.splits",
     "judges.*.model": "models",
     "judges.*.benchmarks": "benchmarks",
     "methods.*.model": "models",
@@ -74,6 +75,7 @@ def check_config(config: Config, schema_file: Path) -> None:
     for check in (
         _reference_errors,
         _section_errors,
+        split_errors,
         benchmark_errors,
         form_errors,
         model_use_errors,

@@ -27,7 +27,7 @@ MADE = ("data/splits/", "data/cold/", "data/refined", "results/")
 PATHS = (
     "prompts.*", "published", "data.alignx.sources.*", "data.psoups.*.path", "data.splits.*.source",
     "data.splits.*.source.*", "data.wording", "demo.lexicon", "gguf.*.file", "gguf.*.chat_template",
-    "models.*.chat_template", "training.variants.*.data",
+    "models.*.chat_template", "training.held_out", "training.variants.*.data", "training.variants.*.held_out",
 )  # fmt: skip
 """Keys whose values are files, or for raw data globs and addresses on the hub."""
 
@@ -49,6 +49,8 @@ def path_errors(config: Config) -> Iterator[str]:
         key = ".".join(names)
         if names[0] == "gguf" and names[-1] == "file" and "package" in config["gguf"][names[1]]:
             continue  # rule gguf_model says whether the package has it
+        if names[-1] == "held_out" and path in config.get("data", {}).get("splits", {}):
+            continue
         if is_remote(path):
             try:
                 local_copy(path)

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
-from alignxplore.workflow.config import DERIVED, Config, benchmark_origin, drawn_splits, given_splits, variants
+from alignxplore.workflow.config import (
+    DERIVED,
+    Config,
+    benchmark_origin,
+    drawn_splits,
+    given_splits,
+    held_out_file,
+    variants,
+)
 
 WITHOUT_DIRECTIONS = ("pairs", "rl", "cold_start", "psoups")
 """Forms of given splits whose records have no directions."""
@@ -11,6 +19,20 @@ NEED_SIGNALS = ("signals", "liked", "lminductreason", "pba", "vpl")
 """Kinds of methods that read signals themselves, not only a prompt with them."""
 
 RENDERED = "has a rendered prompt instead of signals (form 'rl')"
+
+
+def split_errors(config: Config) -> Iterator[str]:
+    """Yield an error unless a split that gets the rest of another can be drawn apart from all others."""
+    parents: dict[str, str] = {}
+    for name, entry in drawn_splits(config).items():
+        parent = entry.get("rest_of")
+        if parent is None:
+            continue
+        if "share" not in drawn_splits(config).get(parent, {}):
+            yield f"data.splits.{name}.rest_of: {parent!r} is not drawn by a share"
+        elif parent in parents:
+            yield f"data.splits.{name}.rest_of: {parents[parent]!r} already gets the rest of {parent!r}"
+        parents[parent] = name
 
 
 def benchmark_errors(config: Config) -> Iterator[str]:
@@ -66,13 +88,18 @@ def form_errors(config: Config) -> Iterator[str]:
         )
     for name, entry in variants(config).items():
         data = entry.get("data", "data/splits/rl.parquet" if entry["stage"] == "grpo" else "")
-        split = data.removeprefix("data/splits/").removesuffix(".parquet")
+        split = _split_of(data)
         wants = entry["stage"] == "sft" and entry.get("reasoning", True)
         if forms.get(split) and wants != (forms[split] == "cold_start"):
             needed = "demonstrations (form 'cold_start')" if wants else "examples"
             yield f"training.variants.{name}.data: needs {needed}, but data.splits.{split} has form {forms[split]!r}"
         if wants and split in drawn_splits(config):
             yield f"training.variants.{name}.data: needs demonstrations, but data.splits.{split} has examples"
+        held_out = held_out_file(config, name)
+        if held_out == data:
+            yield f"training.variants.{name}: is trained on {data!r}, so it cannot be held out"
+        elif held_out and forms.get(_split_of(held_out)) == "cold_start":
+            yield f"training.variants.{name}: {held_out!r} has demonstrations, and held_out needs examples"
     for name, entry in config.get("figures", {}).items():
         if entry.get("by") == "dimension":
             origins = [benchmark_origin(config, benchmark).get("split", "") for benchmark in entry["benchmarks"]]
@@ -83,4 +110,9 @@ def form_errors(config: Config) -> Iterator[str]:
 def has_comments(config: Config, benchmark: str) -> bool:
     """Whether a drawn benchmark's signals are comments; the configuration does not say it of given splits."""
     split = benchmark_origin(config, benchmark).get("split", "")
-    return split in drawn_splits(config) and split.endswith("_ugc")
+    drawn = drawn_splits(config)
+    return split in drawn and drawn[split].get("rest_of", split).endswith("_ugc")
+
+
+def _split_of(path: str) -> str:
+    return path.removeprefix("data/splits/").removesuffix(".parquet")

@@ -3,7 +3,7 @@ import random
 import polars as pl
 import pytest
 from alignx_samples import N
-from alignxplore.data.split import split, split_keys, summary, take
+from alignxplore.data.split import check_held_out, split, split_keys, summary, take
 from alignxplore.errors import UserError
 from alignxplore.records import EXAMPLE, REFINED
 
@@ -137,3 +137,40 @@ def test_texts_are_not_among_the_keys():
     keys = split_keys(refined_rows(5).lazy())
     assert keys.columns == ["example_id", "form", "user_id", "post", "signals", "up", "down"]
     assert keys["signals"].list.len().to_list() == [1] * 10
+
+
+REST = {"parent": ("rl", SIZES["rl"]), "shares": SHARES, "seed": 1, "balance": 0.5}
+
+
+@pytest.mark.parametrize("shared", [{}, {"users": 600}, {"posts": 500}, {"shared_signals": 2_000}])
+def test_the_rest_of_a_split_shares_nothing_with_it_or_others(shared):
+    rows = refined_rows(1_500, **shared)
+    parts = splits(rows)
+    rest = take(rows.lazy(), split(split_keys(rows.lazy()), "held_out", 30, **REST))
+    assert rest.height == 30 and set(rest["chosen"]) == {"good pairs"}
+    counts = summary({**parts, "held_out": rest}, [*parts, "held_out"])
+    assert not any(counts["shares"])
+
+
+def test_a_larger_split_leaves_most_of_its_rest():
+    keys = split_keys(refined_rows(1_500).lazy())
+    before = split(keys, "held_out", 30, **REST)
+    after = split(keys, "held_out", 30, **{**REST, "parent": ("rl", SIZES["rl"] + 20)})
+    assert len(set(before["example_id"]) & set(after["example_id"])) >= 28  # some may give way for balance
+
+
+def test_a_rest_that_is_too_small_names_both_splits():
+    keys = split_keys(refined_rows(800).lazy())
+    with pytest.raises(UserError, match=r"splits.held_out.size: 900 .* only \d+ of the \d+ that fall to 'rl' share"):
+        split(keys, "held_out", 900, **REST)
+
+
+def test_what_is_trained_on_is_not_held_out(caplog):
+    parts = splits(refined_rows(800))
+    check_held_out(parts["test"], parts["rl"], "x")
+    assert not caplog.text
+    with pytest.raises(UserError, match="x is not held out: it shares 1 user, 1 target post, 1 history pair with"):
+        check_held_out(pl.concat([parts["test"], parts["rl"].head(1)]), parts["rl"], "x")
+    same_history = parts["rl"].head(1).with_columns(user_id=pl.lit("another"), prompt=pl.lit("another"))
+    check_held_out(same_history, parts["rl"], "x")
+    assert "x shares 1 history pair with the examples to train on" in caplog.text

@@ -349,9 +349,9 @@ def test_the_navigation_lists_pages_with_content_only(site, inputs, tmp_path):
         nav = re.search(r'<nav aria-label="Pages">(.*?)</nav>', (directory / "index.html").read_text(), re.DOTALL)
         return re.findall(r'href="(\w+)\.html"', nav[1])
 
-    assert listed(site) == ["index", "cases", "case_study", "training", "data", "provenance"]
+    assert listed(site) == ["index", "cases", "case_study", "training", "rollouts", "data", "provenance"]
     sources = Sources([], [], [], {}, {})
-    none = replace(inputs, sources=sources, study=None, metrics={}, funnel=None, splits=None, rejects=[])
+    none = replace(inputs, sources=sources, study=None, metrics={}, rollouts={}, funnel=None, splits=None, rejects=[])
     write_site(RESOURCES, tmp_path / "site", none)
     assert listed(tmp_path / "site") == ["index", "provenance"]
     assert {page.stem for page in (tmp_path / "site").glob("*.html")} == {"index", "provenance"}

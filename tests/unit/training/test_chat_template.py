@@ -62,7 +62,7 @@ def test_sft_learns_what_inference_asks(model, chat_template, asked):
 
 def test_rollouts_answer_what_inference_asks(model, chat_template, asked, tmp_path):
     settings = {**small_training.SETTINGS, "chat_template": chat_template}
-    cases = [{} for _ in PROMPTS]
+    cases = [{"example_id": prompt.user} for prompt in PROMPTS]
     trainer = grpo.make_trainer(settings, model, cases, PROMPTS, small_training.letters, tmp_path / "out")
     expected = [asked.chat.encode(prompt) for prompt in PROMPTS]
     assert list(trainer.encoded.values()) == expected

@@ -34,7 +34,9 @@ def letters(parsed, cases):
 
 def make(model, output, reward=letters, **settings):
     prompts = [Prompt(text) for text in QUESTIONS]
-    return grpo.make_trainer({**SETTINGS, **settings}, model, [{} for _ in prompts], prompts, reward, output)
+    return grpo.make_trainer(
+        {**SETTINGS, **settings}, model, [{"example_id": prompt.user} for prompt in prompts], prompts, reward, output
+    )
 
 
 @pytest.mark.parametrize("skip_fused", [True, False])
@@ -171,7 +173,11 @@ def test_groups_with_equal_rewards_change_no_weight(tiny_model, tmp_path):
     frame = from_history(trainer.state.log_history, GRPO_METRICS)
     assert frame["frac_reward_zero_std"].to_list() == [1.0, 1.0]
     assert frame["grad_norm"].to_list() == [0.0, 0.0]
-    assert [name for name in frame.columns if frame[name].is_nan().any()] == ["sampling_difference", "sampling_ratio"]
+    absent = [name for name in frame.columns if frame[name].is_nan().any()]
+    assert absent == ["kl", "sampling_difference", "sampling_ratio"]
+    assert [name for name in frame.columns if frame[name].null_count()] == [
+        "held_out_reward", "held_out_format_ok", "held_out_length",
+    ]  # fmt: skip
 
 
 def test_what_trl_reports_of_vllm_is_among_the_metrics():
@@ -196,6 +202,11 @@ def test_training_raises_reward_and_is_reproducible_by_seed(tiny_model, tmp_path
     assert not all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
+def logs(metrics):
+    """What TRL gives a reward function to log with: metrics go to the dictionary, columns of rollouts nowhere."""
+    return {"log_metric": metrics.__setitem__, "log_extra": lambda name, values: None}
+
+
 def test_reward_function_parses_completions_as_at_inference(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     seen = []
@@ -210,21 +221,31 @@ def test_reward_function_parses_completions_as_at_inference(tiny_model):
     ids = [[*rows[0], end], rows[1], [*rows[2], end]]
     logged = {}
     chat = ChatTokenizer(tokenizer)
-    function = grpo.reward_function(reward, [{"name": "x"}, {"name": "y"}], chat, {end}, ["putting"])
-    values = function(completion_ids=ids, row=[1, 0, 0], log_metric=logged.__setitem__, completions=["", "", ""])
+    function = grpo.reward_function(reward, [{"example_id": "x"}, {"example_id": "y"}], chat, {end}, ["putting"])
+    values = function(
+        completion_ids=ids,
+        row=[1, 0, 0],
+        **logs(logged),
+        completions=["", "", ""],
+    )
     assert values == [1.0, 1.0, 1.0] and logged == {
         "format_ok": pytest.approx(1 / 3), "synthesis": 1.0, "clipped_ratio": pytest.approx(1 / 3),
     }  # fmt: skip
     assert [item.format_ok for item, _ in seen] == [True, False, False], "cut off; control token inside"
     assert seen[0][0].preference == "b"
-    assert [case["name"] for _, case in seen] == ["y", "x", "x"]
+    assert [case["example_id"] for _, case in seen] == ["y", "x", "x"]
     # A policy with marks of its own is read by them.
     text = "[THINK]\nPutting it together: a\n[/THINK]\n<answer>\nb\n</answer>"
     marked = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end]]
     for thoughts, in_format in (("mistral", True), ("think", False)):
         chat = ChatTokenizer(tokenizer, thoughts=thoughts)
-        function = grpo.reward_function(reward, [{"name": "x"}], chat, {end}, ["putting"])
-        function(completion_ids=marked, row=[0], log_metric=logged.__setitem__, completions=[""])
+        function = grpo.reward_function(reward, [{"example_id": "x"}], chat, {end}, ["putting"])
+        function(
+            completion_ids=marked,
+            row=[0],
+            **logs(logged),
+            completions=[""],
+        )
         assert logged["format_ok"] == in_format
 
 
@@ -237,9 +258,11 @@ def test_a_completion_that_a_stop_text_ends_is_finished_and_lacks_it(tiny_model,
     good = "<think>\na\n</think>\n<answer>\nb\n</answer>"
     texts = [good, good + "\nUser: more", "<think>\na\n</think>\n<answer>\nb<|im_start|>", "<think>a"]
     seen, logged = [], {}
-    function = grpo.reward_function(lambda parsed, cases: seen.extend(parsed) or [0.0] * 4, [{}], chat, {2}, [], stop)
+    function = grpo.reward_function(
+        lambda parsed, cases: seen.extend(parsed) or [0.0] * 4, [{"example_id": "x"}], chat, {2}, [], stop
+    )
     ids = [chat.tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    function(completion_ids=ids, row=[0] * 4, log_metric=logged.__setitem__)
+    function(completion_ids=ids, row=[0] * 4, **logs(logged))
     assert [item.format_ok for item in seen] == [bool(stop), bool(stop), False, False]
     assert logged["clipped_ratio"] == (0.25 if stop else 1.0)
     assert seen[2].preference == ("b" if stop else "b<|im_start|>")
@@ -294,7 +317,7 @@ def test_rollout_prompts_are_encoded_as_at_inference(tiny_model, tmp_path):
         ({"temperature": "hot"}, "'temperature' must be float"),
         ({"temperature": 0.0}, "'temperature' must be above 0"),
         ({"max_steps": None}, "'max_steps' must be int"),
-        ({"eval_strategy": "steps"}, "'eval_strategy' cannot be 'steps': training has no evaluation set"),
+        ({"eval_strategy": "steps"}, "'eval_strategy' cannot be 'steps': training.held_out turns"),
     ],
 )
 def test_error_names_the_bad_setting(tiny_model, tmp_path, settings, message):

@@ -142,6 +142,10 @@ PATHS_OF_DEMO = {
         gguf={"m": {"package": "p", "file": "f", "dtype": "float32", "chat_template": path}}
     ),
     "models.judge.chat_template": lambda c, path: c["models"]["judge"].update(chat_template=path),
+    "training.held_out": lambda c, path: c["training"].update(held_out=path),
+    "training.variants.alignxplore.held_out": lambda c, path: c["training"]["variants"]["alignxplore"].update(
+        held_out=path
+    ),
     "training.variants.no_rl.data": lambda c, path: c["training"]["variants"]["no_rl"].update(data=path),
 }
 
@@ -155,7 +159,7 @@ def test_a_file_that_does_not_exist_is_named_with_its_key(key):
 
 
 def test_every_key_of_a_path_is_tried():
-    kinds = {re.sub(r"\.(judge|0|style|m|no_rl|given)(\.|$)", r".*\2", key) for key in PATHS_OF_DEMO}
+    kinds = {re.sub(r"\.(judge|0|style|m|no_rl|alignxplore|given)(\.|$)", r".*\2", key) for key in PATHS_OF_DEMO}
     assert kinds == set(PATHS)
 
 

@@ -133,7 +133,7 @@ def forked(monkeypatch) -> None:
 
 @pytest.mark.usefixtures("forked")
 def test_settings_are_checked_for_the_machines_that_train():
-    variants = {"policy": {"stage": "grpo", "settings": GRPO}}
+    variants = {"policy": {"stage": "grpo", "settings": GRPO, "held_out": False}}
     check_training(variants, "accelerate launch --num_processes 8")
     check_training(variants, "torchrun --nproc_per_node 8")
     with pytest.raises(UserError, match=r"training.grpo: .* must be divisible by num_generations \(8\)"):
@@ -145,7 +145,7 @@ def test_settings_are_checked_for_the_machines_that_train():
 @pytest.mark.usefixtures("forked")
 def test_a_wrong_setting_is_blamed_on_the_variant_or_on_its_stage():
     own = {"sixteen": {**GRPO, "num_generations": 16}, "eight": GRPO}
-    variants = {name: {"stage": "grpo", "settings": settings} for name, settings in own.items()}
+    variants = {name: {"stage": "grpo", "settings": settings, "held_out": False} for name, settings in own.items()}
     with pytest.raises(UserError, match=r"training.variants.sixteen: .* divisible by num_generations \(16\)"):
         check_training(variants, "accelerate launch --num_processes 8")
     for variant in variants.values():

@@ -23,9 +23,12 @@ from alignxplore.results.site import csv_tables
 from alignxplore.results.site.explorer import Sources, write_cases
 from alignxplore.results.site.javascript import write_call
 from alignxplore.results.site.lineage import Lineage
+from alignxplore.results.site.rollouts import LONGEST_TEXT, read_rollouts
 from alignxplore.results.study import CHOSEN
 
 NO_METRICS = ("step", "epoch")
+EVALUATED = {"reward": "held_out_reward", "format_ok": "held_out_format_ok", "completion_length": "held_out_length"}
+"""Metrics of training that an evaluation measures too."""
 LAST_STEPS = 10
 """Steps over which the training page averages."""
 EXPORTS = re.compile(r"export\{(?:[^{}]*,)?([\w$]+) as default(?:,[^{}]*)?\};")
@@ -47,14 +50,15 @@ class Inputs:
     """Everything that the site shows.
 
     `points` maps a figure to the CSV file of what it draws; `metrics` maps a checkpoint's label to the Parquet file of
-    its training metrics. `references` are the labels of methods that do not compete. `demo` says that the models are
-    the scale models of the default run.
+    its training metrics, and `rollouts` to that of its rollouts. `references` are the labels of methods that do not
+    compete. `demo` says that the models are the scale models of the default run.
     """
 
     tables: Sequence[Result]
     figures: Sequence[Result]
     points: Mapping[str, Path]
     metrics: Mapping[str, Path]
+    rollouts: Mapping[str, Path]
     funnel: Path | None
     splits: Path | None
     rejects: Sequence[Path]
@@ -79,12 +83,14 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
     numbers = write_cases(inputs.sources, data)
     numbers.write_parquet(data / "cases.parquet")
     # The pages with content, which the navigation lists.
-    names = {"index": "Results", "cases": "Cases", "case_study": "Case study", "training": "Training", "data": "Data"}
-    names["provenance"] = "Provenance"
+    names = {"index": "Results", "cases": "Cases", "case_study": "Case study", "training": "Training"}
+    names |= {"rollouts": "Rollouts", "data": "Data", "provenance": "Provenance"}
+    rollouts = {label: read for label, path in inputs.rollouts.items() if (read := read_rollouts(path))}
     empty = {
         "cases": not numbers.height,
         "case_study": inputs.study is None,
         "training": not inputs.metrics,
+        "rollouts": not rollouts,
         "data": not inputs.splits,
     }
     pages = _Pages(
@@ -120,6 +126,9 @@ def write_site(resources: Path, directory: Path, inputs: Inputs) -> None:
         _write_study(inputs.study, numbers, data)
     if inputs.metrics:
         pages.write("training", groups=_training(inputs.metrics, directory), last_steps=LAST_STEPS)
+    if rollouts:
+        paths = {label: str(path) for label, path in inputs.rollouts.items()}
+        pages.write("rollouts", variants=rollouts, paths=paths, longest=LONGEST_TEXT)
     if inputs.splits:
         pages.write(
             "data",
@@ -279,7 +288,11 @@ def _reasons(rejects: pl.DataFrame) -> csv_tables.Table:
 
 
 def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, Any]]:
-    """Draw every metric, with checkpoints that report the same metrics in one figure; returns the page's groups."""
+    """Draw every metric, with checkpoints that report the same metrics in one figure; returns the page's groups.
+
+    Evaluations are drawn beside the same metric of training. A metric that never changes is only in the table, and one
+    that no checkpoint of the group has is not shown.
+    """
     loaded = {name: pl.read_parquet(_copied(path, directory / "data/training")) for name, path in metrics.items()}
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, table in loaded.items():
@@ -288,16 +301,25 @@ def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, An
     (directory / "figures").mkdir(exist_ok=True)
     for place, (names, members) in enumerate(groups.items()):
         curves = []
+        tables = {member: loaded[member] for member in members}
         for metric in names:
-            path = directory / "figures" / f"training-{place}-{metric}.svg"
-            figure = figures.training_curves({member: loaded[member] for member in members}, metric)
-            figures.save(figure, path)
-            last = {member: loaded[member][metric].tail(LAST_STEPS).mean() for member in members}
-            curves.append({"metric": metric, "image": f"figures/{path.name}", "last": last})
-        steps = {member: loaded[member].height for member in members}
+            values = pl.concat([_reported(table[metric]) for table in tables.values()])
+            if values.is_empty():
+                continue
+            image = None
+            if metric not in EVALUATED.values() and values.n_unique() > 1:
+                image = f"figures/training-{place}-{metric}.svg"
+                figures.save(figures.training_curves(tables, metric, EVALUATED.get(metric)), directory / image)
+            last = {member: _reported(table[metric].tail(LAST_STEPS)).mean() for member, table in tables.items()}
+            curves.append({"metric": metric, "image": image, "last": last})
+        steps = {member: table["step"].max() for member, table in tables.items()}
         paths = {member: str(metrics[member]) for member in members}
         drawn.append({"members": members, "steps": steps, "paths": paths, "curves": curves})
     return drawn
+
+
+def _reported(values: pl.Series) -> pl.Series:
+    return values.drop_nulls().drop_nans()
 
 
 def results(paths: Iterable[str], titles: Mapping[str, str], captions: Mapping[str, str]) -> list[Result]:
