@@ -21,9 +21,10 @@ from alignxplore.preflight import checks, standins
 from alignxplore.preflight.machine import Machine
 from alignxplore.training import memory_table, programs
 from alignxplore.training.memory import Asked, Job
+from alignxplore.training.settings import OF_EVALUATION
 from alignxplore.training.shapes import model_config
 from alignxplore.workflow import workload
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import Config, held_out_file, variants
 from alignxplore.workflow.launcher import sharding
 from alignxplore.workflow.onstart import check_keys, training_errors
 from alignxplore.workflow.provenance import machine
@@ -160,7 +161,14 @@ class Flight:
         planned = {job["wildcards"]["variant"]: job for job in self.jobs if job["rule"] in ("sft", "grpo")}
         if not planned:
             return
-        stages = {n: {"stage": j["rule"], "settings": checks.settings_of(self.config, n)} for n, j in planned.items()}
+        stages = {
+            name: {
+                "stage": job["rule"],
+                "settings": checks.settings_of(self.config, name),
+                "held_out": held_out_file(self.config, name) is not None,
+            }
+            for name, job in planned.items()
+        }
         self.errors += training_errors(stages, self.config["training"]["launch"])
         for name, job in planned.items():
             key = f"training.variants.{name}"
@@ -310,14 +318,18 @@ class Flight:
             **checks.settings_of(config, name), **programs.start_settings(params["model"]), "seed": 1,
             "max_steps": STEPS, "save_strategy": "no", "report_to": "none", "logging_steps": 1,
         }  # fmt: skip
+        # Nothing is evaluated here, and the stand-in of a model has no revision.
+        left_out = {*OF_EVALUATION, "max_held_out"}
         if start["path"] != params["model"]["path"]:
-            settings = {key: value for key, value in settings.items() if key not in ("adapter", "revision")}
+            left_out |= {"adapter", "revision"}
+        settings = {key: value for key, value in settings.items() if key not in left_out}
         prompts = {n.removesuffix("_prompt"): path for n, path in job["prompts"].items()}
         arguments: dict[str, Any] = {"settings": settings, "model": start["path"], "prompts": prompts}
         if "judge" in params:
             model = params["judge"]["model"]
             entry = self._loaded(config["models"][model["name"]], directory)
             arguments |= {"judge": {**params["judge"], "model": entry}, "journal": str(directory / "journal")}
+            arguments["rollouts"] = str(directory / f"{name}.rollouts.parquet")
         number = needs.batch * needs.accumulation * needs.processes * STEPS
         prompt, completion = needs.prompt, 0
         if job["rule"] == "sft":

@@ -47,8 +47,8 @@ def write_examples(path: Path, model: Mapping[str, Any], number: int, prompt: in
     text = longest_text(lambda text: len(chat.encode(Prompt(mark_user_text(text)))), prompt, "0000 ")
     answer = longest_text(lambda text: len(tokenizer.encode(text)), completion - ENDS) if completion else ""
     schema = records.DEMONSTRATION if completion else records.EXAMPLE
-    empty = {"direction": [], "pairs": [], "ugc": [], "generation": 0, "completion": answer}
-    same = {**empty, "user_id": "u", "prompt": WORDS, "chosen": WORDS, "rejected": WORDS[::-1]}
+    empty = {**records.NO_STREAM, "direction": [], "pairs": [], "ugc": [], "past": "", "generation": 0}
+    same = {**empty, "completion": answer, "user_id": "u", "prompt": WORDS, "chosen": WORDS, "rejected": WORDS[::-1]}
     rows = [
         {**same, "golden_preference": answer, "example_id": str(index), "rendered": f"{index:04}{text[4:]}"}
         for index in range(number)
