@@ -116,7 +116,7 @@ TRAINING = """
 import sys
 from pathlib import Path
 from small_training import train
-train(Path(sys.argv[1]), Path(sys.argv[2]))
+train(Path(sys.argv[1]), Path(sys.argv[2]), held_out=5, eval_steps=2)
 """
 
 
@@ -143,7 +143,7 @@ def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int) -
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_training_killed_at_random_moments_gives_the_model_of_an_undisturbed_one(ending_model, tmp_path, kills):
     undisturbed, output = tmp_path / "undisturbed/policy", tmp_path / "killed/policy"
-    train(ending_model, undisturbed)
+    train(ending_model, undisturbed, held_out=5, eval_steps=2)
     killed_at_random_moments(ending_model, output, kills, seed=kills)
     assert outcome(output) == outcome(undisturbed)
     assert not list(output.parent.glob(".*"))
