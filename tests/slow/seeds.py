@@ -56,7 +56,7 @@ def reward_gain(trees: list[Path], variant: str) -> tuple[float, float]:
     """Mean reward in the first and in the last quarter of a variant's steps, over all trees."""
     first, last = [], []
     for tree in trees:
-        rewards = pl.read_parquet(tree / f"results/training/{variant}.parquet")["reward"]
+        rewards = pl.read_parquet(tree / f"results/training/{variant}.parquet")["reward"].drop_nans()
         quarter = len(rewards) // 4
         first += rewards.head(quarter).to_list()
         last += rewards.tail(quarter).to_list()

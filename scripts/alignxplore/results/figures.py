@@ -93,9 +93,10 @@ def training_curves(metrics: Mapping[str, pl.DataFrame], metric: str, held_out: 
         for index, (variant, table) in enumerate(metrics.items()):
             color, line = COLORS[index % len(COLORS)], LINES[index % len(LINES)]
             if not is_held_out:
-                smooth = table[metric].rolling_mean(WINDOW, min_samples=1)
-                axes.plot(table["step"], table[metric], color=color, alpha=0.25, linewidth=0.8)
-                axes.plot(table["step"], smooth, line, color=color, linewidth=1.8, label=variant)
+                steps = table.drop_nulls(metric).drop_nans(metric)  # the row of an evaluation may have nothing else
+                smooth = steps[metric].rolling_mean(WINDOW, min_samples=1)
+                axes.plot(steps["step"], steps[metric], color=color, alpha=0.25, linewidth=0.8)
+                axes.plot(steps["step"], smooth, line, color=color, linewidth=1.8, label=variant)
             evaluated = metric if is_held_out else held_out
             points = table.drop_nulls(evaluated) if evaluated else table.clear()
             if evaluated and not points.is_empty():

@@ -28,6 +28,24 @@ def test_figures_are_drawn_and_equal_input_gives_equal_bytes(tmp_path, kind):
         assert len(image.convert("L").getcolors(1000)) > 10
 
 
+def test_an_evaluation_of_the_start_leaves_the_curves_of_training_alone():
+    """Its row, step 0, has no metric of training; the running mean must not take it in."""
+    table = metrics(GRPO_METRICS, 0.2)
+    nothing = {name: None if name.startswith("held_out") else float("nan") for name in GRPO_METRICS}
+    first = pl.DataFrame([{**nothing, "step": 0, "held_out_reward": 0.4}], schema=GRPO_METRICS)
+
+    def lines(table, metric, **more):
+        (axes,) = figures.training_curves({"a": table}, metric, **more).axes
+        return [line.get_xydata().tolist() for line in axes.lines]
+
+    evaluated = pl.concat([first, table])
+    assert lines(evaluated, "reward") == lines(table, "reward")
+    *curves, points = lines(evaluated, "reward", held_out="held_out_reward")
+    assert curves == lines(table, "reward")
+    assert points == lines(evaluated, "held_out_reward")[0]
+    assert np.allclose(points, [[0, 0.4], [10, 0.3], [20, 0.4], [30, 0.5]])
+
+
 def test_word_counts_leave_stop_words_out():
     assert figures.word_counts(["The humorous and the tidy", "humorous"]) == {"humorous": 2, "tidy": 1}
 

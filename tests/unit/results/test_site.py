@@ -65,7 +65,7 @@ def test_no_text_can_leave_a_script(tmp_path):
 
 def test_pages_escape_all_text_and_ask_for_nothing_from_elsewhere(site):
     pages = list(site.glob("*.html"))
-    assert len(pages) == 6
+    assert len(pages) == 7
     for page in pages:
         text = page.read_text(encoding="utf-8")
         parts = Tags(text)
@@ -363,6 +363,33 @@ def test_splits_that_are_given_have_a_page_without_a_funnel_and_curves_need_no_f
     assert "Data sets" in page and "Refinement, rule by rule" not in page
     assert len(re.findall("data/rejects.parquet", page)) == 2 * len(re.findall("results/splits.csv", page)) > 0
     assert list((tmp_path / "site/figures").glob("training-*.svg"))
+
+
+def test_evaluations_are_drawn_beside_training_and_absent_metrics_are_left_out(site):
+    page = (site / "training.html").read_text()
+    assert "held out reward" in page and "kl</th>" not in page, "no checkpoint reports it"
+    drawn = {path.stem.rpartition("-")[2] for path in (site / "figures").glob("training-0-*.svg")}
+    assert drawn == {"reward", "entropy", "loss"}, (
+        "what never changes, and held-out metrics, have no figure of their own"
+    )
+    curve = (site / "figures/training-0-reward.svg").read_text()
+    assert (
+        curve.count("alignxplore, held out") == 1
+        and "held out" not in (site / "figures/training-0-loss.svg").read_text()
+    )
+
+
+def test_rollouts_of_some_steps_are_shown(site, inputs, tmp_path):
+    page = (site / "rollouts.html").read_text()
+    steps = re.findall(r"<summary>(Step|Held out, after step) (\d+) ", page)
+    assert [int(step) for kind, step in steps if kind == "Step"] == [1, 3, 6, 8, 11, 14, 16, 19, 22, 24, 27, 30]
+    assert [int(step) for kind, step in steps if kind != "Step"] == [10, 20, 30]
+    assert page.count("step 30 describes 7: likes brevity") == 2, "in training, and in the evaluation"
+    table = records.read(inputs.rollouts["alignxplore"], records.ROLLOUT)
+    long = table.head(1).with_columns(preference=pl.lit("a" * 10_000))
+    records.write(long, tmp_path / "long.parquet", records.ROLLOUT)
+    write_site(RESOURCES, tmp_path / "site", replace(inputs, rollouts={"alignxplore": tmp_path / "long.parquet"}))
+    assert re.findall("a{1000,}", (tmp_path / "site/rollouts.html").read_text()) == ["a" * 4_000]
 
 
 def test_a_cycle_of_inputs_ends(tmp_path):

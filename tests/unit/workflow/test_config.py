@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import completed, resolved, typed, unpinned_models
+from alignxplore.workflow.config import completed, held_out_file, resolved, typed, unpinned_models
 from alignxplore.workflow.config_checks import check_config
 from alignxplore.workflow.config_paths import PATHS, located
 from configs import merged
@@ -156,6 +156,32 @@ def test_a_file_that_does_not_exist_is_named_with_its_key(key):
     PATHS_OF_DEMO[key](config, "resources/promts/judge.jinja")
     with pytest.raises(UserError, match=f"config: {key}: there is no file 'resources/promts/judge.jinja'"):
         check_config(config, CONFIG / "schema.yaml")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda c: c["data"]["splits"].update(rest={"rest_of": "rl", "size": 3}), "rest.rest_of: 'held_out' already gets"),
+    (lambda c: c["data"]["splits"]["held_out"].update(rest_of="r"), "held_out.rest_of: no such name 'r'"),
+    (lambda c: c["data"]["splits"].update(m={"rest_of": "held_out", "size": 3}), "'held_out' is not drawn by a share"),
+    (lambda c: c["data"]["splits"]["held_out"].update(share=3), "data.splits.held_out.share: does not apply"),
+    (lambda c: c["training"]["variants"]["r_gen"].update(held_out="rl"), "r_gen: is trained on .*cannot be held out"),
+    (lambda c: c["training"]["variants"]["no_rl"].update(held_out="held_out"), "no_rl.held_out: does not apply"),
+    (lambda c: c["training"]["variants"]["r_gen"].update(held_out=True), "r_gen.held_out: "),
+])  # fmt: skip
+def test_held_out_examples_and_the_rest_of_a_split_are_checked(change, message):
+    config = merged()
+    change(config)
+    with pytest.raises(UserError, match=message):
+        check_config(config, CONFIG / "schema.yaml")
+
+
+def test_a_variant_may_do_without_evaluation():
+    config = merged()
+    config["training"]["held_out"] = "held_out"
+    config["training"]["variants"]["r_gen"]["held_out"] = False
+    check_config(config, CONFIG / "schema.yaml")
+    files = {name: held_out_file(config, name) for name in config["training"]["variants"]}
+    split = "data/splits/held_out.parquet"
+    assert files == {"no_rl": None, "alignxplore": split, "no_cold_start": split, "r_gen": None}
 
 
 def test_every_key_of_a_path_is_tried():
