@@ -8,12 +8,14 @@ from typing import Any
 from alignxplore.errors import UserError
 from alignxplore.prompts import VARIABLES, check_template
 from alignxplore.workflow.config import (
+    D_COLD,
     JUDGE_PROMPTS,
     Config,
     benchmark_origin,
     drawn_splits,
     given_splits,
     method_prompts,
+    variant_prompts,
     variants,
 )
 from alignxplore.workflow.config_paths import cycle_errors, launch_errors, model_errors, path_errors, values_at
@@ -42,6 +44,8 @@ REFERENCES = {
     "cold_start.teacher": "models",
     "cold_start.judge": "judges",
     "cold_start.prompt": "prompts (preference)",
+    "cold_start.streaming.prompt": "prompts (preference)",
+    "cold_start.streaming.split": "data.splits",
     "methods.*.prompt": "prompts (preference)",
     "training.variants.*.from": "models",
     "training.variants.*.judge": "judges",
@@ -136,12 +140,16 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
         yield f"methods.{name}", keys
     for name, entry in variants(config).items():
         stage = entry["stage"]
-        keys = ["prompts.preference" if entry.get("reasoning", True) else "prompts.concise", f"training.{stage}"]
+        keys = [*(f"prompts.{name}" for name in variant_prompts(config, entry)), f"training.{stage}"]
         if "data" not in entry:
             keys.append({"sft": "cold_start", "grpo": "data.splits.rl"}[stage])
+        elif entry["data"] == D_COLD["cold_start.streaming"]:
+            keys.append("cold_start.streaming")
         yield f"training.variants.{name}", keys
     if "cold_start" in config:
         yield "cold_start", ["data.splits.cold", *([] if "prompt" in config["cold_start"] else ["prompts.preference"])]
+        if "prompt" not in config["cold_start"].get("streaming", {"prompt": ""}):
+            yield "cold_start.streaming", ["prompts.update"]
     if "online" in config:
         yield "online", ["prompts.respond"]
     for name in drawn_splits(config):
@@ -157,7 +165,8 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
 
 def _template_errors(config: Config) -> Iterator[str]:
     """Yield templates that cannot be rendered, without those that do not exist."""
-    used = {name for _, name in values_at(config, ["methods.*.prompt", "cold_start.prompt"])}
+    own = ["methods.*.prompt", "cold_start.prompt", "cold_start.streaming.prompt"]
+    used = {name for _, name in values_at(config, own)}
     for name, path in config.get("prompts", {}).items():
         if Path(path).is_file():
             try:
