@@ -55,7 +55,7 @@ stage, model, output, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3
 questions = ["Post: travel", "likes humor, dislikes travel", "a joke would help", "no", "passport", "quick", "few", "x"]
 prompts = [Prompt(text) for text in questions]
 metrics = output.with_suffix(".parquet")
-facts = run_facts(stage, settings, model, __file__, Templates())
+facts = run_facts("sft" if stage == "sft" else "grpo", settings, model, __file__, Templates())
 if stage == "sft":
     answers = ["<think>a joke</think>\\n<answer>likes humor</answer>" + " a joke" * n for n in range(len(questions))]
     rows = sft.tokenise(load_tokenizer(model, Settings({})), prompts, answers)
