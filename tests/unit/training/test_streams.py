@@ -306,7 +306,7 @@ def test_rollouts_that_are_used_for_several_updates_stay_with_their_step(tiny_mo
 
 def test_a_stream_that_is_cut_is_told(tiny_model, tmp_path, caplog):
     make(tiny_model, tmp_path / "out", topics=dict.fromkeys("abcd", 3), credit=SHARES)
-    assert "2 times, a stream goes on in the next batch" in caplog.text
+    assert "2 steps per epoch get no credit of the next one" in caplog.text
 
 
 def test_sft_grpo_and_inference_ask_the_same_tokens(tiny_model, tmp_path):
