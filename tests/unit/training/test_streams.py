@@ -81,6 +81,17 @@ def test_an_epoch_has_each_step_once_after_the_one_before_it(batches):
     assert StreamSampler(streams, 3, batches, 1, 1, None).planned() == list(batches(streams, 3))
 
 
+def test_epochs_are_equally_long_whatever_the_order():
+    """A long stream at the end would leave more steps out than one at the beginning."""
+    sampler = StreamSampler(cut("5 1 1 1 1 1"), 2, side_by_side, 1, 1, 7)
+    lengths, starts = set(), set()
+    for epoch in range(8):
+        sampler.set_epoch(epoch)
+        lengths.add(len(sampler))
+        starts.add(tuple(sampler))
+    assert len(lengths) == 1 and len(starts) > 1
+
+
 def test_a_stream_ends_before_a_step_that_is_left_out():
     cases = [{"stream": name, "chunks": [1] * count} for name, count in [("a", 2), ("b", 1), ("a", 1), ("a", 3)]]
     assert find_streams(cases, [0, 1, 2, 3]) == [[1], [2, 0, 3]]
@@ -89,10 +100,10 @@ def test_a_stream_ends_before_a_step_that_is_left_out():
 
 
 def test_credit_of_the_next_step_by_hand():
-    own = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
-    # Group 0 goes on in 3, and 3 in 2, whose mean is 1; that of 3 is its own, one half.
-    found = credited(own, [3, None, None, 2], [1, 0, 0, 0], {"carried": 0.9, "others": 0.45})
-    assert torch.allclose(found, torch.tensor([[1.225, 0.45], [0.0, 0.0], [1.0, 1.0], [1.9, 0.45]]))
+    own = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    # Group 0 goes on in 3, that in 2, and that in 1. Each gives what is its own: one half, 1, and one half.
+    found = credited(own, [3, None, 1, 2], [1, 0, 0, 0], {"carried": 0.9, "others": 0.45})
+    assert torch.allclose(found, torch.tensor([[1.225, 0.45], [1.0, 0.0], [1.45, 1.225], [1.9, 0.45]]))
 
 
 class Rollouts:
