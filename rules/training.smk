@@ -1,10 +1,12 @@
 # SFT on D_cold (Eq. 8) and GRPO on D_rl (Eq. 9-11): one checkpoint per variant.
 
 from alignxplore.workflow import launcher
-
-from alignxplore.workflow.config import variant_settings
-
-from alignxplore.workflow.config import held_out_file
+from alignxplore.workflow.config import (
+    DATA_OF_STAGE,
+    held_out_file,
+    variant_prompts,
+    variant_settings,
+)
 
 TRAINING = config["training"]
 VARIANTS = TRAINING["variants"]
@@ -24,11 +26,14 @@ def variant_model(wildcards):
     return {key: value for key, value in entry.items() if key in used}
 
 
-def variant_prompt(wildcards):
-    """The template of a variant's prompts: that of descriptions with reasoning, or without."""
-    reasons = VARIANTS[wildcards.variant].get("reasoning", True)
-    name = "preference" if reasons else "concise"
-    return {f"{name}_prompt": config["prompts"][name]}
+def variant_inputs(wildcards):
+    """A variant's data, and the templates of its prompts."""
+    entry = VARIANTS[wildcards.variant]
+    templates = variant_prompts(config, entry)
+    return {
+        "data": entry.get("data", DATA_OF_STAGE[entry["stage"]]),
+        **{f"{name}_prompt": config["prompts"][name] for name in templates},
+    }
 
 
 def tracked_settings(wildcards):
@@ -47,9 +52,8 @@ def variant_judge(wildcards):
 
 rule sft:
     input:
-        unpack(variant_prompt),
+        unpack(variant_inputs),
         start=variant_start,
-        data=setting("training/variants/{variant}/data", "data/cold/d_cold.parquet"),
         launch=launcher.files(TRAINING["launch"]),
         program=home("scripts/train_sft.py"),
         library=library("sft.py", "train_sft.py"),
@@ -87,10 +91,9 @@ rule grpo:
                 ["grpo.py", "train_grpo.py"], [variant_judge(wildcards)]
             )
         ),
+        unpack(variant_inputs),
         start=variant_start,
-        data=setting("training/variants/{variant}/data", "data/splits/rl.parquet"),
         held_out=variant_held_out,
-        preference_prompt=config["prompts"]["preference"],
         launch=launcher.files(TRAINING["launch"]),
         program=home("scripts/train_grpo.py"),
     output:

@@ -8,7 +8,8 @@
     log-probabilities for the loss         packed.PackedTrainer._get_per_token_logps_and_entropies
     every eval_steps: held-out rewards     PreferenceTrainer.evaluate
 
-docs/training.md draws the same step.
+If the examples are steps of streams, streams.StreamTrainer chooses the batches, carries descriptions on from step to
+step, and credits rollouts with the next step's rewards. docs/training.md draws the same step.
 """
 
 import dataclasses
@@ -40,6 +41,7 @@ from alignxplore.training.metrics import GRPO_METRICS
 from alignxplore.training.models import load_model, load_tokenizer
 from alignxplore.training.packed import PackedTrainer
 from alignxplore.training.settings import OF_EVALUATION, Settings, check_settings, make_arguments
+from alignxplore.training.streams import StreamTrainer, check_credit, find_streams
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class PreferenceTrainer(PackedTrainer):
     Keeps the first `log_rollouts` rollouts of each step and each evaluation, in files beside the checkpoints.
     """
 
-    def __init__(self, *args: Any, encoded: Mapping[str, list[int]], log_rollouts: int = 0, **kwargs: Any):
+    def __init__(self, *args: Any, encoded: dict[str, list[int]], log_rollouts: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.encoded, self.log_rollouts = encoded, log_rollouts
         self._held_out: list[pl.DataFrame] = []
@@ -188,6 +190,21 @@ class PreferenceTrainer(PackedTrainer):
         return [self.encoded[prompt] for prompt in prompts], None, {}
 
 
+class PreferenceStreamTrainer(StreamTrainer, PreferenceTrainer):
+    """Trains over the steps of streams."""
+
+
+def rollout_text(
+    ids: Sequence[int], chat: ChatTokenizer, end_tokens: Collection[int], stop: Sequence[str]
+) -> tuple[str, str]:
+    """A rollout as engines return it, and its finish reason: "length" if it ends in none of `end_tokens` and `stop`."""
+    ended = ids[-1] in end_tokens
+    # As the engines decode: control tokens stay visible and break the format.
+    text = chat.decode(ids[:-1] if ended else ids)
+    end = end_of_stop(text, stop)
+    return without_stop(chat.normalised(text[:end]), stop), "stop" if ended or end is not None else "length"
+
+
 def reward_function(
     reward: Rewards,
     cases: Sequence[dict[str, Any]],
@@ -210,15 +227,9 @@ def reward_function(
         log_extra: Callable[[str, list[Any]], None],
         **kwargs: Any,
     ) -> list[float]:
-        texts, parsed, finishes = [], [], []
-        for ids in completion_ids:
-            ended = ids[-1] in end_tokens
-            # As the engines decode: control tokens stay visible and break the format.
-            text = chat.decode(ids[:-1] if ended else ids)
-            end = end_of_stop(text, stop)
-            finishes.append("stop" if ended or end is not None else "length")
-            texts.append(without_stop(chat.normalised(text[:end]), stop))
-            parsed.append(parse_completion(texts[-1], finishes[-1]))
+        rollouts = [rollout_text(ids, chat, end_tokens, stop) for ids in completion_ids]
+        texts, finishes = zip(*rollouts, strict=True)
+        parsed = [parse_completion(text, finish) for text, finish in rollouts]
         log_metric("clipped_ratio", finishes.count("length") / len(parsed))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
         synthesising = [any(phrase in p.reasoning.lower() for phrase in phrases) for p in parsed]
@@ -244,6 +255,7 @@ def configure(
     `held_out` says whether there are held-out examples.
     """
     checked = check_settings(settings, kind)
+    check_credit(checked.credit)
     if checked.stop and checked.trainer.get("mask_truncated_completions"):
         raise UserError(
             "training setting 'mask_truncated_completions': TRL would mask rollouts that end at a stop text of the"
@@ -274,10 +286,12 @@ def make_trainer(
     reward: Rewards,
     output: Path,
     held_out: int = 0,
+    update: Callable[[Mapping[str, Any], str], Prompt] | None = None,
 ) -> PreferenceTrainer:
     """A trainer of `model` on `prompts`, one for each of `cases`, with the rewards (Eq. 3) that `reward` gives.
 
-    The last `held_out` of the cases are not trained on, but evaluated.
+    The last `held_out` of the cases are not trained on, but evaluated. If the cases are steps of streams, `update`
+    gives the prompt of one with its past; `prompts` have no past yet.
     """
     checked, arguments = configure(settings, output, held_out=bool(held_out))
     if checked.revision:
@@ -313,19 +327,32 @@ def make_trainer(
         share = math.ceil(len(evaluated) / arguments.world_size)
         arguments.per_device_eval_batch_size = together * min(max(1, at_once), share)
         log.info("evaluating on %d held-out examples every %s steps", len(evaluated), arguments.eval_steps)
+    kind: type[PreferenceTrainer] = PreferenceTrainer
+    own: dict[str, Any] = {"train_dataset": _dataset(kept)}
+    if update is not None:
+        kind = PreferenceStreamTrainer
+        own = {
+            "train_dataset": _dataset(range(len(cases))),
+            "cases": cases,
+            "streams": find_streams(cases, kept),
+            "credit": checked.credit,
+            "update": update,
+            "parse": lambda ids: parse_completion(*rollout_text(ids, chat, ends, checked.stop)),
+            "chat": chat,
+        }
     return lora.make_trainer(
-        PreferenceTrainer,
+        kind,
         network,
         arguments,
         checked.lora,
         reward_funcs=reward_function(reward, cases, chat, ends, checked.synthesis_phrases, checked.stop),
-        train_dataset=_dataset(kept),
         eval_dataset=_dataset(evaluated) if held_out else None,
         processing_class=chat.tokenizer,
         callbacks=[loop.Progress(FIGURES)],
         encoded=encoded,
         log_rollouts=checked.log_rollouts,
         stop=checked.stop,
+        **own,
     )
 
 
@@ -347,9 +374,12 @@ def train(
 ) -> None:
     """Train `model` on the examples of `data`; save it in `output`, and its steps in the Parquet file `metrics`.
 
+    If the examples are steps of streams, training goes over the steps (training/streams.py).
+
     Some of its rollouts are kept in the Parquet file `rollouts`. `judge` is a judge's entry as `load_judge` takes it.
     The judge runs in this process, and its answers are kept in the directory `journal`. The model is evaluated on the
-    examples of `held_out` while it trains; UserError if it would also be trained on some of them.
+    examples of `held_out` while it trains; UserError if it would also be trained on some of them, or if they or the
+    examples are steps of streams.
     """
     check_settings(settings, GRPOConfig)
     examples = records.read(data, records.EXAMPLE)
@@ -361,8 +391,16 @@ def train(
     check_held_out(evaluated, examples, str(held_out))
     cases = [*examples.to_dicts(), *evaluated.to_dicts()]
     reward = Reward(load_judge(judge, templates, journal))
-    prompts = [templates.preference(case) for case in cases]
-    trainer = make_trainer(settings, model, cases, prompts, reward, Path(output), evaluated.height)
+    steps = sum(bool(case["chunks"]) for case in cases)
+    if 0 < steps < len(cases):
+        raise UserError(
+            f"{data}: {steps} of {len(cases)} examples are steps of streams; train on one or the other kind"
+        )
+    if steps and held_out:
+        raise UserError(f"{held_out}: training over the steps of streams cannot be evaluated; set held_out: false")
+    prompts = [templates.update(case, "") if steps else templates.preference(case) for case in cases]
+    update = templates.update if steps else None
+    trainer = make_trainer(settings, model, cases, prompts, reward, Path(output), evaluated.height, update)
     asked = {**judge, "model": engines.identity(judge["model"])}
     more = {"held_out": str(held_out), "held_out_content": digest(held_out)} if held_out else {}
     facts = run_facts("grpo", settings, model, data, templates, judge=asked, **more)
