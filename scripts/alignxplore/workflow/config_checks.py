@@ -31,6 +31,7 @@ from alignxplore.workflow.schema import document_errors, raise_all, unknown_name
 REFERENCES = {
     "benchmarks.*.reverse_of": "benchmarks",
     "benchmarks.*.truncation_of": "benchmarks",
+    "benchmarks.*.streamed_of": "benchmarks",
     "benchmarks.*.split": "data.splits",
     "benchmarks.*.psoups": "data.psoups",
     "judges.*.model": "models",
@@ -119,7 +120,9 @@ def _section_errors(config: Config) -> Iterator[str]:
 def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
     """Entries of the configuration with the keys elsewhere that they need."""
     for name, entry in config["benchmarks"].items():
-        if benchmark_origin(config, name).get("split") in drawn_splits(config) and "truncation_of" not in entry:
+        split = benchmark_origin(config, name).get("split")
+        is_worded = "drift" in entry or not {"truncation_of", "streamed_of"} & entry.keys()
+        if split in drawn_splits(config) and is_worded or split and "drift" in entry:
             yield f"benchmarks.{name}", ["data.wording"]
     for name, entry in config["judges"].items():
         yield f"judges.{name}", [f"prompts.{JUDGE_PROMPTS[entry['kind']]}"]
