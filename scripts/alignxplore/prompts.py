@@ -196,14 +196,21 @@ def _compile(path: str | Path, text: str) -> jinja2.Template:
         raise UserError(f"prompt template {path}, line {error.lineno}: {error.message}") from None
 
 
-def check_template(name: str, path: str | Path) -> None:
-    """Raise UserError if the file is not a template that uses the variables of the template `name` alone."""
+def check_template(name: str, path: str | Path, updates: bool = False) -> None:
+    """Raise UserError if the file is not a template that uses the variables of the template `name` alone.
+
+    One that `updates` descriptions must use `past`.
+    """
     text = _read(path)
     _compile(path, text)
     known = VARIABLES.get(name, VARIABLES["preference"])
-    unknown = jinja2.meta.find_undeclared_variables(_environment().parse(text)) - set(known)
-    if unknown:
+    used = jinja2.meta.find_undeclared_variables(_environment().parse(text))
+    if unknown := used - set(known):
         raise UserError(
             f"prompt template {path}: there is no variable {', '.join(sorted(unknown))}; the template {name} has"
             f" {', '.join(known)}"
+        )
+    if updates and "past" not in used:
+        raise UserError(
+            f"prompt template {path}: a method with streaming asks it, so it must show {{{{ past | user }}}}"
         )

@@ -6,9 +6,11 @@ from typing import Any
 
 import polars as pl
 
+from alignxplore.data.benchmarks import check_signals
 from alignxplore.engines import Completion, Engine, Sampling
 from alignxplore.formats import ANSWER_END, Parsed, parse_completion
 from alignxplore.methods.descriptions import Description, preference_rows
+from alignxplore.methods.streaming import streamed
 from alignxplore.prompts import Prompt, Templates
 
 
@@ -20,10 +22,24 @@ def model_preferences(
     entry: Mapping[str, Any],
     sampling: Sampling,
 ) -> pl.DataFrame:
-    """PREFERENCE rows of a method whose config `entry` names a model; the engine is asked about all cases at once."""
+    """PREFERENCE rows of a method whose config `entry` names a model.
+
+    The engine is asked about all cases at once or, with `streaming`, about one chunk of all cases at a time. Raises
+    UserError if signals to be streamed are a rendered prompt.
+    """
     rows = list(cases.iter_rows(named=True))
-    reasons = entry["reasoning"]
-    template, answer = entry.get("prompt", "preference" if reasons else "concise"), entry.get("answer", "tags")
+    reasons, answer = entry["reasoning"], entry.get("answer", "tags")
+    if "streaming" in entry:
+        check_signals(cases, f"methods.{method}.streaming")
+        template = entry.get("prompt", "update")
+        updates = streamed(
+            lambda prompts: describe(engine, prompts, sampling, reasons, answer),
+            lambda case, past: templates.preference(case, template=template, past=past),
+            rows,
+            **entry["streaming"],
+        )
+        return preference_rows(rows, method, updates)
+    template = entry.get("prompt", "preference" if reasons else "concise")
     prompts = [templates.preference(case, template=template) for case in rows]
     descriptions = [
         Description(parsed, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens)

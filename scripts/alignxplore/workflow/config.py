@@ -134,7 +134,8 @@ JUDGE_PROMPTS = {"jud": "judge", "gen": "respond", "published": "judge"}
 def method_prompts(entry: Mapping[str, Any]) -> list[str]:
     """The prompt templates of a method, from its entry."""
     if entry["kind"] == "model":
-        return [entry.get("prompt", "preference" if entry["reasoning"] else "concise")]
+        default = "preference" if entry["reasoning"] else "concise"
+        return [entry.get("prompt", "update" if "streaming" in entry else default)]
     if "scores" in entry:
         return []
     return {"lminductreason": ["propose_rule", "refine_rule"], "pba": ["score_dimension"]}.get(entry["kind"], [])

@@ -161,10 +161,16 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
 def _template_errors(config: Config) -> Iterator[str]:
     """Yield templates that cannot be rendered, without those that do not exist."""
     used = {name for _, name in values_at(config, ["methods.*.prompt", "cold_start.prompt"])}
+    updates = {
+        prompt
+        for entry in config["methods"].values()
+        if entry.get("streaming", {"carry": False}).get("carry", True)
+        for prompt in method_prompts(entry)
+    }
     for name, path in config.get("prompts", {}).items():
         if Path(path).is_file():
             try:
-                check_template(name, path)
+                check_template(name, path, name in updates)
             except UserError as error:
                 yield f"prompts.{name}: {error}"
         # A template of another name is for entries with `prompt`; if none has it, the name may be a mistake.

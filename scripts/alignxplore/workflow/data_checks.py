@@ -9,6 +9,9 @@ from alignxplore.workflow.config import DERIVED, Config, benchmark_origin, drawn
 WITHOUT_DIRECTIONS = ("pairs", "streams", "rl", "cold_start", "psoups")
 """Forms of given splits whose records have no directions."""
 
+NEED_SIGNALS = ("signals", "liked", "lminductreason", "pba", "vpl")
+"""Kinds of methods that read signals themselves, not only a prompt with them."""
+
 RENDERED = "has a rendered prompt instead of signals (form 'rl')"
 
 
@@ -85,7 +88,7 @@ def form_errors(config: Config) -> Iterator[str]:
                 yield f"{key} has no golden preferences (form {form!r})"
             elif form in WITHOUT_DIRECTIONS and "scores" in entry:
                 yield f"{key} has no annotated signals (form {form!r})"
-            elif form == "rl" and entry["kind"] in ("signals", "liked", "lminductreason", "pba", "vpl"):
+            elif form == "rl" and (entry["kind"] in NEED_SIGNALS or "streaming" in entry):
                 yield f"{key} {RENDERED}"
         if entry["kind"] == "vpl" and forms.get("rl") in ("rl", "cold_start"):
             yield f"methods.{name}: data.splits.rl has no pairs to learn from (form {forms['rl']!r})"

@@ -8,6 +8,9 @@ grows in proportion to its inputs.
 A prompt is new if the journal cannot hold its answer. All prompts of a job are new if its model, templates, sampling,
 judge or input texts change. If only rows are added, only their prompts are new.
 
+A method with streaming asks a prompt for each beginning that its cases have, in chunks. These are counted if the cases
+are there. From the second step on a prompt contains an answer, so what it costs is known only from earlier runs.
+
 An estimate holds for a job like the recorded one. What a job takes is unknown if it never ran, if its settings, its
 model or its number of GPUs differ, or if the size of its input cannot be known.
 """
@@ -27,7 +30,9 @@ import polars as pl
 from alignxplore.digests import digest
 from alignxplore.engines.journal import account
 from alignxplore.errors import UserError
-from alignxplore.records import count
+from alignxplore.methods.streaming import prompt_count
+from alignxplore.records import CASE, count
+from alignxplore.records import read as read_records
 from alignxplore.workflow.provenance import Record, machine, portable, read, sidecar, sidecars
 
 GROWTH = ("size", "limit", "generations", "cases")
@@ -100,9 +105,11 @@ class _Rate:
 class _State:
     """What is expected of files: their rows, and which of them will have entirely new content (`fresh`).
 
-    `unsized` files have an unknown number of rows, and `unlike` models take more or less time than the recorded ones.
+    `planned` files are outputs of jobs that would run. `unsized` files have an unknown number of rows, and `unlike`
+    models take more or less time than the recorded ones.
     """
 
+    planned: set[str]
     now: dict[str, float] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
     unsized: set[str] = field(default_factory=set)
@@ -131,7 +138,7 @@ def estimate(jobs: Sequence[Job], journal: str | Path) -> list[Estimate]:
     planned = {output for job in jobs if job["reason"] for output in job["output"]}
     makers = {output: record for path in sidecars(".") for record in [read(path)] for output in record["outputs"]}
     rates = _rates(journal)
-    state = _State()
+    state = _State(planned)
     for output, maker in makers.items():
         rows = maker["outputs"][output]["rows"]
         if rows is not None:
@@ -206,13 +213,14 @@ def _expect(
                 state.now[output] = limit
             else:
                 state.unsized.add(output)
+    steps = _steps(job, state)
     if record is None or scale is None:
-        return Estimate(job, own, None, None, None, None, None, unlike or OTHER_SIZE)
+        return Estimate(job, own, steps, steps, None, None, None, unlike or OTHER_SIZE)
     result = Estimate(job, own, unknown=unlike, machine=record.get("machine"))
     in_models = sum(entry["seconds"] + entry.get("loading", 0.0) for entry in record["account"])
     result.seconds = max(record["seconds"] - in_models, 0.0) * scale
     for entry in record["account"]:
-        asked = entry["asked"] * scale
+        asked = entry["asked"] * scale if steps is None else steps
         new = asked if fresh else max(asked - entry["asked"], 0.0)
         rate = _Rate.of(entry, entry["asked"] - entry["from_journal"]) or rates.get(entry["model"])
         result.asked = _sum(result.asked, asked)
@@ -232,6 +240,21 @@ def _expect(
     if unlike in (OTHER_SETTINGS, OTHER_MODEL) and result.new:
         result.tokens = result.dollars = None
     return result
+
+
+def _streaming(job: Job) -> Mapping[str, Any] | None:
+    """How a job that describes users reads their signals in chunks, if it does."""
+    return (job["params"].get("entry") or {}).get("streaming")
+
+
+def _steps(job: Job, state: _State) -> float | None:
+    """How many prompts a job with streaming asks; None for another job, and if its cases will be others than now."""
+    streaming = _streaming(job)
+    files = [file for file in job["input"] if file.endswith(".parquet")]
+    if streaming is None or state.planned.intersection(files) or not all(Path(file).is_file() for file in files):
+        return None
+    cases = (case for file in files for case in read_records(file, CASE).iter_rows(named=True))
+    return prompt_count(list(cases), **streaming)
 
 
 def _served(job: Job) -> bool:
@@ -351,6 +374,12 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
         lines.append("Totals marked + exclude what is unknown.")
         if NO_RECORD in reasons:
             lines.append("To learn what they take at little cost, run a few cases first: `limit` of a benchmark.")
+    if updates := sum((_streaming(item.job) or {"carry": False}).get("carry", True) for item in estimates):
+        lines.append("")
+        lines.append(
+            f"Prompts of {updates} jobs contain descriptions that are yet to be written (streaming): their tokens are"
+            " those of an earlier run on average."
+        )
     machines = Counter(item.machine for item in estimates if item.machine not in (None, machine()))
     if machines:
         lines.append("")

@@ -211,6 +211,35 @@ def test_a_template_by_name_must_be_one_that_asks_for_a_description(change, mess
         check_config(config, CONFIG / "schema.yaml")
 
 
+@pytest.mark.parametrize(("carry", "message"), [
+    ({}, "a method with streaming asks it, so it must show {{ past | user }}"),
+    ({"carry": True}, "a method with streaming asks it, so it must show {{ past | user }}"),
+    ({"carry": False}, ""),
+])  # fmt: skip
+def test_a_template_that_updates_descriptions_must_show_the_past(carry, message, tmp_path):
+    config = merged()
+    (own := tmp_path / "own.jinja").write_text("Known: {{ past | user }}. New: {{ pairs | length }}")
+    config["methods"]["teacher"].update(streaming={"chunk": 4, **carry}, prompt="untrained")
+    config["prompts"]["untrained"] = str(own)
+    assert mistakes(config) == ""
+    own.write_text("New: {{ pairs | length }}")
+    assert message in mistakes(config) and bool(message) == bool(mistakes(config))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda c: c["methods"]["teacher"]["streaming"].pop("chunk"), "methods.teacher.streaming.*chunk"),
+    (lambda c: c["methods"]["teacher"]["streaming"].update(chunk=0), "methods.teacher.streaming.chunk"),
+    (lambda c: c["methods"]["pba"].update(streaming={"chunk": 4}), "methods.pba.streaming"),
+    (lambda c: c["prompts"].pop("update"), "methods.teacher needs the key 'prompts.update'"),
+])  # fmt: skip
+def test_streaming_needs_a_chunk_a_model_and_a_template(change, message):
+    config = merged()
+    config["methods"]["teacher"].update(streaming={"chunk": 4})
+    assert mistakes(config) == ""
+    change(config)
+    assert re.search(message, mistakes(config))
+
+
 def test_a_judge_by_the_published_protocol_needs_sampling():
     config = merged()
     config["judges"]["judge2"] = {"kind": "published", "model": "judge2", "benchmarks": ["alignx_test"]}
@@ -552,7 +581,11 @@ def on_given(form: str | None, *kinds: str) -> dict:
     config["benchmarks"] = {"mine": {"split": "mine"}}
     config["tables"].pop("validity")
     thresholds = {"kind": "pba", "upper": 0.6, "lower": 0.4}
-    own = {"pba": {**thresholds, "model": "model"}, "annotated": {**thresholds, "scores": "annotations"}}
+    own = {
+        "pba": {**thresholds, "model": "model"},
+        "annotated": {**thresholds, "scores": "annotations"},
+        "streamed": {"kind": "model", "model": "model", "reasoning": True, "streaming": {"chunk": 4}},
+    }
     config["methods"] = {
         kind: {"label": kind, "kind": kind, "tables": ["accuracy"], **own.get(kind, {})} for kind in kinds
     }
@@ -588,6 +621,11 @@ def mistakes(config: dict) -> str:
         ("rl", ["golden"], "methods.golden.benchmarks: 'mine' has no golden preferences (form 'rl')"),
         ("rl", ["shuffled"], "methods.shuffled.benchmarks: 'mine' has no golden preferences (form 'rl')"),
         ("rl", ["signals"], "methods.signals.benchmarks: 'mine' has a rendered prompt instead of signals (form 'rl')"),
+        (
+            "rl",
+            ["streamed"],
+            "methods.streamed.benchmarks: 'mine' has a rendered prompt instead of signals (form 'rl')",
+        ),
         ("rl", ["liked"], "methods.liked.benchmarks: 'mine' has a rendered prompt instead of signals (form 'rl')"),
         ("alignx", ["golden"], "methods.golden needs the key 'data.wording'"),
         ("alignx", ["opposite"], "methods.opposite needs the key 'data.wording'"),

@@ -8,6 +8,7 @@ import pytest
 from alignxplore.digests import digest
 from alignxplore.engines.journal import CALL, Journal
 from alignxplore.workflow import plan, provenance
+from method_samples import cases
 
 TOKENS = {"prompt_tokens": 1000, "completion_tokens": 500}
 ACCOUNT = {"asked": 100, "from_journal": 0, **TOKENS, "seconds": 18.0, "loading": 2.0, "cost": 3.0}
@@ -253,3 +254,47 @@ def test_uncounted_tokens_are_unknown_rather_than_zero(jobs, engine, dollars):
     found = planned(jobs, "describe", "judge")["judge"]
     assert (found.new, found.tokens, found.dollars, found.unknown) == (100, None, dollars, plan.UNCOUNTED)
     assert found.seconds == pytest.approx(25)
+
+
+STREAMING = {"entry": {"kind": "model", "streaming": {"chunk": 2}}}
+
+
+def streaming(jobs, tmp_path, **recorded) -> dict:
+    """The estimates after the job `describe` gets cases with 4, 4 and 5 signals and params that stream them."""
+    cases(list("abcd"), list("abxy"), list("abcde")).write_parquet(CASES)
+    path = provenance.sidecar(D)
+    record = json.loads(path.read_text())
+    record["params"] |= recorded
+    record["read"] = {CASES: 3}
+    record["inputs"][CASES] = digest(CASES)
+    path.write_text(json.dumps(record))
+    return planned(jobs, "describe", **STREAMING)
+
+
+def test_chained_prompts_are_counted_from_the_cases(jobs, tmp_path):
+    found = streaming(jobs, tmp_path, entry={"kind": "model", "streaming": {"chunk": 4}})["describe"]
+    assert found.causes == ["entry.streaming.chunk: 4 -> 2"]
+    # a b, then c d and x y, then e: cases that begin alike share their first prompt
+    assert (found.asked, found.new, found.tokens) == (4, 4, None)
+    assert "Prompts of 1 jobs contain descriptions that are yet to be written" in plan.describe([found], 1)
+
+
+def test_chained_prompts_are_priced_by_the_earlier_run(jobs, tmp_path):
+    Path("resources/a.jinja").write_text("other")
+    found = streaming(jobs, tmp_path, **STREAMING)["describe"]
+    assert (found.asked, found.new) == (4, 4)
+    assert found.tokens == pytest.approx(4 * 15) and found.dollars == pytest.approx(4 * 0.03)
+
+
+def test_chained_prompts_of_a_first_run_are_counted_but_not_priced(jobs, tmp_path):
+    provenance.sidecar(D).unlink()
+    cases(list("abcd")).write_parquet(CASES)
+    found = planned(jobs, "describe", entry={"kind": "model", "streaming": {"chunk": 2, "carry": False}})["describe"]
+    assert (found.asked, found.new, found.tokens, found.unknown) == (1, 1, None, plan.NO_RECORD)
+    assert "yet to be written" not in plan.describe([found], 1)
+
+
+def test_chained_prompts_of_cases_to_come_are_estimated_by_their_number(jobs):
+    jobs[3]["params"] |= STREAMING
+    found = planned(jobs, "split", "cases", "describe", size=60)
+    assert found["describe"].asked == pytest.approx(120)
