@@ -85,10 +85,10 @@ class Users:
         while True:
             yield {a: s for a, s in traits.items() if a in shared or world.rng.random() < 0.3}
 
-    def consistent(self, *, ugc: bool) -> dict[str, Any]:
-        """A user whose four signals agree with the target on five or six dimensions."""
+    def consistent(self, *, ugc: bool, signals: int = SIGNALS) -> dict[str, Any]:
+        """A user whose signals agree with the target on five or six dimensions."""
         directions = self._person(self.world.rng.choice((5, 6)))
-        return self._build(directions, ugc=ugc)
+        return self._build(directions, ugc=ugc, signals=signals)
 
     def sparse(self) -> dict[str, Any]:
         """A user whose signals agree with the target on only two to four dimensions."""
@@ -104,9 +104,9 @@ class Users:
         history[index] = {**history[index], axis: -history[index][axis]}
         return self._build(iter([target, *history]), ugc=False)
 
-    def _build(self, directions: Iterator[Direction], *, ugc: bool) -> dict[str, Any]:
+    def _build(self, directions: Iterator[Direction], *, ugc: bool, signals: int = SIGNALS) -> dict[str, Any]:
         target = self.world.pair(next(directions))
-        history = [next(directions) for _ in range(SIGNALS)]
+        history = [next(directions) for _ in range(signals)]
         if ugc:
             return self._record(target, [], [self.world.user_comment(direction) for direction in history])
         return self._record(target, [self.world.pair(direction) for direction in history], [])
@@ -151,6 +151,12 @@ def write_alignx(users: Users, population: Population, jsonl: Path, parquet: Pat
     }
     pl.DataFrame(records[half:], schema=schema).write_parquet(parquet)
     return len(records) + population.broken
+
+
+def write_streams(users: Users, count: int, signals: int, path: Path) -> None:
+    """Write this many users, each with this many pairs, as JSON lines. The first users do not depend on `count`."""
+    records = (users.consistent(ugc=False, signals=signals) for _ in range(count))
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def write_psoups(world: World, dimension: str, per_direction: int, path: Path) -> None:

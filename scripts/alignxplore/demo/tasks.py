@@ -150,7 +150,12 @@ class Tasks:
             dimensions = [world.names[axis] for axis in direction]
         case = _case(pairs, comments)
         prompt = self.templates.preference(case, dimensions) if reasoning else self.templates.concise(case)
-        label = world.lexicon.label
+        evidence, notes = self._read(pairs, comments)
+        return Sample(prompt, self._completion(evidence, reasoning, wavering, untidy), notes, closed=True)
+
+    def _read(self, pairs: Sequence[Pair], comments: Sequence[Comment]) -> tuple[list[list[Evidence]], Notes]:
+        """What each signal shows of the user, and the annotations of their texts."""
+        label = self.world.lexicon.label
 
         def chosen(pole: PoleKey | None) -> str:
             return label(*pole) if pole else NOTHING
@@ -166,7 +171,45 @@ class Tasks:
         for comment in comments:
             notes.append(annotate(comment.comment, chosen))
             evidence.append(_evidence(comment.comment, 1))
-        return Sample(prompt, self._completion(evidence, reasoning, wavering, untidy), tuple(notes), closed=True)
+        return evidence, tuple(notes)
+
+    def update(self, *, signals: int, most: int = 1) -> Sample:
+        """Bring a description up to date with new signals; or, if `signals` is more than `most`, read them all at once.
+
+        What most of the evidence shows on an axis is said, and what is known stays if the new signals show nothing of
+        it. Some signals are another user's, and some of what is known is wrong, as after a change of preferences.
+        """
+        world, rng = self.world, self.world.rng
+        world.reveal = Reveal(0.3, 0.25, 0.4, 0.4)
+        direction = world.direction(self.axes, rng.randint(4, 6))
+        other = world.direction(self.axes, rng.randint(4, 6))
+        strange = rng.choice((0.0, 0.0, 0.4))
+        pairs = [world.pair(self._extended(other if rng.random() < strange else direction, 1)) for _ in range(signals)]
+        known: Direction = {}
+        if signals <= most and rng.random() < 0.8:
+            wrong = rng.choice((0.1, 0.1, 0.8))
+            known = {a: -s if rng.random() < wrong else s for a, s in direction.items() if rng.random() < 0.85}
+        evidence, notes = self._read(pairs, ())
+        past = world.lexicon.describe(known) if known else ""
+        template = "update" if signals <= most else "preference"
+        prompt = self.templates.preference(_case(pairs), template=template, past=past)
+        return Sample(prompt, self._updated(known, evidence), notes)
+
+    def _updated(self, known: Direction, evidence: list[list[Evidence]]) -> str:
+        label = self.world.lexicon.label
+        said: Direction = dict(known)
+        total: dict[str, int] = {}
+        for axis, sign in (pole for items in evidence for _, pole in items):
+            total[axis] = total.get(axis, 0) + sign
+            said.setdefault(axis, 0)
+        said = {axis: sign if not total.get(axis) else (1 if total[axis] > 0 else -1) for axis, sign in said.items()}
+        said = {axis: sign for axis, sign in said.items() if sign}
+        lines = [
+            f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in items) or NOTHING}."
+            for index, items in enumerate(evidence, 1)
+        ]
+        preference = self.world.lexicon.describe(said) if said else f"{PREFIX}{NOTHING}."
+        return render_completion("\n".join(lines), preference)
 
     def _completion(self, evidence: list[list[Evidence]], reasoning: bool, wavering: float, untidy: float) -> str:
         rng, label = self.world.rng, self.world.lexicon.label
@@ -207,6 +250,9 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
                 # A teacher that is told what to look for sees it where it is not.
                 guided = rng.random() < 0.5
                 yield tasks.infer(1.0, guided=float(guided), wavering=0.9 if guided else 0.05)
+            elif role == "updater":
+                long = rng.random() < 0.35
+                yield tasks.update(signals=rng.choice((8, 12, 16)) if long else rng.choice((3, 4, 4, 4)), most=4)
             elif role == "backbone":
                 yield tasks.infer(1.0, wavering=0.95, untidy=0.45)
             elif role == "instruct":

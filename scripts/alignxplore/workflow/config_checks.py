@@ -151,6 +151,9 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
         yield f"data.splits.{name}", ["data.alignx.sources"]
     if "demo" in config:
         yield "demo", ["prompts.preference", "prompts.concise", "prompts.judge", "prompts.respond"]
+        for name, entry in config["demo"]["models"].items():
+            if entry["role"] == "updater":
+                yield f"demo.models.{name}", ["prompts.update"]
     for name, entry in config["tables"].items():
         if any("paper" in column for column in entry.get("columns", {}).values()):
             yield f"tables.{name}", ["published"]

@@ -48,6 +48,9 @@ DEMO_FILES = {
 }
 """What the rule demo_world makes."""
 
+DEMO_STREAMS = {"test": "data/raw/streams/test.jsonl", "training": "data/raw/streams/training.jsonl"}
+"""What the rule demo_streams makes, if the demo has `streams`."""
+
 
 def launch_errors(config: Config) -> Iterator[str]:
     """Yield an error unless a training job finds its program, and the configuration file that the command names."""
@@ -80,6 +83,8 @@ def launch_errors(config: Config) -> Iterator[str]:
 def path_errors(config: Config) -> Iterator[str]:
     """Yield the files that do not exist, and that neither a rule makes nor the hub has."""
     made = set(DEMO_FILES.values()) if "demo" in config else set()
+    if "streams" in config.get("demo", {}):
+        made |= set(DEMO_STREAMS.values())
     for names, path in _places(config, PATHS):
         key = ".".join(names)
         if names[0] == "gguf" and names[-1] == "file" and "package" in config["gguf"][names[1]]:
