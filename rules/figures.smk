@@ -73,7 +73,7 @@ def accuracy_inputs(wildcards):
     """The query of an accuracy figure, and the inputs that it needs besides judgements."""
     entry = figure_entry(wildcards)
     inputs = {"sql": home(f"scripts/sql/accuracy_by_{entry['by']}.sql")}
-    if entry["by"] in ("dimension", "signals"):
+    if entry["by"] in ("dimension", "signals", "chunk"):
         inputs["cases"] = cases_of(entry["benchmarks"])
     if entry["by"] == "dimension":
         inputs["names"] = home("resources/dimensions.csv")

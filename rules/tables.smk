@@ -4,6 +4,7 @@ from alignxplore.workflow.config import (
     benchmark_origin,
     judged_benchmarks,
     origin_name,
+    updates_descriptions,
 )
 
 
@@ -149,6 +150,50 @@ def validity_columns(wildcards):
         for judge in entry["judges"]
         for name in judged_benchmarks(config, judge, entry["benchmarks"])
     ]
+
+
+def streaming_columns(wildcards):
+    """The columns of validity, named by the benchmark alone if there is one judge."""
+    columns = validity_columns(wildcards)
+    if len(table_entry(wildcards)["judges"]) > 1:
+        return columns
+    return [{**column, "name": column["benchmarks"][0]} for column in columns]
+
+
+def updating_methods(wildcards):
+    """The methods of a table that bring descriptions up to date."""
+    return [
+        name
+        for name in methods_in(wildcards.table)
+        if updates_descriptions(config["methods"][name])
+    ]
+
+
+use rule table_win_rates as table_streaming with:
+    input:
+        judgements=lambda wildcards: judgements_shown(
+            wildcards.table, table_entry(wildcards)
+        ),
+        cases=lambda wildcards: cases_of(table_entry(wildcards)["benchmarks"]),
+        preferences=lambda wildcards: expand(
+            "results/preferences/{method}.parquet", method=methods_in(wildcards.table)
+        ),
+        sql=home("scripts/sql/streaming.sql"),
+        library=library("table_streaming.py"),
+    output:
+        csv=reported("results/{table}.csv", "streaming", "Tables"),
+        markdown="results/{table}.md",
+    wildcard_constraints:
+        table=one_of(names_in("tables", kind="streaming")),
+    params:
+        kind="streaming",
+        columns=streaming_columns,
+        updating=updating_methods,
+        drifting=lambda wildcards: [
+            name
+            for name in table_entry(wildcards)["benchmarks"]
+            if "drift" in config["benchmarks"][name]
+        ],
 
 
 use rule table_win_rates as table_validity with:

@@ -58,6 +58,7 @@ AXES = {
     "confidence": "judge confidence (probability of its choice, %)",
     "dimension": "accuracy (% of cases)",
     "signals": "signals shown (pairs and comments)",
+    "chunk": "chunks read",
     "length": "completion length (tokens; cases in fifths)",
 }
 STYLE: dict[Any, Any] = {
@@ -205,16 +206,16 @@ def _dimensions(axes: Any, points: pl.DataFrame, by: str) -> None:
 
 def _lines(axes: Any, points: pl.DataFrame, by: str) -> None:
     for index, (name, own) in enumerate(_series(points).items()):
-        # By signals, the same cases recur with more and more signals. Otherwise each case is in one point only.
+        # By signals or chunks, the same users recur with more and more signals. Otherwise a case is in one point only.
         counts = own["n"].to_list()
-        label = f"{name} (n = {max(counts) if by == 'signals' else sum(counts)})"
+        label = f"{name} (n = {max(counts) if by in ('signals', 'chunk') else sum(counts)})"
         line = LINES[index % len(LINES)]
         axes.errorbar(own["x"], own["accuracy"], yerr=_spread(own), linestyle=line, label=label, **_look(index))
     axes.axhline(CHANCE, color="0.5", linewidth=0.8)
     axes.set_xlabel(AXES[by])
     axes.set_ylabel(AXES["dimension"])
     axes.label_outer()
-    if by == "signals":
+    if by in ("signals", "chunk"):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

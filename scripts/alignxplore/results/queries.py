@@ -101,6 +101,11 @@ def benchmarks_relation(benchmarks: Sequence[Mapping[str, Any]]) -> pl.DataFrame
     return pl.DataFrame(rows, schema={"position": pl.Int64, "benchmark": pl.String, "in_domain": pl.Boolean})
 
 
+def names_relation(field: str, names: Sequence[str]) -> pl.DataFrame:
+    """A relation with one field that lists these names."""
+    return pl.DataFrame({field: list(names)}, schema={field: pl.String})
+
+
 def paper_relation(path: str | Path, table: str) -> pl.DataFrame:
     """paper(method, column, percent): the published figures of one table."""
     if not path:

@@ -87,6 +87,35 @@ WIN_RATE_CELLS = pl.Schema(
 """Fields of a win-rate CSV: also the percentages of ties, of cases in which the judge's two orders disagree, and of
 orders without a verdict."""
 
+STREAMING_CELLS = pl.Schema(
+    {
+        "method": pl.String(),
+        "column": pl.String(),
+        "judge": pl.String(),
+        "benchmark": pl.String(),
+        "chunk": pl.Int64(),
+        "n": pl.Int64(),
+        "percent": pl.Float64(),
+        "low": pl.Float64(),
+        "high": pl.Float64(),
+        "tokens_read": pl.Float64(),
+        "tokens_written": pl.Float64(),
+        "since_drift": pl.Int64(),
+        "recovery": pl.Int64(),
+    }
+)
+"""Fields of a streaming CSV: a method after each `chunk` of a benchmark's streams, with accuracy and interval.
+
+- `tokens_read`, `tokens_written`: mean tokens of the step's own prompt and completion; null if the method writes none.
+  A method that does not update descriptions reads the whole prompt again at each step.
+- `since_drift`: chunks since the user's preferences changed: 0 at the last chunk before, 1 at the first one after; null
+  in a benchmark without drift.
+- `recovery`: chunks after the drift until accuracy is within RECOVERED points of what it was before, in the row of the
+  last chunk before; null in other rows, and if it never is.
+"""
+RECOVERED = 5
+"""Points below the accuracy before a drift at which a method counts as recovered."""
+
 ACCURACY_NOTE = (
     "Percent of cases in which the judge prefers the chosen response, with 95% bootstrap intervals over targets. Bold "
     "is the best method of a column, reference methods aside; * marks methods significantly below it (paired t-test, "
@@ -96,6 +125,14 @@ WIN_RATE_NOTE = (
     "Percent of cases won, a tie counting as half a win, with 95% bootstrap intervals over targets. * marks rates "
     "significantly above 50% (t-test, p < 0.05). The CSV also gives the percentages of ties, of cases in which the "
     "judge's two orders disagree, and of orders in which it selected neither response."
+)
+
+
+STREAMING_NOTE = (
+    "Percent of cases in which the judge prefers the chosen response after each chunk of a stream's signals, with 95% "
+    "bootstrap intervals over targets, so that a stream is drawn whole. In parentheses, the tokens that the method "
+    "read and wrote for this step. Where preferences drift, the CSV counts the chunks since then, and those that a "
+    f"method needs until it is within {RECOVERED} points of its accuracy before. A tie is no win."
 )
 
 
@@ -168,6 +205,28 @@ def win_rate_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFra
         mark = "*" if p_value < SIGNIFICANT and row["percent"] > 50 else None
         cells.append({**row, "p_value": p_value, "mark": mark})
     return _cells(cells, WIN_RATE_CELLS, resamples, seed)
+
+
+def streaming_cells(found: pl.DataFrame, resamples: int, seed: int) -> pl.DataFrame:
+    """STREAMING_CELLS from the result of streaming.sql. Raises UserError if no case is a step of a stream."""
+    if found.is_empty():
+        raise UserError("no case of these benchmarks is a step of a stream")
+    cells = [
+        {**row, "recovery": _recovery(own) if row["since_drift"] == 0 else None}
+        for _, own in found.group_by("method", "judge", "benchmark", maintain_order=True)
+        for row in own.to_dicts()
+    ]
+    return _cells(cells, STREAMING_CELLS, resamples, seed)
+
+
+def _recovery(steps: pl.DataFrame) -> int | None:
+    """Chunks after the drift until accuracy is back; None if it never is, or was undecided before the drift."""
+    accuracy = dict(steps.select("since_drift", "percent").rows())
+    before = accuracy[0]
+    if before is None:
+        return None
+    back = (since for since, now in accuracy.items() if since > 0 and now is not None and now >= before - RECOVERED)
+    return min(back, default=None)
 
 
 def _best(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -319,13 +378,16 @@ def _cell(row: Mapping[str, Any]) -> str:
     if row["percent"] is None:
         lines = ["–"]
     else:
-        figure = f"{row['percent']:.1f}{'*' if row['mark'] == '*' else ''}"
-        figure = f"**{figure}**" if row["mark"] == "best" else figure
+        mark = row.get("mark")
+        figure = f"{row['percent']:.1f}{'*' if mark == '*' else ''}"
+        figure = f"**{figure}**" if mark == "best" else figure
         lines = [f"{figure} [{row['low']:.1f}, {row['high']:.1f}]"]
     if row.get("change") is not None:
         lines.append(f"{row['change']:+.1f}")
     if row.get("difference") is not None:
         lines.append(f"difference {row['difference']:+.1f}{'*' if row['p_holm'] < SIGNIFICANT else ''}")
-    if row["paper"] is not None:
+    if row.get("tokens_read") is not None:
+        lines.append(f"({row['tokens_read']:.0f} + {row['tokens_written']:.0f} tokens)")
+    if row.get("paper") is not None:
         lines.append(f"paper {row['paper']:.2f}")
     return "<br>".join(lines)

@@ -92,6 +92,8 @@ def completed(config: Config) -> dict[str, Any]:
             entry = {"judges": judges, "benchmarks": shared, **entry}
         elif entry["kind"] == "validity":
             entry = {"judges": judges, "benchmarks": list(config["benchmarks"]), **entry}
+        elif entry["kind"] == "streaming":
+            entry = {"judges": judges, **entry}
         tables[name] = entry
     return {**config, "tables": tables}
 
@@ -139,6 +141,11 @@ def method_prompts(entry: Mapping[str, Any]) -> list[str]:
     if "scores" in entry:
         return []
     return {"lminductreason": ["propose_rule", "refine_rule"], "pba": ["score_dimension"]}.get(entry["kind"], [])
+
+
+def updates_descriptions(entry: Mapping[str, Any]) -> bool:
+    """Whether a method reads each chunk with the description of those before."""
+    return "streaming" in entry and entry["streaming"].get("carry", True)
 
 
 def benchmark_origin(config: Config, name: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from alignxplore.workflow.config import (
     drawn_splits,
     given_splits,
     method_prompts,
+    updates_descriptions,
     variants,
 )
 from alignxplore.workflow.config_paths import cycle_errors, launch_errors, model_errors, path_errors, values_at
@@ -167,7 +168,7 @@ def _template_errors(config: Config) -> Iterator[str]:
     updates = {
         prompt
         for entry in config["methods"].values()
-        if entry.get("streaming", {"carry": False}).get("carry", True)
+        if updates_descriptions(entry)
         for prompt in method_prompts(entry)
     }
     for name, path in config.get("prompts", {}).items():

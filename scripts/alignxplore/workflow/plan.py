@@ -33,6 +33,7 @@ from alignxplore.errors import UserError
 from alignxplore.methods.streaming import prompt_count
 from alignxplore.records import CASE, count
 from alignxplore.records import read as read_records
+from alignxplore.workflow.config import updates_descriptions
 from alignxplore.workflow.provenance import Record, machine, portable, read, sidecar, sidecars
 
 GROWTH = ("size", "limit", "generations", "cases")
@@ -374,7 +375,7 @@ def describe(estimates: Sequence[Estimate], jobs: int) -> str:
         lines.append("Totals marked + exclude what is unknown.")
         if NO_RECORD in reasons:
             lines.append("To learn what they take at little cost, run a few cases first: `limit` of a benchmark.")
-    if updates := sum((_streaming(item.job) or {"carry": False}).get("carry", True) for item in estimates):
+    if updates := sum(updates_descriptions(item.job["params"].get("entry") or {}) for item in estimates):
         lines.append("")
         lines.append(
             f"Prompts of {updates} jobs contain descriptions that are yet to be written (streaming): their tokens are"
