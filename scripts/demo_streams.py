@@ -8,12 +8,12 @@ from alignxplore.workflow.job import script_main
 
 
 def main(snakemake):
-    params = snakemake.params
-    axes = [str(index) for index in params.dimensions]
-    for name, count in (("test", params.streams["users"]), ("training", params.streams["training"])):
+    params, streams = snakemake.params, snakemake.params.streams
+    lexicon, axes = Lexicon.load(snakemake.input.lexicon), [str(index) for index in params.dimensions]
+    for name, count in (("test", streams["users"]), ("training", streams["training"])):
         # Random streams of their own, so that these users are not those of other files.
-        world = World(Lexicon.load(snakemake.input.lexicon), Reveal(**params.reveal), f"{params.seed} streams {name}")
-        write_streams(Users(world, axes), count, params.streams["signals"], Path(snakemake.output[name]))
+        users = Users(World(lexicon, Reveal(**params.reveal), f"{params.seed} streams {name}"), axes)
+        write_streams(users, count, streams["signals"], Reveal(**streams["reveal"]), Path(snakemake.output[name]))
 
 
 script_main(main, snakemake)  # noqa: F821

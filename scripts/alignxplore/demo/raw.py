@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore.demo.world import N_DIMENSIONS, PSOUPS_DIMENSIONS, Comment, Direction, Lexicon, Pair, World
+from alignxplore.demo.world import N_DIMENSIONS, PSOUPS_DIMENSIONS, Comment, Direction, Lexicon, Pair, Reveal, World
 
 SIGNALS = 4
 DEMOGRAPHICS = (
@@ -85,10 +85,19 @@ class Users:
         while True:
             yield {a: s for a, s in traits.items() if a in shared or world.rng.random() < 0.3}
 
-    def consistent(self, *, ugc: bool, signals: int = SIGNALS) -> dict[str, Any]:
-        """A user whose signals agree with the target on five or six dimensions."""
+    def consistent(self, *, ugc: bool) -> dict[str, Any]:
+        """A user whose four signals agree with the target on five or six dimensions."""
         directions = self._person(self.world.rng.choice((5, 6)))
-        return self._build(directions, ugc=ugc, signals=signals)
+        return self._build(directions, ugc=ugc)
+
+    def long(self, signals: int, reveal: Reveal) -> dict[str, Any]:
+        """The same with so many signals, which show as much as `reveal` says."""
+        directions = self._person(self.world.rng.choice((5, 6)))
+        target = self.world.pair(next(directions))
+        usual, self.world.reveal = self.world.reveal, reveal
+        pairs = [self.world.pair(next(directions)) for _ in range(signals)]
+        self.world.reveal = usual
+        return self._record(target, pairs, [])
 
     def sparse(self) -> dict[str, Any]:
         """A user whose signals agree with the target on only two to four dimensions."""
@@ -104,9 +113,9 @@ class Users:
         history[index] = {**history[index], axis: -history[index][axis]}
         return self._build(iter([target, *history]), ugc=False)
 
-    def _build(self, directions: Iterator[Direction], *, ugc: bool, signals: int = SIGNALS) -> dict[str, Any]:
+    def _build(self, directions: Iterator[Direction], *, ugc: bool) -> dict[str, Any]:
         target = self.world.pair(next(directions))
-        history = [next(directions) for _ in range(signals)]
+        history = [next(directions) for _ in range(SIGNALS)]
         if ugc:
             return self._record(target, [], [self.world.user_comment(direction) for direction in history])
         return self._record(target, [self.world.pair(direction) for direction in history], [])
@@ -153,9 +162,12 @@ def write_alignx(users: Users, population: Population, jsonl: Path, parquet: Pat
     return len(records) + population.broken
 
 
-def write_streams(users: Users, count: int, signals: int, path: Path) -> None:
-    """Write this many users, each with this many pairs, as JSON lines. The first users do not depend on `count`."""
-    records = (users.consistent(ugc=False, signals=signals) for _ in range(count))
+def write_streams(users: Users, count: int, signals: int, reveal: Reveal, path: Path) -> None:
+    """Write this many users, each with this many pairs that show as much as `reveal` says, as JSON lines.
+
+    Targets show as much as the world of `users` does. The first users do not depend on `count`.
+    """
+    records = (users.long(signals, reveal) for _ in range(count))
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 

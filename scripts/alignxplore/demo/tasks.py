@@ -180,7 +180,8 @@ class Tasks:
         it. Some signals are another user's, and some of what is known is wrong, as after a change of preferences.
         """
         world, rng = self.world, self.world.rng
-        world.reveal = Reveal(0.3, 0.25, 0.4, 0.4)
+        shown = rng.choice((0.12, 0.12, 0.25))
+        world.reveal = Reveal(shown, shown, shown, 0.4)
         direction = world.direction(self.axes, rng.randint(4, 6))
         other = world.direction(self.axes, rng.randint(4, 6))
         strange = rng.choice((0.0, 0.0, 0.4))
