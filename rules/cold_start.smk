@@ -1,4 +1,4 @@
-# Cold start (paper 3.2): the teacher's generations, and D_cold, those that a judge verifies.
+# Cold start (paper 3.2): the teacher's generations, and D_cold, those that a judge verifies; also for updates.
 
 COLD = config["cold_start"]
 COLD_PROMPT = COLD.get("prompt", "preference")
@@ -81,3 +81,57 @@ rule verify:
         "Verifying the teacher's generations: D_cold (Eq. 7)"
     script:
         "../scripts/verify.py"
+
+
+if "streaming" in COLD:
+
+    UPDATES = {"prompt": "update", "answer": COLD.get("answer", "tags")} | COLD[
+        "streaming"
+    ]
+
+    use rule dimensions as dimensions_streaming with:
+        input:
+            split=f"data/splits/{UPDATES['split']}.parquet",
+            names=home("resources/dimensions.csv"),
+            library=library("dimensions.py"),
+        output:
+            dimensions="data/cold/streaming/dimensions.parquet",
+        log:
+            "logs/cold_streaming/dimensions.log",
+        benchmark:
+            "logs/timings/cold_streaming/dimensions.tsv"
+
+    rule teacher_streaming:
+        input:
+            **asks(
+                ["teacher_streaming.py"],
+                [TEACHER, COLD_JUDGE],
+                prompts=[UPDATES["prompt"]],
+            ),
+            steps=f"data/splits/{UPDATES['split']}.parquet",
+            dimensions=rules.dimensions_streaming.output.dimensions,
+        output:
+            scored="data/cold/streaming/generations_scored.parquet",
+            d_cold="data/cold/streaming/d_cold.parquet",
+        log:
+            "logs/cold_streaming/teacher.log",
+        benchmark:
+            "logs/timings/cold_streaming/teacher.tsv"
+        priority: 3
+        conda:
+            environment([TEACHER, COLD_JUDGE])
+        resources:
+            **needs(3000, 480, [TEACHER, COLD_JUDGE]),
+        params:
+            model=TEACHER,
+            judge=COLD_JUDGE,
+            generations=COLD["generations"],
+            prompt=UPDATES["prompt"],
+            answer=UPDATES["answer"],
+            limit=UPDATES.get("limit"),
+            sampling=COLD["sampling"],
+            seed=config["seed"],
+        message:
+            "Asking the teacher step by step, and verifying its descriptions: D_cold of updates (Eq. 7)"
+        script:
+            "../scripts/teacher_streaming.py"

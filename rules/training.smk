@@ -4,6 +4,8 @@ import shlex
 
 import yaml
 
+from alignxplore.workflow.config import DATA_OF_STAGE, variant_prompts
+
 TRAINING = config["training"]
 VARIANTS = TRAINING["variants"]
 
@@ -37,11 +39,14 @@ def variant_model(wildcards):
     return {key: value for key, value in entry.items() if key in used}
 
 
-def variant_prompt(wildcards):
-    """The template of a variant's prompts: that of descriptions with reasoning, or without."""
-    reasons = VARIANTS[wildcards.variant].get("reasoning", True)
-    name = "preference" if reasons else "concise"
-    return {f"{name}_prompt": config["prompts"][name]}
+def variant_inputs(wildcards):
+    """A variant's data, and the templates of its prompts."""
+    entry = VARIANTS[wildcards.variant]
+    templates = variant_prompts(config, entry)
+    return {
+        "data": entry.get("data", DATA_OF_STAGE[entry["stage"]]),
+        **{f"{name}_prompt": config["prompts"][name] for name in templates},
+    }
 
 
 def variant_settings(wildcards):
@@ -56,9 +61,8 @@ def variant_judge(wildcards):
 
 rule sft:
     input:
-        unpack(variant_prompt),
+        unpack(variant_inputs),
         start=variant_start,
-        data=setting("training/variants/{variant}/data", "data/cold/d_cold.parquet"),
         launch=launch_files(TRAINING["launch"]),
         program=home("scripts/train_sft.py"),
         library=library("sft.py", "train_sft.py"),
@@ -96,9 +100,8 @@ rule grpo:
                 ["grpo.py", "train_grpo.py"], [variant_judge(wildcards)]
             )
         ),
+        unpack(variant_inputs),
         start=variant_start,
-        data=setting("training/variants/{variant}/data", "data/splits/rl.parquet"),
-        preference_prompt=config["prompts"]["preference"],
         launch=launch_files(TRAINING["launch"]),
         program=home("scripts/train_grpo.py"),
     output:

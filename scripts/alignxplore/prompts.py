@@ -26,6 +26,7 @@ from typing import Any
 import jinja2
 import jinja2.meta
 
+from alignxplore.data.streams import last_chunk
 from alignxplore.errors import UserError
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
@@ -134,6 +135,16 @@ class Templates:
         return _rendered(case) or self._prompt(
             template, pairs=case["pairs"], ugc=case["ugc"], dimensions=dimensions or [], past=past
         )
+
+    def update(
+        self,
+        step: Mapping[str, Any],
+        past: str,
+        dimensions: Sequence[str] | None = None,
+        template: str = "update",
+    ) -> Prompt:
+        """Bring `past` up to date by the signals of the last chunk of a stream's step."""
+        return self.preference(last_chunk(step), dimensions, template, past)
 
     def concise(self, case: Mapping[str, Any]) -> Prompt:
         """Describe the preferences without reasoning, unless the case has a `rendered` prompt."""

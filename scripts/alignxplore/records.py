@@ -82,8 +82,11 @@ GENERATION = pl.Schema(
     }
 )
 SCORED_GENERATION = pl.Schema({**GENERATION, "reward": pl.Float64()})
-DEMONSTRATION = pl.Schema({**EXAMPLE, "generation": pl.Int32(), "completion": pl.String()})
-"""A row of D_cold (Eq. 7). A demonstration that was published with its prompt has no target."""
+DEMONSTRATION = pl.Schema({**EXAMPLE, "past": pl.String(), "generation": pl.Int32(), "completion": pl.String()})
+"""A row of D_cold (Eq. 7). A demonstration that was published with its prompt has no target.
+
+`past` is the description that a step of a stream brings up to date; "" at the first step, and outside streams.
+"""
 
 CASE = pl.Schema(
     {

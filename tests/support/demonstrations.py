@@ -13,7 +13,7 @@ def demonstration(index: int, completion: str) -> dict:
         "example_id": f"e{index}", "user_id": f"u{index}", "prompt": "travel", "chosen": "humor", "rejected": "no",
         "direction": [1] * 90, "pairs": [pair], "ugc": [], "golden_preference": "", "rendered": "",
         **records.NO_STREAM,
-        "generation": 0, "completion": completion,
+        "past": "", "generation": 0, "completion": completion,
     }  # fmt: skip
 
 

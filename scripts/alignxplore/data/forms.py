@@ -176,7 +176,7 @@ def _rl(raw: Any, longest: int) -> Row:
 
 def _cold_start(raw: Any, longest: int) -> Row:
     found = texts(mapping(raw, "record"), ("prompt", "response"), longest=longest)
-    return {**UNKNOWN, **NO_TARGET, "rendered": found["prompt"], "completion": found["response"]}
+    return {**UNKNOWN, **NO_TARGET, "rendered": found["prompt"], "past": "", "completion": found["response"]}
 
 
 def _test(raw: Any, longest: int) -> Row:

@@ -149,7 +149,11 @@ def _demonstrations(data: str | Path, templates: Templates) -> tuple[list[Prompt
     examples = records.read(data, records.DEMONSTRATION)
     if examples.is_empty():
         raise UserError(f"{data}: no example to train on; did all of the teacher's generations fail verification?")
-    return [templates.preference(case) for case in examples.iter_rows(named=True)], examples["completion"].to_list()
+    prompts = [
+        templates.update(row, row["past"]) if row["chunks"] else templates.preference(row)
+        for row in examples.iter_rows(named=True)
+    ]
+    return prompts, examples["completion"].to_list()
 
 
 def _golden_preferences(data: str | Path, templates: Templates) -> tuple[list[Prompt], list[str]]:

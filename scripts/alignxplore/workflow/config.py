@@ -129,6 +129,12 @@ def split_sources(entry: Mapping[str, Any]) -> list[str]:
     return [entry["source"]] if isinstance(entry["source"], str) else entry["source"]
 
 
+D_COLD = {"cold_start": "data/cold/d_cold.parquet", "cold_start.streaming": "data/cold/streaming/d_cold.parquet"}
+"""The demonstrations that each section makes."""
+
+DATA_OF_STAGE = {"sft": D_COLD["cold_start"], "grpo": "data/splits/rl.parquet"}
+"""What the variants of a stage are trained on, unless they name their own data."""
+
 JUDGE_PROMPTS = {"jud": "judge", "gen": "respond", "published": "judge"}
 """The prompt template of each kind of judge."""
 
@@ -146,6 +152,18 @@ def method_prompts(entry: Mapping[str, Any]) -> list[str]:
 def updates_descriptions(entry: Mapping[str, Any]) -> bool:
     """Whether a method reads each chunk with the description of those before."""
     return "streaming" in entry and entry["streaming"].get("carry", True)
+
+
+def variant_prompts(config: Config, entry: Mapping[str, Any]) -> list[str]:
+    """The prompt templates of a training variant, from its entry; with `update` if its data may be steps of streams.
+
+    Splits that are drawn, and D_cold of the split `cold`, never are.
+    """
+    if not entry.get("reasoning", True):
+        return ["concise"]
+    data = entry.get("data", DATA_OF_STAGE[entry["stage"]])
+    plain = [D_COLD["cold_start"], *(f"data/splits/{name}.parquet" for name in drawn_splits(config))]
+    return ["preference"] if data in plain else ["preference", "update"]
 
 
 def benchmark_origin(config: Config, name: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from alignxplore.errors import UserError
 from alignxplore.prompts import VARIABLES, check_template
 from alignxplore.workflow.config import (
+    D_COLD,
     JUDGE_PROMPTS,
     Config,
     benchmark_origin,
@@ -15,6 +16,7 @@ from alignxplore.workflow.config import (
     given_splits,
     method_prompts,
     updates_descriptions,
+    variant_prompts,
     variants,
 )
 from alignxplore.workflow.config_paths import cycle_errors, launch_errors, model_errors, path_errors, values_at
@@ -44,6 +46,8 @@ REFERENCES = {
     "cold_start.teacher": "models",
     "cold_start.judge": "judges",
     "cold_start.prompt": "prompts (preference)",
+    "cold_start.streaming.prompt": "prompts (preference)",
+    "cold_start.streaming.split": "data.splits",
     "methods.*.prompt": "prompts (preference)",
     "training.variants.*.from": "models",
     "training.variants.*.judge": "judges",
@@ -140,12 +144,16 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
         yield f"methods.{name}", keys
     for name, entry in variants(config).items():
         stage = entry["stage"]
-        keys = ["prompts.preference" if entry.get("reasoning", True) else "prompts.concise", f"training.{stage}"]
+        keys = [*(f"prompts.{name}" for name in variant_prompts(config, entry)), f"training.{stage}"]
         if "data" not in entry:
             keys.append({"sft": "cold_start", "grpo": "data.splits.rl"}[stage])
+        elif entry["data"] == D_COLD["cold_start.streaming"]:
+            keys.append("cold_start.streaming")
         yield f"training.variants.{name}", keys
     if "cold_start" in config:
         yield "cold_start", ["data.splits.cold", *([] if "prompt" in config["cold_start"] else ["prompts.preference"])]
+        if "prompt" not in config["cold_start"].get("streaming", {"prompt": ""}):
+            yield "cold_start.streaming", ["prompts.update"]
     if "online" in config:
         yield "online", ["prompts.respond"]
     for name in drawn_splits(config):
@@ -164,7 +172,8 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
 
 def _template_errors(config: Config) -> Iterator[str]:
     """Yield templates that cannot be rendered, without those that do not exist."""
-    used = {name for _, name in values_at(config, ["methods.*.prompt", "cold_start.prompt"])}
+    own = ["methods.*.prompt", "cold_start.prompt", "cold_start.streaming.prompt"]
+    used = {name for _, name in values_at(config, own)}
     updates = {
         prompt
         for entry in config["methods"].values()

@@ -16,7 +16,7 @@ from typing import Any
 
 from alignxplore.data.locations import is_remote, local_copy
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config import D_COLD, DATA_OF_STAGE, Config, variants
 
 LOADING_ENGINES = ("transformers", "vllm")
 """Engines whose models are directories or come from the hub."""
@@ -192,9 +192,12 @@ def cycle_errors(config: Config) -> Iterator[str]:
     needs: dict[str, list[str]] = {}
     if cold := config.get("cold_start"):
         needs["cold_start"] = made(cold["teacher"], config["judges"][cold["judge"]]["model"])
+        if "streaming" in cold:
+            needs["cold_start.streaming"] = needs["cold_start"]
     for name, entry in variants(config).items():
         judge = [config["judges"][entry["judge"]]["model"]] if "judge" in entry else []
-        data = ["cold_start"] if entry["stage"] == "sft" and "data" not in entry else []
+        own = entry.get("data", DATA_OF_STAGE[entry["stage"]])
+        data = [section for section, path in D_COLD.items() if path == own]
         needs[f"training.variants.{name}"] = [*made(entry["from"], *judge), *data]
     for name, entry in config.get("demo", {}).get("models", {}).items():
         needs[f"demo.models.{name}"] = [f"demo.models.{entry['base']}"] if "base" in entry else []

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 from alignxplore.data.forms import WITHOUT_CHUNKS
 from alignxplore.data.streams import chunk_sizes
-from alignxplore.workflow.config import DERIVED, Config, benchmark_origin, drawn_splits, given_splits, variants
+from alignxplore.workflow.config import (
+    DATA_OF_STAGE,
+    DERIVED,
+    Config,
+    benchmark_origin,
+    drawn_splits,
+    given_splits,
+    variants,
+)
 
 WITHOUT_DIRECTIONS = ("pairs", "streams", "rl", "cold_start", "psoups")
 """Forms of given splits whose records have no directions."""
@@ -97,8 +105,13 @@ def form_errors(config: Config) -> Iterator[str]:
             f"cold_start: data.splits.cold has no directions (form {forms['cold']!r}), from which the teacher's key"
             " dimensions come; without a teacher, write cold_start: null"
         )
+    if forms.get(split := config.get("cold_start", {}).get("streaming", {}).get("split")) in WITHOUT_DIRECTIONS:
+        yield (
+            f"cold_start.streaming.split: data.splits.{split} has no directions (form {forms[split]!r}), from which the"
+            " teacher's key dimensions come"
+        )
     for name, entry in variants(config).items():
-        data = entry.get("data", "data/splits/rl.parquet" if entry["stage"] == "grpo" else "")
+        data = entry.get("data", DATA_OF_STAGE[entry["stage"]])
         split = data.removeprefix("data/splits/").removesuffix(".parquet")
         wants = entry["stage"] == "sft" and entry.get("reasoning", True)
         if forms.get(split) and wants != (forms[split] == "cold_start"):

@@ -18,9 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig
 
 ROOT = Path(__file__).parents[3]
-PROMPTS = {
-    name: str(ROOT / f"resources/prompts/{name}.jinja") for name in ("preference", "concise", "judge", "respond")
-}
+NAMES = ("preference", "concise", "update", "judge", "respond")
+PROMPTS = {name: str(ROOT / f"resources/prompts/{name}.jinja") for name in NAMES}
 SETTINGS = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "num_train_epochs": 1, "seed": 3}
 
 
@@ -140,3 +139,15 @@ def test_error_names_the_bad_setting_and_nothing_is_written(tiny_model, data, tm
     with pytest.raises(UserError, match=message):
         sft.train(settings, tiny_model, data, Templates(**PROMPTS), output, metrics)
     assert not output.exists() and not metrics.exists()
+
+
+def test_a_step_of_a_stream_is_learned_as_an_update(data):
+    plain = demonstration(1, "a")
+    pairs = [{**plain["pairs"][0], "chosen": text} for text in ("old", "new")]
+    step = {**plain, "pairs": pairs, "stream": "u", "chunks": [1, 1], "past": "likes humor"}
+    records.write(pl.DataFrame([plain, step], schema=records.DEMONSTRATION), data, records.DEMONSTRATION)
+    templates = Templates(**PROMPTS)
+    prompts, completions = sft._demonstrations(data, templates)
+    new = {**step, "pairs": pairs[1:]}
+    assert prompts == [templates.preference(plain), templates.preference(new, template="update", past="likes humor")]
+    assert completions == ["a", "a"]

@@ -195,6 +195,10 @@ def test_a_server_takes_no_chat_template_file():
     (lambda c: c["methods"]["teacher"].update(prompt="untraind"), "methods.teacher.prompt: no such name 'untraind'"),
     (lambda c: c["methods"]["teacher"].update(prompt="judge"), "methods.teacher.prompt: no such name 'judge'"),
     (lambda c: c["cold_start"].update(prompt="propose_rule"), "cold_start.prompt: no such name 'propose_rule'"),
+    (
+        lambda c: c["cold_start"].update(streaming={"split": "cold", "prompt": "judge"}),
+        "cold_start.streaming.prompt: no such name 'judge'",
+    ),
     (lambda c: c["prompts"].update(jugde="resources/prompts/judge.jinja"), "prompts.jugde: no such name.*'judge'"),
     (lambda c: c["prompts"].update(untrained="resources/prompts/judge.jinja"), "prompts.untrained: .*no variable post"),
     (lambda c: c["prompts"].update({"not-a-name": FRAME}), "prompts.*not-a-name"),
@@ -664,6 +668,30 @@ def given(c: dict, name: str, form: str) -> None:
         (
             lambda c: given(c, "cold", "pairs"),
             "cold_start: data.splits.cold has no directions (form 'pairs'), from which the teacher's key dimensions",
+        ),
+        (
+            lambda c: (given(c, "mine", "pairs"), c["cold_start"].update(streaming={"split": "mine"})),
+            "cold_start.streaming.split: data.splits.mine has no directions (form 'pairs')",
+        ),
+        (
+            lambda c: c["cold_start"].update(streaming={"split": "colt"}),
+            "cold_start.streaming.split: no such name 'colt'",
+        ),
+        (
+            lambda c: c["training"]["variants"]["no_rl"].update(data="data/cold/streaming/d_cold.parquet"),
+            "training.variants.no_rl needs the key 'cold_start.streaming'",
+        ),
+        (
+            lambda c: (
+                c["prompts"].pop("update"),
+                given(c, "mine", "cold_start"),
+                c["training"]["variants"]["no_rl"].update(data="data/splits/mine.parquet"),
+            ),
+            "training.variants.no_rl needs the key 'prompts.update'",
+        ),
+        (
+            lambda c: (c["prompts"].pop("update"), c["cold_start"].update(streaming={"split": "cold"})),
+            "cold_start.streaming needs the key 'prompts.update'",
         ),
         (
             lambda c: given(c, "rl", "cold_start"),
