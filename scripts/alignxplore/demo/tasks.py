@@ -189,7 +189,11 @@ class Tasks:
         known: Direction = {}
         if signals <= most and rng.random() < 0.8:
             wrong = rng.choice((0.1, 0.1, 0.8))
-            known = {a: -s if rng.random() < wrong else s for a, s in direction.items() if rng.random() < 0.85}
+            known = {
+                axis: -direction[axis] if rng.random() < wrong else direction[axis]
+                for axis in self.axes
+                if axis in direction and rng.random() < 0.85
+            }
         evidence, notes = self._read(pairs, ())
         past = world.lexicon.describe(known) if known else ""
         template = "update" if signals <= most else "preference"
@@ -198,13 +202,12 @@ class Tasks:
 
     def _updated(self, known: Direction, evidence: list[list[Evidence]]) -> str:
         label = self.world.lexicon.label
-        said: Direction = dict(known)
-        total: dict[str, int] = {}
+        total = dict.fromkeys(self.axes, 0)
         for axis, sign in (pole for items in evidence for _, pole in items):
-            total[axis] = total.get(axis, 0) + sign
-            said.setdefault(axis, 0)
-        said = {axis: sign if not total.get(axis) else (1 if total[axis] > 0 else -1) for axis, sign in said.items()}
-        said = {axis: sign for axis, sign in said.items() if sign}
+            total[axis] += sign
+        # In the order of the axes, so that what is to be said next follows from what was said last.
+        signs = {axis: (net > 0) - (net < 0) or known.get(axis, 0) for axis, net in total.items()}
+        said = {axis: sign for axis, sign in signs.items() if sign}
         lines = [
             f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in items) or NOTHING}."
             for index, items in enumerate(evidence, 1)
