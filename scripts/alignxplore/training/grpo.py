@@ -7,7 +7,8 @@
     advantages (Eq. 11), loss (Eq. 9)      TRL, with the DEFAULTS below
     log-probabilities for the loss         packed.PackedTrainer._get_per_token_logps_and_entropies
 
-docs/training.md draws the same step.
+If the examples are steps of streams, streams.StreamTrainer chooses the batches, carries descriptions on from step to
+step, and credits rollouts with the next step's rewards. docs/training.md draws the same step.
 """
 
 import logging
@@ -31,6 +32,7 @@ from alignxplore.training.metrics import GRPO_METRICS
 from alignxplore.training.models import load_model, load_tokenizer
 from alignxplore.training.packed import PackedTrainer
 from alignxplore.training.settings import Settings, check_settings, make_arguments
+from alignxplore.training.streams import StreamTrainer, check_credit, find_streams
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ FIGURES = {"reward": "reward", "format_ok": "in format", "completions/mean_lengt
 class PreferenceTrainer(PackedTrainer):
     """Trains on prompts that are already token ids: the dataset's `prompt` is a key of `encoded`."""
 
-    def __init__(self, *args: Any, encoded: Mapping[str, list[int]], **kwargs: Any):
+    def __init__(self, *args: Any, encoded: dict[str, list[int]], **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.encoded = encoded
 
@@ -81,6 +83,21 @@ class PreferenceTrainer(PackedTrainer):
         return [self.encoded[prompt] for prompt in prompts], None, {}
 
 
+class PreferenceStreamTrainer(StreamTrainer, PreferenceTrainer):
+    """Trains over the steps of streams."""
+
+
+def rollout_text(
+    ids: Sequence[int], chat: ChatTokenizer, end_tokens: Collection[int], stop: Sequence[str]
+) -> tuple[str, str]:
+    """A rollout as engines return it, and its finish reason: "length" if it ends in none of `end_tokens` and `stop`."""
+    ended = ids[-1] in end_tokens
+    # As the engines decode: control tokens stay visible and break the format.
+    text = chat.decode(ids[:-1] if ended else ids)
+    end = end_of_stop(text, stop)
+    return without_stop(chat.normalised(text[:end]), stop), "stop" if ended or end is not None else "length"
+
+
 def reward_function(
     reward: Rewards,
     cases: Sequence[dict[str, Any]],
@@ -102,17 +119,9 @@ def reward_function(
         log_metric: Callable[[str, float], None],
         **kwargs: Any,
     ) -> list[float]:
-        parsed, cut_off = [], 0
-        for ids in completion_ids:
-            ended = ids[-1] in end_tokens
-            # As the engines decode: control tokens stay visible and break the format.
-            text = chat.decode(ids[:-1] if ended else ids)
-            end = end_of_stop(text, stop)
-            finished = ended or end is not None
-            text = without_stop(chat.normalised(text[:end]), stop)
-            parsed.append(parse_completion(text, "stop" if finished else "length"))
-            cut_off += not finished
-        log_metric("clipped_ratio", cut_off / len(parsed))
+        rollouts = [rollout_text(ids, chat, end_tokens, stop) for ids in completion_ids]
+        parsed = [parse_completion(text, finish) for text, finish in rollouts]
+        log_metric("clipped_ratio", sum(finish == "length" for _, finish in rollouts) / len(parsed))
         log_metric("format_ok", sum(p.format_ok for p in parsed) / len(parsed))
         synthesising = [any(phrase in p.reasoning.lower() for phrase in phrases) for p in parsed]
         log_metric("synthesis", sum(synthesising) / len(parsed))
@@ -126,6 +135,7 @@ def configure(
 ) -> tuple[Settings, GRPOConfig]:
     """The checked settings, and the trainer's arguments; UserError says which setting is wrong."""
     checked = check_settings(settings, kind)
+    check_credit(checked.credit)
     if checked.stop and checked.trainer.get("mask_truncated_completions"):
         raise UserError(
             "training setting 'mask_truncated_completions': TRL would mask rollouts that end at a stop text of the"
@@ -144,8 +154,12 @@ def make_trainer(
     prompts: Sequence[Prompt],
     reward: Rewards,
     output: Path,
+    update: Callable[[Mapping[str, Any], str], Prompt] | None = None,
 ) -> PreferenceTrainer:
-    """A trainer of `model` on `prompts`, one for each of `cases`, with the rewards (Eq. 3) that `reward` gives."""
+    """A trainer of `model` on `prompts`, one for each of `cases`, with the rewards (Eq. 3) that `reward` gives.
+
+    If the cases are steps of streams, `update` gives the prompt of one with its past; `prompts` have no past yet.
+    """
     checked, arguments = configure(settings, output)
     if checked.revision:
         arguments.model_init_kwargs = {"revision": checked.revision}  # of the reference model, which TRL loads
@@ -167,17 +181,30 @@ def make_trainer(
         raise UserError(f"one step needs {groups} prompts, but there are only {len(kept)} to train on")
     tokens = sum(len(encoded[str(i)]) for i in kept) / len(kept)
     log.info("training on %d prompts of %.0f tokens on average, %d per step", len(kept), tokens, groups)
-    trainer = PreferenceTrainer(
-        model=network,
-        reward_funcs=reward_function(reward, cases, chat, ends, checked.synthesis_phrases, checked.stop),
-        args=arguments,
-        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}),
-        processing_class=chat.tokenizer,
-        callbacks=[loop.Progress(FIGURES)],
-        encoded=encoded,
-        stop=checked.stop,
+    options: dict[str, Any] = {
+        "model": network,
+        "reward_funcs": reward_function(reward, cases, chat, ends, checked.synthesis_phrases, checked.stop),
+        "args": arguments,
+        "processing_class": chat.tokenizer,
+        "callbacks": [loop.Progress(FIGURES)],
+        "encoded": encoded,
+        "stop": checked.stop,
+    }
+    if update is None:
+        return PreferenceTrainer(
+            train_dataset=Dataset.from_dict({"prompt": [str(i) for i in kept], "row": kept}), **options
+        )
+    rows = range(len(cases))
+    return PreferenceStreamTrainer(
+        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in rows], "row": rows}),
+        cases=cases,
+        streams=find_streams(cases, kept),
+        credit=checked.credit,
+        update=update,
+        parse=lambda ids: parse_completion(*rollout_text(ids, chat, ends, checked.stop)),
+        chat=chat,
+        **options,
     )
-    return trainer
 
 
 def train(
@@ -192,6 +219,8 @@ def train(
 ) -> None:
     """Train `model` on the examples of `data`; save it in `output`, and its steps in the Parquet file `metrics`.
 
+    If the examples are steps of streams, training goes over the steps (training/streams.py).
+
     `judge` is a judge's entry as `load_judge` takes it. The judge runs in this process, and its answers are kept in
     the directory `journal`.
     """
@@ -200,8 +229,14 @@ def train(
     if not cases:
         raise UserError(f"{data}: no example to train on")
     reward = Reward(load_judge(judge, templates, journal))
-    prompts = [templates.preference(case) for case in cases]
-    trainer = make_trainer(settings, model, cases, prompts, reward, Path(output))
+    steps = sum(bool(case["chunks"]) for case in cases)
+    if 0 < steps < len(cases):
+        raise UserError(
+            f"{data}: {steps} of {len(cases)} examples are steps of streams; train on one or the other kind"
+        )
+    prompts = [templates.update(case, "") if steps else templates.preference(case) for case in cases]
+    update = templates.update if steps else None
+    trainer = make_trainer(settings, model, cases, prompts, reward, Path(output), update)
     asked = {**judge, "model": engines.identity(judge["model"])}
     facts = run_facts("grpo", settings, model, data, templates, judge=asked)
     loop.complete(trainer, facts, Path(output), metrics, GRPO_METRICS)

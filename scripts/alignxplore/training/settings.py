@@ -80,9 +80,11 @@ class Settings:
     attn_implementation: str | None = None
     chat_template: str | Mapping[str, Any] | None = None
     """That of the entry of the model that training starts from; the checkpoint keeps it."""
+    credit: str | Mapping[str, float] = "own"
+    """Of GRPO over the steps of streams: what a rollout gets of the next step's rewards."""
     dtype: str = "float32"
     max_prompt_length: int | None = None
-    """In tokens; examples with a longer prompt are left out."""
+    """In tokens; examples with a longer prompt are left out. The past of a stream's step does not count."""
     revision: str | None = None
     stop: Sequence[str] = ()
     """That of the same entry; these texts end a rollout."""
