@@ -12,7 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore import engines, signals
+from alignxplore import engines, signals, user_states
+from alignxplore.changes import Change, changes
+from alignxplore.data.streams import signal_count
 from alignxplore.engines.journal import account, prune
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
@@ -29,11 +31,17 @@ PROMPTS = WORKFLOW / "resources/prompts"
 
 
 def infer(arguments: argparse.Namespace) -> None:
-    """Print the reasoning and preference description that a model infers from one user's signals."""
+    """Print the reasoning and preference description that a model infers from one user's signals.
+
+    With --state, bring a user's description up to date by new signals instead, and print what changed.
+    """
     user = signals.read_signals(_text(arguments.signals), arguments.signals)
     sampling = engines.Sampling(
         arguments.temperature, arguments.top_p, arguments.top_k, arguments.max_new_tokens, arguments.seed
     )
+    if arguments.state is not None:
+        _update(arguments, user, sampling)
+        return
     templates = _templates(arguments, "concise" if arguments.concise else "preference")
     completion, parsed = signals.infer(_engine(arguments), templates, user, sampling, not arguments.concise)
     if warning := _shortcoming(completion, parsed, arguments):
@@ -42,6 +50,39 @@ def infer(arguments: argparse.Namespace) -> None:
         print(json.dumps({**vars(parsed), "finish_reason": completion.finish_reason}, ensure_ascii=False))
     else:
         print("\n\n".join(filter(None, (parsed.reasoning, parsed.preference))))
+
+
+def _update(arguments: argparse.Namespace, user: user_states.Signals, sampling: engines.Sampling) -> None:
+    """`infer --state`."""
+    entry, templates = _entry(arguments), _templates(arguments, "update")
+    engine = engines.load(entry)
+
+    def describe(chunk: user_states.Signals, past: str) -> str:
+        completion, parsed = signals.infer(engine, templates, chunk, sampling, not arguments.concise, past)
+        if shortcoming := _shortcoming(completion, parsed, arguments):
+            unread = signal_count(chunk)
+            raise UserError(f"{arguments.state}: {unread} signals could not be read and count as new: {shortcoming}")
+        return parsed.preference
+
+    before, after = user_states.update(
+        arguments.state, user, describe, arguments.chunk, entry["path"], engines.identity(entry)
+    )
+    new, pieces = len(after.seen) - len(before.seen), changes(before.description, after.description)
+    if arguments.json:
+        changed = {kind: [text.strip() for k, text in pieces if k == kind] for kind in ("added", "dropped")}
+        result = {"preference": after.description, "signals": len(after.seen), "new": new, **changed}
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    print(after.description)
+    if before.description and new:
+        print(f"\nChanged by {new} new signals, {len(after.seen)} in all:\n{''.join(map(_marked, pieces))}")
+
+
+def _marked(piece: Change) -> str:
+    """A piece of text as git's word diff shows it."""
+    text = piece.text.rstrip()
+    marks = {"same": text, "added": f"{{+{text}+}}", "dropped": f"[-{text}-]"}
+    return marks[piece.kind] + piece.text[len(text) :]
 
 
 def _shortcoming(completion: engines.Completion, parsed: Parsed, arguments: argparse.Namespace) -> str | None:
@@ -133,7 +174,11 @@ def publish_files(arguments: argparse.Namespace) -> None:
 
 
 def _engine(arguments: argparse.Namespace) -> engines.Engine:
-    """The engine of --model: a directory or hub id for transformers, or a `models` entry as JSON."""
+    return engines.load(_entry(arguments))
+
+
+def _entry(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The `models` entry of --model: a directory or hub id for transformers, or an entry as JSON."""
     entry: dict[str, Any] = {"engine": "transformers", "path": arguments.model}
     if arguments.model.startswith("{"):
         try:
@@ -148,7 +193,7 @@ def _engine(arguments: argparse.Namespace) -> engines.Engine:
             raise UserError(f"--model: no such directory: {path}")
         if path.count("/") != 1:
             raise UserError(f"--model: {path} is neither a directory nor a hub id (OWNER/NAME)")
-    return engines.load(entry)
+    return entry
 
 
 def _templates(arguments: argparse.Namespace, name: str) -> Templates:
@@ -213,6 +258,14 @@ def parser() -> argparse.ArgumentParser:
     for option, default, number, said in SAMPLING:
         of_infer.add_argument(option, type=number, default=default, help=f"{said} (default: %(default)s)")
     of_infer.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    of_infer.add_argument(
+        "--state", type=Path, metavar="FILE",
+        help="JSON file with what is known of the user, which the signals bring up to date; made if it is not there",
+    )  # fmt: skip
+    of_infer.add_argument(
+        "--chunk", type=_number(int, "an integer >= 1", lambda n: n >= 1), default=4,
+        help="with --state, signals per update; more are read in several (default: %(default)s)",
+    )  # fmt: skip
     of_judge.add_argument("preference", help="description of the user's preferences")
     of_judge.add_argument("post", help="the post that both responses answer")
     of_judge.add_argument("first", help="first response")

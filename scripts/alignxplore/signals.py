@@ -71,13 +71,20 @@ def _check_unicode(text: str, where: str) -> None:
 
 
 def infer(
-    engine: Engine, templates: Templates, signals: Mapping[str, Any], sampling: Sampling, reasons: bool = True
+    engine: Engine,
+    templates: Templates,
+    signals: Mapping[str, Any],
+    sampling: Sampling,
+    reasons: bool = True,
+    past: str | None = None,
 ) -> tuple[Completion, Parsed]:
     """The model's completion on one user's signals, and the reasoning r and description d that it contains (Eq. 1).
 
-    With `reasons=False`, the model is asked for a description without reasoning.
+    With `reasons=False`, the model is asked for a description without reasoning. With `past`, the description of
+    earlier signals, it is asked to bring that up to date.
     """
-    prompt = templates.preference(signals) if reasons else templates.concise(signals)
+    template = "update" if past is not None else "preference" if reasons else "concise"
+    prompt = templates.preference(signals, template=template, past=past or "")
     (answer,) = describe(engine, [prompt], sampling, reasons)
     return answer
 

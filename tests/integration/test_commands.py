@@ -16,6 +16,7 @@ from alignxplore.engines import Completion, Sampling
 from alignxplore.engines.journal import CALL, Journal
 from alignxplore.errors import UserError
 from alignxplore.formats import ANSWER_END
+from alignxplore.prompts import strip_markers
 from alignxplore.workflow.provenance import sidecar
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +132,114 @@ def test_sampling_options_default_to_the_papers(says):
     assert sampling == Sampling(0.0, 0.5, 0, 7, 3, (ANSWER_END,))
 
 
+@pytest.fixture
+def updates(tmp_path, monkeypatch, capsys):
+    """Runs `infer --state user.json` on signals with a model that answers `text`; returns stdout, stderr, the model."""
+
+    def updates(text: str, found: list, *options: str, finish_reason: str = "stop", model: str = "one"):
+        parrot = Parrot(text, finish_reason)
+        monkeypatch.setattr(engines, "start", lambda entry: parrot)
+        (tmp_path / "new.json").write_text(json.dumps(found))
+        (tmp_path / model).mkdir(exist_ok=True)
+        (tmp_path / model / "config.json").write_text(model)
+        arguments = ["infer", "--model", str(tmp_path / model), "--state", str(tmp_path / "user.json"), *options]
+        monkeypatch.setattr(sys, "argv", ["alignxplore", *arguments, str(tmp_path / "new.json")])
+        commands.main()
+        return *capsys.readouterr(), parrot
+
+    return updates
+
+
+def pairs(*names: str) -> list[dict]:
+    return [{**PAIR, "prompt": name} for name in names]
+
+
+def said(text: str) -> str:
+    return f"<think>r</think><answer>{text}</answer>"
+
+
+def asked(parrot: Parrot) -> list[str]:
+    return [strip_markers(prompt.user) for prompts, _ in parrot.asked for prompt in prompts]
+
+
+def test_a_state_is_made_and_brought_up_to_date(updates, tmp_path):
+    out, err, parrot = updates(said("Likes long walks."), [*pairs("a"), COMMENT])
+    assert out == "Likes long walks.\n" and "WARNING" not in err
+    (prompt,) = asked(parrot)
+    assert "Known so far: nothing." in prompt and "Post: a" in prompt and COMMENT["comment"] in prompt
+    out, err, parrot = updates(said("Likes quiet walks."), pairs("b"))
+    (prompt,) = asked(parrot)
+    assert "Known so far: Likes long walks." in prompt and "Post: b" in prompt and "Post: a" not in prompt
+    assert out == "Likes quiet walks.\n\nChanged by 1 new signals, 3 in all:\nLikes [-long-] {+quiet+} walks.\n"
+    state = json.loads((tmp_path / "user.json").read_text())
+    assert (state["version"], state["description"], state["signals"]) == (1, "Likes quiet walks.", 3)
+    assert len(set(state["seen"])) == 3 and state["model"] == str(tmp_path / "one")
+
+
+def test_a_state_as_json(updates):
+    updates(said("Likes long walks."), pairs("a"))
+    out, _, _ = updates(said("Likes walks, and tea."), pairs("b", "c"), "--json")
+    assert json.loads(out) == {
+        "preference": "Likes walks, and tea.", "signals": 3, "new": 2, "added": [", and tea"], "dropped": ["long"],
+    }  # fmt: skip
+
+
+def test_signals_that_were_sent_before_are_left_out(updates, tmp_path):
+    updates(said("d1"), pairs("a", "b"))
+    before = (tmp_path / "user.json").read_bytes()
+    out, err, parrot = updates(said("d2"), pairs("b", "a"))
+    assert out == "d1\n" and parrot.asked == [] and (tmp_path / "user.json").read_bytes() == before
+    assert "2 of 2 signals were read before; leaving them out" in err
+    out, err, parrot = updates(said("d2"), pairs("b", "c", "c"))
+    (prompt,) = asked(parrot)
+    assert "Post: c" in prompt and prompt.count("Post:") == 1 and "2 of 3 signals were read before" in err
+
+
+def test_more_signals_than_a_prompt_should_hold_are_read_in_chunks(updates, tmp_path):
+    _, _, parrot = updates(said("d"), pairs(*"abcde"), "--chunk", "2")
+    assert [prompt.count("Post:") for prompt in asked(parrot)] == [2, 2, 1]
+    assert [f"Known so far: {past}" in text for past, text in zip(("nothing.", "d", "d"), asked(parrot), strict=True)]
+    assert json.loads((tmp_path / "user.json").read_text())["signals"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "message"),
+    [
+        (said("d2"), "length", "2 signals could not be read and count as new: the answer was cut off"),
+        ("d2", "stop", "count as new: the answer is not in the format"),
+        ("", "refused", "count as new: the model refused the prompt"),
+    ],
+)
+def test_an_update_that_fails_leaves_the_state_as_it_was(updates, tmp_path, capsys, text, finish_reason, message):
+    updates(said("d1"), pairs("a"))
+    before = (tmp_path / "user.json").read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        updates(text, pairs("b", "c"), finish_reason=finish_reason)
+    assert stopped.value.code == 1 and (tmp_path / "user.json").read_bytes() == before
+    assert message in capsys.readouterr().err
+    assert updates(said("d3"), pairs("b", "c"))[0].startswith("d3\n")
+
+
+def test_another_model_goes_on_with_a_warning(updates, tmp_path):
+    updates(said("d1"), pairs("a"))
+    _, err, _ = updates(said("d2"), pairs("b"), model="two")
+    assert f"written by {tmp_path / 'one'}; now updated by another model, {tmp_path / 'two'}" in err
+    assert json.loads((tmp_path / "user.json").read_text())["model"] == str(tmp_path / "two")
+    assert "another model" not in updates(said("d3"), pairs("c"), model="two")[1]
+
+
+def test_a_state_of_a_real_model(ending_model, tmp_path, monkeypatch, capsys):
+    path, found = tmp_path / "deep/u.json", tmp_path / "new.json"
+    options = ["--model", str(ending_model), "--concise", "--max-new-tokens", "200", "--state", str(path)]
+    monkeypatch.setattr(sys, "argv", ["alignxplore", "infer", *options, "--json", str(found)])
+    for new in ([PAIR], [PAIR, COMMENT]):
+        found.write_text(json.dumps(new))
+        commands.main()
+        shown, state = json.loads(capsys.readouterr().out), json.loads(path.read_text())
+        assert shown["preference"] == state["description"] != ""
+        assert (shown["signals"], shown["new"], state["signals"]) == (len(new), 1, len(new))
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
@@ -140,6 +249,7 @@ def test_sampling_options_default_to_the_papers(says):
         ("--top-p", "0", "0 is not a number in (0, 1]"),
         ("--top-p", "1.5", "1.5 is not a number in (0, 1]"),
         ("--top-k", "-1", "-1 is not an integer >= 0"),
+        ("--chunk", "0", "0 is not an integer >= 1"),
         ("--top-k", "1.5", "1.5 is not an integer >= 0"),
         ("--max-new-tokens", "0", "0 is not an integer >= 1"),
         ("--max-new-tokens", "9" * 400, "9" * 400 + " is not an integer >= 1"),

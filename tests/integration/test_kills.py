@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from alignx_samples import clear_record
+from alignxplore import user_states
 from alignxplore.data.shards import FILES
 from alignxplore.engines.journal import CALL
 from alignxplore.training.checkpoints import partial_directory
@@ -110,6 +111,43 @@ def test_a_job_killed_at_random_moments_gives_the_answers_of_an_undisturbed_one(
     without_calls = sorted(k for k in killed if k != CALL)
     assert without_calls == sorted(k for k in quiet if k != CALL)
     assert len(set(without_calls)) == len(without_calls)
+
+
+UPDATING = """
+import sys
+from pathlib import Path
+from alignxplore import user_states
+
+path, done = Path(sys.argv[1]), open(sys.argv[2], "a")
+while True:
+    number = len(user_states.read_state(path).seen)
+    pair = {"prompt": f"p{number}", "chosen": "c", "rejected": "r"}
+    signals = {"pairs": [pair, {**pair, "rejected": "s"}], "ugc": []}
+    _, state = user_states.update(
+        path, signals, lambda chunk, past: f"{past}{len(chunk['pairs'])}", 1, "m", {"path": "m"}
+    )
+    print(len(state.seen), file=done, flush=True)
+"""
+
+
+def test_a_users_state_killed_at_random_moments_is_the_old_or_the_new_one(tmp_path):
+    """kill -9 at 12 random moments of updates of two signals each, of which each is a step of its own."""
+    path, done = tmp_path / "user.json", tmp_path / "done"
+    done.touch()
+    rng = random.Random(2)
+    for _ in range(12):
+        process = subprocess.Popen([sys.executable, "-c", UPDATING, str(path), str(done)], env=ENVIRONMENT)
+        before = len(done.read_text().split())
+        while len(done.read_text().split()) <= before + rng.randint(0, 30):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.003)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        state = user_states.read_state(path)
+        finished = int(done.read_text().split()[-1])
+        assert finished <= len(state.seen) <= finished + 2
+        assert state.description == "1" * len(state.seen)
 
 
 TRAINING = """

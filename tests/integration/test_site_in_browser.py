@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import stream_samples
 from alignxplore.results.site.explorer import Sources
 from alignxplore.results.site.pages import write_site
 from report_samples import CASES, HOSTILE, LABELS, correct, sample_inputs
@@ -515,6 +516,60 @@ def test_a_run_without_methods_shows_its_cases(browser, tmp_path):
     for name in ("Training", "Case study"):
         assert page.get_by_role("link", name=name).count() == 0
     assert visit.faults == []
+    visit.context.close()
+
+
+@pytest.fixture(scope="module")
+def stream_site(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("streams")
+    paths = stream_samples.write(directory)
+    labels = {method["name"]: method["label"] for method in stream_samples.METHODS}
+    sources = Sources(paths["cases"], paths["preferences"], paths["judgements"], labels, {})
+    inputs = replace(sample_inputs(directory), sources=sources, study=None, metrics={})
+    write_site(Path("resources/report"), directory / "site", inputs)
+    return directory / "site"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_descriptions_of_a_stream_are_side_by_side(browser, stream_site, width):
+    visit = Visit(browser, stream_site, viewport={"width": width, "height": 900})
+    page = visit.open("cases", "#case=drifting/u7.3&a=updated&b=whole")
+    stream = page.locator(".stream").first
+    expect(stream.locator("h3")).to_have_text("After each chunk: Updated")
+    steps = stream.locator("li")
+    expect(steps).to_have_count(stream_samples.CHUNKS)
+    expect(steps.nth(2)).to_have_attribute("aria-current", "step")
+    second = steps.nth(1)
+    assert [" ".join(text.split()) for text in second.locator("ins").all_text_contents()] == [
+        "added: , tea end.",
+        f"added: {stream_samples.HOSTILE} end.",
+    ]
+    assert second.locator("del").count() == 0
+    for number, step in enumerate(steps.all(), 1):
+        words = step.locator(".verbatim").evaluate(
+            """text => { const copy = text.cloneNode(true);
+                         copy.querySelectorAll("del, .away").forEach(one => one.remove());
+                         return copy.textContent; }"""
+        )
+        assert words == stream_samples.TEXTS[number]
+    # Not by colour alone: what is added is underlined, what is dropped is struck out.
+    lines = [
+        steps.nth(3).locator(tag).first.evaluate("mark => getComputedStyle(mark).textDecorationLine")
+        for tag in ("ins", "del")
+    ]
+    assert lines == ["underline", "line-through"]
+    tops = {step.bounding_box()["y"] for step in steps.all()}
+    assert len(tops) == stream_samples.CHUNKS if width == 390 else len(tops) < stream_samples.CHUNKS
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if folder := os.environ.get("SCREENSHOTS"):
+        stream.scroll_into_view_if_needed()
+        page.screenshot(path=f"{folder}/stream-{width}.png", full_page=width == 390)
+    steps.first.get_by_role("link", name="Chunk 1").click()
+    expect(page.locator("#case .id code")).to_have_text("u7.1")
+    expect(page.locator(".stream").first.locator("li").first).to_have_attribute("aria-current", "step")
+    page.goto(f"{stream_site.as_uri()}/cases.html#case=drifting/u7.0")
+    expect(page.locator("#case .id code")).to_have_text("u7.0")
+    assert page.locator(".stream").count() == 0 and visit.faults == []
     visit.context.close()
 
 

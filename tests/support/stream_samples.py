@@ -16,6 +16,17 @@ USERS, CHUNKS, CHUNK, DRIFT = 30, 4, 2, 2
 """The preferences of benchmark `drifting` change after chunk DRIFT."""
 
 
+HOSTILE = "<img src=x onerror=\"document.title='hit'\">"
+TEXTS = (
+    "",
+    "Likes long walks and answers that come to the point.",
+    f"Likes long walks, tea and answers that come to the point. {HOSTILE}",
+    f"Likes tea, in the evening, and answers that come to the point. {HOSTILE}",
+    "Likes answers that tell a story.",
+)
+"""The description after each number of chunks."""
+
+
 def cases() -> pl.DataFrame:
     """Steps of the same users' streams in two benchmarks, and a case of each benchmark that is no step."""
     rows = []
@@ -41,9 +52,11 @@ def cases() -> pl.DataFrame:
 def write(directory: Path) -> dict[str, list[str]]:
     """Write cases, preferences and judgements; returns the paths. Verdicts are random, worse after the drift."""
     rng = np.random.default_rng(3)
-    paths: dict[str, list[str]] = {"cases": [str(directory / "cases.parquet")], "preferences": [], "judgements": []}
+    paths: dict[str, list[str]] = {"cases": [], "preferences": [], "judgements": []}
     frame = cases().sample(fraction=1, shuffle=True, seed=5)
-    records.write(frame, paths["cases"][0], records.CASE)
+    for (benchmark,), own in frame.group_by("benchmark"):
+        paths["cases"].append(str(directory / f"{benchmark}.parquet"))
+        records.write(own, paths["cases"][-1], records.CASE)
     for method in METHODS:
         described: list[dict[str, Any]] = []
         judged: list[dict[str, Any]] = []
@@ -56,7 +69,7 @@ def write(directory: Path) -> dict[str, list[str]]:
             read = sum(100 + n for n in range(chunks)) if method["name"] == "updated" else 40 * chunks
             tokens = {"prompt_tokens": read if writes else 0, "completion_tokens": 7 * chunks if writes else 0}
             described.append(
-                {**names, "method": method["name"], "reasoning": "", "preference": f"d{chunks}",
+                {**names, "method": method["name"], "reasoning": "", "preference": TEXTS[chunks],
                  "format_ok": True if writes else None, "finish_reason": "stop", **tokens}
             )  # fmt: skip
             judged.append(

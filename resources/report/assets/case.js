@@ -85,8 +85,43 @@
     return e("section", { class: "method" }, ...parts);
   };
 
-  // `methods`: positions in the index. `heading`: the tag of the case's heading.
-  AX.show = (one, methods, heading) =>
+  // A piece of a description since the step before: lines mark it for those who see no colour, words for those who hear it.
+  const piece = ([kind, words]) => {
+    if (kind === "same") return words;
+    return e(kind === "added" ? "ins" : "del", null, e("span", { class: "away" }, ` ${kind}: `), words, e("span", { class: "away" }, " end. "));
+  };
+
+  // A method's descriptions at the steps of a stream, side by side, each with what it added and dropped.
+  const stream = (one, steps, place) => {
+    const described = steps.filter((step) => step.one.described[place]);
+    if (described.length < 2) return null;
+    return e(
+      "section",
+      { class: "stream" },
+      e("h3", null, `After each chunk: ${label(place)}`),
+      e("p", { class: "soft" }, e("ins", null, "added"), " and ", e("del", null, "dropped"), " since the step before"),
+      e(
+        "ol",
+        null,
+        ...described.map(({ one: step, href }) => {
+          const changed = step.changed[place];
+          const verdicts = step.judged.filter((row) => row[1] === place).map((row) => [AX.index.judges[row[0]], verdict(row[4])]);
+          const words = changed ? changed.map(piece) : [step.described[place][PREFERENCE]];
+          const signals = step.chunks.at(-1);
+          return e(
+            "li",
+            { "aria-current": step.id === one.id ? "step" : null },
+            e("h4", null, e("a", { href }, `Chunk ${step.chunks.length}`), `: ${signals} ${signals === 1 ? "signal" : "signals"}`),
+            verdicts.length ? e("p", { class: "soft" }, ...verdicts.flatMap(([judge, sign], at) => [`${at ? ", " : ""}${judge} `, sign])) : null,
+            e("div", { class: "verbatim", dir: "auto" }, ...(words.some((word) => word) ? words : ["(empty)"])),
+          );
+        }),
+      ),
+    );
+  };
+
+  // `methods`: positions in the index. `heading`: the tag of the case's heading. `steps`: those of its stream, if any.
+  AX.show = (one, methods, heading, steps = []) =>
     e(
       "div",
       { class: "onecase" },
@@ -100,5 +135,6 @@
       e("section", { class: "target" }, text("Post", one.prompt), e("div", { class: "pair" }, text("Chosen", one.chosen, "chosen"), text("Rejected", one.rejected, "rejected"))),
       e("details", { class: "history" }, e("summary", null, one.rendered ? "The user's signals" : `The user's signals: ${one.pairs.length + one.ugc.length}`), signals(one)),
       e("div", { class: "methods" }, ...methods.map((place) => method(one, place))),
+      ...methods.map((place) => stream(one, steps, place)),
     );
 })();

@@ -147,10 +147,15 @@
     const another = opened?.split("\n")[0] !== key;
     opened = wanted;
     const one = await AX.details(number);
+    const steps = [];
+    for (const other of one.steps || []) {
+      const step = await AX.details(other);
+      steps.push({ one: step, href: link(state, { case: `${step.benchmark}/${step.id}` }) });
+    }
     if (opened !== wanted) return; // another case was opened meanwhile
     const history = another || article.querySelector(".history")?.open;
     const sides = [...new Set(["a", "b"].map((name) => methods.indexOf(of(state, name))))].filter((side) => side >= 0);
-    const body = AX.show(one, sides, "h2");
+    const body = AX.show(one, sides, "h2", steps);
     body.querySelector(".history").open = history;
     article.replaceChildren(bar, body, everyone(one));
     if (another) {

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from alignxplore import records
+from alignxplore.changes import Change, changes
 from alignxplore.errors import UserError
 from alignxplore.results.site.javascript import posting, write_call
 from alignxplore.results.site.search import SearchIndex
@@ -55,12 +56,14 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
     Returns one row per case with its number in the site: number, benchmark, case_id, dimension. Raises UserError that
     names the file if one breaks its contract or has a method without a label.
     """
-    numbers = _numbers(sources.cases)
+    steps = _numbers(sources.cases)
+    numbers, streams = steps.select("number", *KEY, "dimension"), _streams(steps)
     count = numbers.height
     with tempfile.TemporaryDirectory(prefix="report-") as work:
         blocks = _Blocks(Path(work), numbers)
         blocks.divide("case", sources.cases, records.CASE)
         blocks.divide("preference", sources.preferences, records.PREFERENCE)
+        blocks.divide("earlier", sources.preferences, records.PREFERENCE, _following(steps))
         judges = blocks.divide("judgement", sources.judgements, records.JUDGEMENT)
         blocks.divide("response", sources.responses, records.RESPONSE)
         blocks.divide("win", sources.wins, records.WIN)
@@ -71,7 +74,7 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
         search = SearchIndex(Path(work) / "words")
         for number in range(0, count, BLOCK):
             block = {kind: blocks.read(kind, number // BLOCK) for kind in _Blocks.SCHEMAS}
-            details = _details(block, methods, judges, sources.dimensions)
+            details = _details(block, methods, judges, sources.dimensions, streams)
             for start in range(0, len(details), CHUNK):
                 place = (number + start) // CHUNK
                 write_call(directory / f"details/{place}.js", "AX.addChunk", place, details[start : start + CHUNK])
@@ -84,11 +87,29 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
 
 
 def _numbers(cases: Sequence[str | Path]) -> pl.DataFrame:
-    """One row per case, in the files' order: number, benchmark, case_id, dimension."""
-    columns = [*KEY, "dimension"]
-    tables = [batch.select(columns) for path in cases for batch in records.batches(path, records.CASE)]
-    table = pl.concat([pl.DataFrame(schema={name: pl.String for name in columns}), *tables])
+    """One row per case, in the files' order: number, benchmark, case_id, dimension, stream, chunk (how many it has)."""
+    columns = [*KEY, "dimension", "stream"]
+    tables = [
+        batch.select(*columns, chunk=pl.col("chunks").list.len())
+        for path in cases
+        for batch in records.batches(path, records.CASE)
+    ]
+    table = pl.concat([pl.DataFrame(schema={**{name: pl.String for name in columns}, "chunk": pl.UInt32}), *tables])
     return table.with_row_index("number")
+
+
+def _streams(numbers: pl.DataFrame) -> dict[int, list[int]]:
+    """The numbers of all steps of a case's stream, in order; a case outside streams is not there."""
+    steps = numbers.filter(pl.col("stream") != "").sort("chunk")
+    found = steps.group_by("benchmark", "stream").agg("number")["number"].to_list()
+    return {number: own for own in found for number in own}
+
+
+def _following(numbers: pl.DataFrame) -> pl.DataFrame:
+    """The number of the step that follows each step of a stream, by the key of the earlier one."""
+    steps = numbers.filter(pl.col("stream") != "").sort("chunk")
+    following = pl.col("number").shift(-1).over("benchmark", "stream")
+    return steps.select(*KEY, number=following).drop_nulls("number")
 
 
 class _Blocks:
@@ -97,6 +118,7 @@ class _Blocks:
     SCHEMAS = {
         "case": records.CASE,
         "preference": records.PREFERENCE,
+        "earlier": records.PREFERENCE,
         "judgement": records.JUDGEMENT,
         "response": records.RESPONSE,
         "win": records.WIN,
@@ -110,13 +132,19 @@ class _Blocks:
     def methods(self) -> set[str]:
         return set(self.origin)
 
-    def divide(self, kind: str, paths: Sequence[str | Path], schema: pl.Schema) -> list[str]:
-        """Divide the files of one kind; returns the judges in them."""
+    def divide(
+        self, kind: str, paths: Sequence[str | Path], schema: pl.Schema, numbers: pl.DataFrame | None = None
+    ) -> list[str]:
+        """Divide the files of one kind; returns the judges in them.
+
+        `numbers` are those of other cases to which a case's rows go.
+        """
+        numbers = self.numbers if numbers is None else numbers
         (self.work / kind).mkdir()
         judges: dict[str, None] = {}
         for place, path in enumerate(paths):
             for part, batch in enumerate(records.batches(path, schema)):
-                rows = batch.join(self.numbers, on=KEY, how="inner", maintain_order="left")
+                rows = batch.join(numbers, on=KEY, how="inner", maintain_order="left")
                 for name in ("method", "method_a", "method_b"):
                     if name in rows.columns:
                         self.origin |= {method: path for method in rows[name].unique() if method not in self.origin}
@@ -136,10 +164,18 @@ class _Blocks:
 
 
 def _details(
-    block: Mapping[str, pl.DataFrame], methods: Sequence[str], judges: Sequence[str], dimensions: Mapping[int, str]
+    block: Mapping[str, pl.DataFrame],
+    methods: Sequence[str],
+    judges: Sequence[str],
+    dimensions: Mapping[int, str],
+    streams: Mapping[int, list[int]],
 ) -> list[dict[str, Any]]:
-    """What the site shows of each case in a block, in the cases' order; methods and judges by their position."""
-    described, judged = _by_case(block["preference"]), _by_case(block["judgement"])
+    """What the site shows of each case in a block, in the cases' order; methods and judges by their position.
+
+    A step of a stream also has the numbers of all `steps`, the sizes of its chunks, and what `changed` in each method's
+    description since the step before.
+    """
+    described, earlier, judged = (_by_case(block[kind]) for kind in ("preference", "earlier", "judgement"))
     written, won = _by_case(block["response"]), _by_case(block["win"])
     of_method, of_judge = {name: i for i, name in enumerate(methods)}, {name: i for i, name in enumerate(judges)}
     return [
@@ -185,9 +221,30 @@ def _details(
             "won": [
                 [of_method[row["method_a"]], of_method[row["method_b"]], row["outcome"]] for row in won[case["number"]]
             ],
+            **(
+                {
+                    "steps": streams[case["number"]],
+                    "chunks": case["chunks"],
+                    "changed": _changed(earlier[case["number"]], described[case["number"]], of_method),
+                }
+                if case["number"] in streams
+                else {}
+            ),
         }
         for case in block["case"].iter_rows(named=True)
     ]
+
+
+def _changed(
+    earlier: Sequence[Mapping[str, Any]], described: Sequence[Mapping[str, Any]], of_method: Mapping[str, int]
+) -> dict[int, list[Change]]:
+    """What changed in the descriptions that methods wrote at two steps of a stream."""
+    before = {row["method"]: row["preference"] for row in earlier}
+    return {
+        of_method[row["method"]]: changes(before[row["method"]], row["preference"])
+        for row in described
+        if row["method"] in before
+    }
 
 
 def _by_case(rows: pl.DataFrame) -> dict[int, list[dict[str, Any]]]:
