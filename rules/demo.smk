@@ -109,7 +109,8 @@ def demo_priority(wildcards):
         return 2
     waited_for = [entry["from"] for entry in variants(config).values()]
     if cold := config.get("cold_start"):
-        waited_for += [cold["teacher"], config["judges"][cold["judge"]]["model"]]
+        teachers = {cold["teacher"], cold.get("streaming", cold).get("teacher")}
+        waited_for += [*(teachers - {None}), config["judges"][cold["judge"]]["model"]]
     wanted = {config["models"][name]["path"] for name in waited_for}
     return int(f"models/demo/{wildcards.model}" in wanted)
 

@@ -173,11 +173,12 @@ class Tasks:
             evidence.append(_evidence(comment.comment, 1))
         return evidence, tuple(notes)
 
-    def update(self, *, signals: int, most: int = 1) -> Sample:
+    def update(self, *, signals: int, most: int, guided: float = 0.0) -> Sample:
         """Bring a description up to date with new signals; or, if `signals` is more than `most`, read them all at once.
 
         What most of the evidence shows on an axis is said, and what is known stays if the new signals show nothing of
         it. Some signals are another user's, and some of what is known is wrong, as after a change of preferences.
+        `guided` is the share of prompts that list the key dimensions.
         """
         world, rng = self.world, self.world.rng
         shown = rng.choice((0.12, 0.12, 0.25))
@@ -197,7 +198,8 @@ class Tasks:
         evidence, notes = self._read(pairs, ())
         past = world.lexicon.describe(known) if known else ""
         template = "update" if signals <= most else "preference"
-        prompt = self.templates.preference(_case(pairs), template=template, past=past)
+        dimensions = [world.names[axis] for axis in direction] if rng.random() < guided else None
+        prompt = self.templates.preference(_case(pairs), dimensions, template, past)
         return Sample(prompt, self._updated(known, evidence), notes)
 
     def _updated(self, known: Direction, evidence: list[list[Evidence]]) -> str:
@@ -256,7 +258,7 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
                 yield tasks.infer(1.0, guided=float(guided), wavering=0.9 if guided else 0.05)
             elif role == "updater":
                 long = rng.random() < 0.35
-                yield tasks.update(signals=rng.choice((8, 12, 16)) if long else rng.choice((3, 4, 4, 4)), most=4)
+                yield tasks.update(signals=rng.choice((8, 12, 16)) if long else 4, most=4, guided=0.2)
             elif role == "backbone":
                 yield tasks.infer(1.0, wavering=0.95, untidy=0.45)
             elif role == "instruct":

@@ -46,6 +46,7 @@ REFERENCES = {
     "cold_start.teacher": "models",
     "cold_start.judge": "judges",
     "cold_start.prompt": "prompts (preference)",
+    "cold_start.streaming.teacher": "models",
     "cold_start.streaming.prompt": "prompts (preference)",
     "cold_start.streaming.split": "data.splits",
     "methods.*.prompt": "prompts (preference)",

@@ -193,7 +193,8 @@ def cycle_errors(config: Config) -> Iterator[str]:
     if cold := config.get("cold_start"):
         needs["cold_start"] = made(cold["teacher"], config["judges"][cold["judge"]]["model"])
         if "streaming" in cold:
-            needs["cold_start.streaming"] = needs["cold_start"]
+            teacher = cold["streaming"].get("teacher", cold["teacher"])
+            needs["cold_start.streaming"] = made(teacher, config["judges"][cold["judge"]]["model"])
     for name, entry in variants(config).items():
         judge = [config["judges"][entry["judge"]]["model"]] if "judge" in entry else []
         own = entry.get("data", DATA_OF_STAGE[entry["stage"]])
