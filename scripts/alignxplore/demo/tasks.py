@@ -190,29 +190,34 @@ class Tasks:
         known: Direction = {}
         if signals <= most and rng.random() < 0.8:
             wrong = rng.choice((0.1, 0.1, 0.8))
-            known = {
-                axis: -direction[axis] if rng.random() < wrong else direction[axis]
-                for axis in self.axes
-                if axis in direction and rng.random() < 0.85
-            }
+            known = {a: -s if rng.random() < wrong else s for a, s in direction.items() if rng.random() < 0.85}
         evidence, notes = self._read(pairs, ())
         past = world.lexicon.describe(known) if known else ""
+        if known:
+            notes = (self._annotated_past(known), *notes)
         template = "update" if signals <= most else "preference"
         dimensions = [world.names[axis] for axis in direction] if rng.random() < guided else None
         prompt = self.templates.preference(_case(pairs), dimensions, template, past)
         return Sample(prompt, self._updated(known, evidence), notes)
 
+    def _annotated_past(self, known: Direction) -> tuple[str, tuple[tuple[int, str], ...]]:
+        """A description, and for each label the character where it ends and the label."""
+        labels = [self.world.lexicon.label(axis, sign) for axis, sign in known.items()]
+        ends = [len(PREFIX) + len(", ".join(labels[: count + 1])) for count in range(len(labels))]
+        return self.world.lexicon.describe(known), tuple(zip(ends, labels, strict=True))
+
     def _updated(self, known: Direction, evidence: list[list[Evidence]]) -> str:
         label = self.world.lexicon.label
-        total = dict.fromkeys(self.axes, 0)
+        total = dict.fromkeys(known, 0)
         for axis, sign in (pole for items in evidence for _, pole in items):
-            total[axis] += sign
-        # In the order of the axes, so that what is to be said next follows from what was said last.
+            total[axis] = total.get(axis, 0) + sign
         signs = {axis: (net > 0) - (net < 0) or known.get(axis, 0) for axis, net in total.items()}
         said = {axis: sign for axis, sign in signs.items() if sign}
+        # What is known is repeated like a signal, so the answer can be written as that of any other history.
+        first = [[(label(*pole), pole) for pole in known.items()]] if known else []
         lines = [
             f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in items) or NOTHING}."
-            for index, items in enumerate(evidence, 1)
+            for index, items in enumerate(first + evidence, 0 if known else 1)
         ]
         preference = self.world.lexicon.describe(said) if said else f"{PREFIX}{NOTHING}."
         return render_completion("\n".join(lines), preference)

@@ -23,7 +23,9 @@ def test_an_update_says_what_most_of_the_new_evidence_shows_and_keeps_the_rest(t
         assert parsed.format_ok
         past = said(tasks, re.search(r"Known so far: (.*)", strip_markers(sample.prompt.user))[1])
         net = dict.fromkeys(tasks.axes, 0)
-        for line in parsed.reasoning.splitlines():
+        lines = parsed.reasoning.splitlines()
+        assert lines[0].startswith("0. ") == bool(past)
+        for line in lines[1:] if past else lines:
             for reading in re.findall(r": ([^,.]+)", line.partition(". ")[2]):
                 ((axis, sign),) = said(tasks, reading).items()
                 net[axis] += sign

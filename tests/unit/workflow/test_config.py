@@ -674,12 +674,16 @@ def given(c: dict, name: str, form: str) -> None:
             "cold_start.streaming.split: data.splits.mine has no directions (form 'pairs')",
         ),
         (
+            lambda c: c["cold_start"]["streaming"].update(teacher="techer"),
+            "cold_start.streaming.teacher: no such name 'techer'",
+        ),
+        (
             lambda c: c["cold_start"].update(streaming={"split": "colt"}),
             "cold_start.streaming.split: no such name 'colt'",
         ),
         (
-            lambda c: c["training"]["variants"]["no_rl"].update(data="data/cold/streaming/d_cold.parquet"),
-            "training.variants.no_rl needs the key 'cold_start.streaming'",
+            lambda c: c["cold_start"].pop("streaming"),
+            "training.variants.updates needs the key 'cold_start.streaming'",
         ),
         (
             lambda c: (
