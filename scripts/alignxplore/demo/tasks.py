@@ -78,8 +78,8 @@ class Tasks:
         self.templates = templates
         self.axes = list(axes)
 
-    def _extended(self, direction: Direction, most: int) -> Direction:
-        rest = [axis for axis in self.axes if axis not in direction]
+    def _extended(self, direction: Direction, most: int, axes: Sequence[str] | None = None) -> Direction:
+        rest = [axis for axis in axes or self.axes if axis not in direction]
         return {**direction, **self.world.direction(rest, min(len(rest), self.world.rng.randint(0, most)))}
 
     def judge(self, progress: float) -> Sample:
@@ -183,14 +183,19 @@ class Tasks:
         world, rng = self.world, self.world.rng
         shown = rng.choice((0.12, 0.12, 0.25))
         world.reveal = Reveal(shown, shown, shown, 0.4)
-        direction = world.direction(self.axes, rng.randint(4, 6))
-        other = world.direction(self.axes, rng.randint(4, 6))
+        axes = [axis for axis in self.axes if axis not in PSOUPS_DIMENSIONS]
+        direction, other = (world.direction(axes, rng.randint(4, 6)) for _ in range(2))
         strange = rng.choice((0.0, 0.0, 0.4))
-        pairs = [world.pair(self._extended(other if rng.random() < strange else direction, 1)) for _ in range(signals)]
+        users = [other if rng.random() < strange else direction for _ in range(signals)]
+        pairs = [world.pair(self._extended(user, 1, axes)) for user in users]
         known: Direction = {}
         if signals <= most and rng.random() < 0.8:
             wrong = rng.choice((0.1, 0.1, 0.8))
-            known = {a: -s if rng.random() < wrong else s for a, s in direction.items() if rng.random() < 0.85}
+            known = {
+                axis: -direction[axis] if rng.random() < wrong else direction[axis]
+                for axis in axes
+                if axis in direction and rng.random() < 0.85
+            }
         evidence, notes = self._read(pairs, ())
         past = world.lexicon.describe(known) if known else ""
         if known:
@@ -208,9 +213,10 @@ class Tasks:
 
     def _updated(self, known: Direction, evidence: list[list[Evidence]]) -> str:
         label = self.world.lexicon.label
-        total = dict.fromkeys(known, 0)
+        # Preferences are named in the order of the axes, so what comes next depends on what was named last.
+        total = dict.fromkeys(self.axes, 0)
         for axis, sign in (pole for items in evidence for _, pole in items):
-            total[axis] = total.get(axis, 0) + sign
+            total[axis] += sign
         signs = {axis: (net > 0) - (net < 0) or known.get(axis, 0) for axis, net in total.items()}
         said = {axis: sign for axis, sign in signs.items() if sign}
         # What is known is repeated like a signal, so the answer can be written as that of any other history.
