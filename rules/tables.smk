@@ -189,11 +189,11 @@ use rule table_win_rates as table_streaming with:
         kind="streaming",
         columns=streaming_columns,
         updating=updating_methods,
-        drifting=lambda wildcards: [
-            name
+        drifts=lambda wildcards: {
+            name: config["benchmarks"][name]["drift"]["at"]
             for name in table_entry(wildcards)["benchmarks"]
             if "drift" in config["benchmarks"][name]
-        ],
+        },
 
 
 use rule table_win_rates as table_validity with:

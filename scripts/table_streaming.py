@@ -1,6 +1,12 @@
 """Count what descriptions are worth after each chunk of a stream, and what the update took."""
 
-from alignxplore.results.queries import columns_relation, methods_relation, names_relation, query
+from alignxplore.results.queries import (
+    columns_relation,
+    drifts_relation,
+    methods_relation,
+    query,
+    updating_relation,
+)
 from alignxplore.results.tables import STREAMING_NOTE, streaming_cells, write_cells
 from alignxplore.workflow.job import script_main
 
@@ -11,8 +17,8 @@ def main(snakemake):
     relations = {
         "methods": methods_relation(params.methods),
         "columns": columns_relation(params.columns),
-        "updating": names_relation("method", params.updating),
-        "drifting": names_relation("benchmark", params.drifting),
+        "updating": updating_relation(params.updating),
+        "drifts": drifts_relation(params.drifts),
     }
     found = query(inputs.sql, parquet, relations)
     cells = streaming_cells(found, params.resamples, params.seed)

@@ -2,25 +2,13 @@
 -- One row per method, judge, benchmark and chunk; as in accuracy.sql, a tie is no win. A method that updates descriptions
 -- has the tokens of all its steps on record, so those of one step are the difference from the step before. Other methods
 -- read anew what they read at each step. `since_drift` counts the chunks since the preferences of a benchmark changed: 0
--- at the last chunk before, 1 at the first one after. Preferences change where the first stream to do so has another
--- golden preference or another chosen response than at the step before.
+-- at the last chunk before, 1 at the first one after, which is the `chunk` of the relation drifts.
 -- Relations: judgements, cases, preferences, methods(position, method, label),
---            columns(position, name, judge, benchmark), updating(method), drifting(benchmark).
+--            columns(position, name, judge, benchmark), updating(method), drifts(benchmark, chunk).
 WITH steps AS (
-    SELECT
-        *,
-        len(chunks) AS chunk,
-        (golden_preference, chosen) <> lag((golden_preference, chosen)) OVER stream_so_far AS drifts
+    SELECT *, len(chunks) AS chunk
     FROM cases
     WHERE stream <> ''
-    WINDOW stream_so_far AS (PARTITION BY benchmark, stream ORDER BY len(chunks))
-),
-drifts AS (
-    SELECT benchmark, min(chunk) AS chunk
-    FROM steps
-    JOIN drifting USING (benchmark)
-    WHERE drifts
-    GROUP BY benchmark
 ),
 updates AS (
     SELECT

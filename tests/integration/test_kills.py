@@ -131,11 +131,11 @@ while True:
 
 
 def test_a_users_state_killed_at_random_moments_is_the_old_or_the_new_one(tmp_path):
-    """kill -9 at 12 random moments of updates of two signals each, of which each is a step of its own."""
+    """kill -9 at 8 random moments of updates of two signals each, of which each is a step of its own."""
     path, done = tmp_path / "user.json", tmp_path / "done"
     done.touch()
     rng = random.Random(2)
-    for _ in range(12):
+    for _ in range(8):
         process = subprocess.Popen([sys.executable, "-c", UPDATING, str(path), str(done)], env=ENVIRONMENT)
         before = len(done.read_text().split())
         while len(done.read_text().split()) <= before + rng.randint(0, 30):

@@ -86,6 +86,34 @@ def test_layers_go_over_each_other_one_by_one(tree):
     assert "online: 'sampling' is a required property" in result.stdout + result.stderr, result.stderr
 
 
+def test_methods_that_read_in_chunks_and_the_table_of_streams(tree):
+    def change(config: dict) -> None:
+        teacher = {**config["methods"]["teacher"], "benchmarks": ["alignx_test"], "tables": ["streams"]}
+        config["methods"] |= {
+            "by_four": {**teacher, "label": "By four", "streaming": {"chunk": 4}},
+            "last": {**teacher, "label": "Last", "streaming": {"chunk": 4, "carry": False}},
+        }
+        shown = {"judges": ["judge", "judge2"], "benchmarks": ["alignx_test"], "title": "Streams"}
+        config["tables"]["streams"] = {"kind": "streaming", **shown}
+        config["figures"]["chunks"] = {"kind": "accuracy", "by": "chunk", "methods": ["by_four", "last"], **shown}
+
+    path = configured(tree, "streams", change)
+    command = [sys.executable, "scripts/plan_jobs.py", "--configfile", path.name, "--", "results/streams.csv"]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    jobs = {output: job for job in json.loads(done.stdout)["jobs"] for output in job["output"]}
+    for method, streaming in (("by_four", {"chunk": 4}), ("last", {"chunk": 4, "carry": False})):
+        job = jobs[f"results/preferences/{method}.parquet"]
+        assert job["params"]["entry"]["streaming"] == streaming
+        assert [file for file in job["input"] if file.endswith(".jinja")] == ["resources/prompts/update.jinja"]
+    table = jobs["results/streams.csv"]
+    assert table["params"]["updating"] == ["by_four"] and table["params"]["drifts"] == {}
+    names = [column["name"] for column in table["params"]["columns"]]
+    assert names == ["judge, alignx_test", "judge2, alignx_test"]
+    result = snakemake(tree, "-n", "results/chunks.svg", "--configfile", path.name)
+    assert result.returncode == 0 and planned(result.stdout + result.stderr)["figure_accuracy"] == 1, result.stderr
+
+
 def test_vpl_judges_by_itself_in_every_column(tree):
     result = snakemake(tree, "-n", "results/judgements/judge2/vpl.parquet")
     jobs = planned(result.stdout + result.stderr)

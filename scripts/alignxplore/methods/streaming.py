@@ -12,7 +12,6 @@ time: a stream that became one chunk longer costs one prompt.
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from alignxplore.engines import Completion
 from alignxplore.formats import Parsed
 from alignxplore.methods.descriptions import Description
 from alignxplore.prompts import Prompt
+from alignxplore.records import NO_STREAM
 
 _UNKNOWN = Description(Parsed("", "", format_ok=False), "", 0, 0)
 
@@ -34,18 +34,19 @@ def streamed(
     chunk: int,
     carry: bool = True,
 ) -> list[Description]:
-    """The last description of each case, whose signals are read in chunks of `chunk`.
+    """The last description of each case, whose signals are read in parts of at most `chunk` (see `parts`).
 
-    `render` makes the prompt of a case that has one chunk's signals and of the past description, and `ask` returns an
-    answer per prompt. Without `carry`, the last chunk is read alone. Token counts are those of all steps.
+    `render` makes the prompt of a case that has one part's signals and of the past description, and `ask` returns an
+    answer per prompt. Without `carry`, the last part is read alone. Token counts are those of all steps.
     """
     cases = _read(cases, chunk, carry)
     found = [_UNKNOWN] * len(cases)
-    for step in range(max((chunks(case, chunk) for case in cases), default=0)):
+    divided = [parts(case, chunk) for case in cases]
+    for step in range(max(map(len, divided), default=0)):
         prompts = {
-            index: render(span(case, step * chunk, (step + 1) * chunk), found[index].parsed.preference)
-            for index, case in enumerate(cases)
-            if step < chunks(case, chunk)
+            index: render(span(case, *own[step]), found[index].parsed.preference)
+            for index, (case, own) in enumerate(zip(cases, divided, strict=True))
+            if step < len(own)
         }
         # An engine that is asked a prompt twice samples two answers.
         distinct = list(dict.fromkeys(prompts.values()))
@@ -60,23 +61,31 @@ def prompt_count(cases: Sequence[Case], chunk: int, carry: bool = True) -> int:
     beginnings = set()
     for case in _read(cases, chunk, carry):
         read = hashlib.sha256()
-        for step in range(chunks(case, chunk)):
-            part = span(case, step * chunk, (step + 1) * chunk)
+        for start, stop in parts(case, chunk):
+            part = span(case, start, stop)
             read.update(json.dumps([part["pairs"], part["ugc"]]).encode())
             beginnings.add(read.digest())
     return len(beginnings)
 
 
 def _read(cases: Sequence[Case], chunk: int, carry: bool) -> Sequence[Case]:
-    """The cases with the signals that are read: all, or without `carry` the last chunk."""
+    """The cases with the signals that are read: all, or without `carry` those of the last part."""
     if carry:
         return cases
-    return [span(case, (chunks(case, chunk) - 1) * chunk, signal_count(case)) for case in cases]
+    return [{**span(case, *parts(case, chunk)[-1]), **NO_STREAM} for case in cases]
 
 
-def chunks(case: Case, chunk: int) -> int:
-    """How many chunks a case is read in; a case without signals is one empty chunk."""
-    return max(math.ceil(signal_count(case) / chunk), 1)
+def parts(case: Case, chunk: int) -> list[tuple[int, int]]:
+    """The first signal of each part that a case is read in, and the one after its last; one empty part if it has none.
+
+    A stream's own chunks are kept apart, so that its steps share their parts however large its chunks are.
+    """
+    found = []
+    start = 0
+    for size in case["chunks"] or [signal_count(case)]:
+        found += [(at, min(at + chunk, start + size)) for at in range(start, start + size, chunk)]
+        start += size
+    return found or [(0, 0)]
 
 
 def updated(past: Description, completion: Completion, parsed: Parsed) -> Description:

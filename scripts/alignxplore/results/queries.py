@@ -101,9 +101,15 @@ def benchmarks_relation(benchmarks: Sequence[Mapping[str, Any]]) -> pl.DataFrame
     return pl.DataFrame(rows, schema={"position": pl.Int64, "benchmark": pl.String, "in_domain": pl.Boolean})
 
 
-def names_relation(field: str, names: Sequence[str]) -> pl.DataFrame:
-    """A relation with one field that lists these names."""
-    return pl.DataFrame({field: list(names)}, schema={field: pl.String})
+def updating_relation(methods: Sequence[str]) -> pl.DataFrame:
+    """updating(method): the methods that update descriptions."""
+    return pl.DataFrame({"method": list(methods)}, schema={"method": pl.String})
+
+
+def drifts_relation(drifts: Mapping[str, int]) -> pl.DataFrame:
+    """drifts(benchmark, chunk): the first chunk under new preferences, where they change."""
+    columns = {"benchmark": list(drifts), "chunk": list(drifts.values())}
+    return pl.DataFrame(columns, schema={"benchmark": pl.String, "chunk": pl.Int64})
 
 
 def paper_relation(path: str | Path, table: str) -> pl.DataFrame:

@@ -11,7 +11,6 @@ from alignxplore.workflow.config import (
     judged_benchmarks,
     origin_name,
     table_methods,
-    updates_descriptions,
     variants,
 )
 from alignxplore.workflow.schema import unknown_name
@@ -58,21 +57,10 @@ def table_errors(config: Config) -> Iterator[str]:
                 if "change_from" in column:
                     yield from _change_errors(f"{key}.columns.{title}.change_from", title, entry["columns"], config)
         else:
-            if kind == "streaming":
-                yield from _step_errors(key, methods, entry["benchmarks"], config)
             for judge in entry["judges"]:
                 yield from _judged_errors(key, judge, entry["benchmarks"], config)
             # A method without descriptions judges cases itself, so no judge could be compared on it.
             yield from _described_errors(key, methods, entry["benchmarks"], config, describing=True)
-
-
-def _step_errors(key: str, methods: Sequence[str], benchmarks: Sequence[str], config: Config) -> Iterator[str]:
-    """Yield an error unless each step of a benchmark ends with an update, which then has tokens of its own."""
-    for method in filter(lambda name: updates_descriptions(config["methods"][name]), methods):
-        own = config["methods"][method]["streaming"]["chunk"]
-        for benchmark in benchmarks:
-            if (chunk := config["benchmarks"][benchmark].get("chunk", own)) % own:
-                yield f"{key}: methods.{method}.streaming.chunk: {own} does not divide the {chunk} of {benchmark!r}"
 
 
 def _validity_errors(name: str, methods: Sequence[str], config: Config) -> Iterator[str]:

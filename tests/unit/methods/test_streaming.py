@@ -88,6 +88,22 @@ def test_steps_that_begin_alike_are_asked_once_and_answered_the_same(templates):
     assert [row["completion_tokens"] for row in rows] == [10, 20, 30, 20]
 
 
+def test_a_streams_own_chunks_are_kept_apart(templates):
+    """With noise, chunks are of different sizes."""
+    sizes = [[3], [3, 1], [3, 1, 2]]
+    steps = cases(list("abc"), list("abcd"), list("abcdef")).with_columns(
+        stream=pl.lit("u"), chunks=pl.Series(sizes, dtype=pl.List(pl.Int32))
+    )
+    writer = Writer()
+    rows = run(writer, templates, steps)
+    assert [[text.rpartition("New: ")[2] for text in call] for call in writer.calls] == [["a b"], ["c"], ["d"], ["e f"]]
+    assert [row["completion_tokens"] for row in rows] == [20, 30, 40]
+    assert prompt_count(steps.to_dicts(), 2) == 4
+    last = Writer()
+    run(last, templates, steps, streaming={"chunk": 2, "carry": False})
+    assert last.calls == [["Past: . New: c", "Past: . New: d", "Past: . New: e f"]]
+
+
 @pytest.mark.parametrize("streaming", [{"chunk": 1}, {"chunk": 2}, {"chunk": 3}, {"chunk": 2, "carry": False}])
 def test_prompts_are_counted_before_they_are_asked(templates, streaming):
     writer = Writer()

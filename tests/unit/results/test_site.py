@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import stream_samples
 from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.results.site import csv_tables
@@ -153,6 +154,20 @@ def test_the_block_size_changes_no_file(site, tmp_path, monkeypatch):
     write_cases(write_records(tmp_path), tmp_path / "data")
     for path in (tmp_path / "data").rglob("*.js"):
         assert path.read_bytes() == (site / "data" / path.relative_to(tmp_path / "data")).read_bytes(), path
+
+
+def test_a_streams_steps_may_be_in_different_blocks(tmp_path, monkeypatch):
+    """What changed since the step before is in the details, wherever that step's case is."""
+    paths = stream_samples.write(tmp_path)
+    labels = {method["name"]: method["label"] for method in stream_samples.METHODS}
+    sources = Sources(paths["cases"], paths["preferences"], paths["judgements"], labels, {})
+    write_cases(sources, tmp_path / "whole")
+    monkeypatch.setattr("alignxplore.results.site.explorer.BLOCK", 25)
+    numbers = write_cases(sources, tmp_path / "divided")
+    details = sorted((tmp_path / "whole/details").iterdir())
+    assert len(details) == numbers.height / 25 > 4
+    for path in details:
+        assert path.read_bytes() == (tmp_path / "divided/details" / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("numbers", [[], [0], [7], [0, 1, 2, 3, 99], list(range(0, 100, 2)), list(range(100))])

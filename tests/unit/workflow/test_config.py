@@ -244,6 +244,30 @@ def test_streaming_needs_a_chunk_a_model_and_a_template(change, message):
     assert re.search(message, mistakes(config))
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda c: c["tables"]["streams"].pop("benchmarks"), "tables.streams: 'benchmarks' is a required property"),
+    (lambda c: c["tables"]["streams"].update(columns={}), "tables.streams.columns: does not apply"),
+    (lambda c: c["tables"]["streams"].update(benchmarks=["x"]), "tables.streams.benchmarks: no such name 'x'"),
+    (lambda c: c["tables"]["streams"].update(judges=["judges"]), "tables.streams.judges: no such name 'judges'"),
+    (lambda c: c["methods"]["golden"]["tables"].remove("streams"), "tables.streams: too few methods name it"),
+    (lambda c: c["methods"]["vpl"]["tables"].append("streams"), "tables.streams: method 'vpl' writes no descriptions"),
+    (lambda c: c["tables"]["streams"].update(benchmarks=["psoups_style"], judges=["judge2"]),
+     "judges.judge2.benchmarks, needed by tables.streams: no such name 'psoups_style'"),
+])  # fmt: skip
+def test_a_table_of_streams_needs_benchmarks_and_methods_that_describe(change, message):
+    config = merged()
+    config["tables"]["streams"] = {
+        "kind": "streaming",
+        "title": "S",
+        "benchmarks": ["alignx_test"],
+        "judges": ["judge"],
+    }
+    config["methods"]["golden"]["tables"].append("streams")
+    assert mistakes(config) == ""
+    change(config)
+    assert message in mistakes(config)
+
+
 def test_a_judge_by_the_published_protocol_needs_sampling():
     config = merged()
     config["judges"]["judge2"] = {"kind": "published", "model": "judge2", "benchmarks": ["alignx_test"]}

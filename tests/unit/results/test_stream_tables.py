@@ -18,12 +18,12 @@ def paths(tmp_path_factory):
     return stream_samples.write(tmp_path_factory.mktemp("streams"))
 
 
-def found_in(paths, updating=("updated",), drifting=("drifting",)):
+def found_in(paths):
     relations = {
         "methods": queries.methods_relation(stream_samples.METHODS),
         "columns": queries.columns_relation(COLUMNS),
-        "updating": queries.names_relation("method", updating),
-        "drifting": queries.names_relation("benchmark", drifting),
+        "updating": queries.updating_relation(["updated"]),
+        "drifts": queries.drifts_relation({"drifting": stream_samples.DRIFT + 1}),
     }
     return queries.query(f"{SQL}/streaming.sql", paths, relations)
 
