@@ -31,6 +31,26 @@ def test_two_processes_make_the_same_update_as_one(tiny_model, tmp_path, stage, 
     assert one["completion_length"][0] > 0
 
 
+# With credit `own`, a group of 4 rollouts is split between two processes of 6, and one of the four streams is left out.
+@pytest.mark.parametrize(("credit", "batch"), [("own", 12), ({"carried": 0.9, "others": 0.45}, 16)])
+def test_two_processes_that_are_stopped_carry_the_descriptions_of_one(tiny_model, tmp_path, monkeypatch, credit, batch):
+    settings = {"optim": "sgd", "credit": credit, "shuffle_dataset": False}
+    one = train("streams", tiny_model, tmp_path / "one", 1, batch, **settings)
+    monkeypatch.setenv("STOPPED", "1")
+    stopped = launched("streams", tiny_model, tmp_path / "two", 2, batch // 2, **settings)
+    assert "after step 1" in stopped.stderr
+    monkeypatch.delenv("STOPPED")
+    two = train("streams", tiny_model, tmp_path / "two", 2, batch // 2, **settings)
+    assert one["reward"] == pytest.approx(two["reward"])
+    assert_same_update(tiny_model, tmp_path / "one", tmp_path / "two", [one, two], 1e-3)
+
+
+def test_several_processes_refuse_streams_that_would_be_divided(tiny_model, tmp_path):
+    credit = {"carried": 0.9, "others": 0.45}
+    refused = launched("streams", tiny_model, tmp_path / "two", 2, 12, credit=credit)
+    assert "'credit': with several processes, streams must have equally many steps" in refused.stderr
+
+
 def test_sigterm_to_one_process_stops_all_after_the_same_step(tiny_model, tmp_path, monkeypatch):
     """If they stopped at different steps, they would wait for each other."""
     monkeypatch.setenv("STOPPED", "1")

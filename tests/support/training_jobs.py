@@ -32,6 +32,7 @@ JOB = """
 import hashlib, json, os, signal, sys, time
 from pathlib import Path
 from alignxplore.errors import UserError
+from alignxplore.formats import Parsed
 from alignxplore.judging.judge import load_judge
 from alignxplore.judging.reward import Reward
 from alignxplore.prompts import Prompt, Templates
@@ -39,6 +40,7 @@ from alignxplore.training import grpo, loop, scoring, sft
 from alignxplore.training.checkpoints import run_facts
 from alignxplore.training.metrics import GRPO_METRICS, SFT_METRICS
 from alignxplore.training.models import load_tokenizer
+from alignxplore.training.packed import PackedTrainer
 from alignxplore.training.settings import Settings
 
 if "deepspeed" in sys.argv[4] or "ACCELERATE_USE_DEEPSPEED" in os.environ:
@@ -53,7 +55,7 @@ stage, model, output, settings = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3
 questions = ["Post: travel", "likes humor, dislikes travel", "a joke would help", "no", "passport", "quick", "few", "x"]
 prompts = [Prompt(text) for text in questions]
 metrics = output.with_suffix(".parquet")
-facts = run_facts(stage, settings, model, __file__, Templates())
+facts = run_facts("sft" if stage == "sft" else "grpo", settings, model, __file__, Templates())
 if stage == "sft":
     answers = ["<think>a joke</think>\\n<answer>likes humor</answer>" + " a joke" * n for n in range(len(questions))]
     rows = sft.tokenise(load_tokenizer(model, Settings({})), prompts, answers)
@@ -70,16 +72,22 @@ else:
         # Some groups get equal rewards, so that only one process has rollouts that need no gradient.
         return [1.0 if case["name"] % 2 else float(len(i.preference) % 3) for i, case in zip(parsed, cases)]
 
-    cases = [{"name": number} for number in range(len(prompts))]
+    cases, update = [{"name": number} for number in range(len(prompts))], None
+    if stage == "streams":
+        # Four streams of two steps each.
+        cases = [{"name": 2 * n, "stream": str(n // 2), "chunks": [1] * (1 + n % 2)} for n in range(len(prompts))]
+        update = lambda case, past: Prompt(f"{questions[case['name'] // 2]} likes {past}")
+        prompts = [update(case, "") for case in cases]
     if "JUDGE" in os.environ:
         entry = {"kind": "jud", "model": {"engine": "transformers", "path": os.environ["JUDGE"]}}
         reward = Reward(load_judge(entry, Templates(judge=os.environ["JUDGE_PROMPT"]), None))
         cases = [{"prompt": text, "chosen": "a joke", "rejected": "a passport"} for text in questions]
-    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output), GRPO_METRICS
+    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output, update), GRPO_METRICS
+    trainer.parse = lambda ids: Parsed("r", trainer.processing_class.decode(ids), True)  # of steps
     ends = trainer.eos_token_ids[0]
     place = trainer.accelerator.process_index
 
-    def given(prompt_ids, images, multimodal_fields, num_generations, **kwargs):
+    def given(trainer, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
         # Fixed rollouts: those of a group do not depend on how the group is divided among processes.
         if place == int(os.environ.get("STOPPED", -1)):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -89,7 +97,7 @@ else:
         first = place * len(prompt_ids)
         return [text_of(ids, (first + at) % num_generations) for at, ids in enumerate(prompt_ids)], None
 
-    trainer._generate_single_turn = given
+    PackedTrainer._generate_single_turn = given
 try:
     loop.complete(trainer, facts, output, metrics, schema)
 except UserError as error:
@@ -103,6 +111,7 @@ SETTINGS = {
         "max_completion_length": 12,
     },
 }  # fmt: skip
+SETTINGS["streams"] = SETTINGS["grpo"]
 
 
 def environment() -> dict[str, str]:

@@ -224,8 +224,8 @@ class StreamTrainer(PackedTrainer):
         cut = sum(row in self.next_row and self.next_row[row] not in batch for batch in batches for row in batch)
         if cut:
             log.warning(
-                "%d times, a stream goes on in the next batch, and its step gets no credit of the next one; if streams"
-                " have equally many steps, batches of a multiple of them avoid it",
+                "%d steps per epoch get no credit of the next one, because their stream goes on in the next batch; if"
+                " streams have equally many steps, batches of a multiple of them avoid it",
                 cut,
             )
 
@@ -324,5 +324,5 @@ class StreamTrainer(PackedTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         result = super()._generate_and_score_completions(inputs)
         # The step's own reward, under both rules: TRL logs what is credited.
-        self._metrics["train"]["reward"][-1] = self._own_mean
+        self._metrics["train" if self.model.training else "eval"]["reward"][-1] = self._own_mean
         return result

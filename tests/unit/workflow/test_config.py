@@ -27,7 +27,14 @@ def shown(config: dict, table: str, methods: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [["demo"], ["paper"], ["evaluate", "smollm2"], ["evaluate", "smollm2", "smollm2/demo_files"]]
+    "names",
+    [
+        ["demo"],
+        ["paper"],
+        ["paper", "paper/streaming"],
+        ["evaluate", "smollm2"],
+        ["evaluate", "smollm2", "smollm2/demo_files"],
+    ],
 )
 def test_our_own_are_accepted(names):
     check_config(merged(*names), CONFIG / "schema.yaml")
