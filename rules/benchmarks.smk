@@ -84,3 +84,23 @@ use rule benchmark_split as benchmark_truncate with:
         script="benchmark_truncate",
         benchmark="{benchmark}",
         signals=setting("benchmarks/{benchmark}/signals"),
+
+
+use rule benchmark_split as benchmark_stream with:
+    input:
+        cases=origin("streamed_of"),
+        wording=lambda wildcards: (
+            DATA.get("wording", [])
+            if "drift" in config["benchmarks"][wildcards.benchmark]
+            else []
+        ),
+        library=library("benchmark_stream.py"),
+    wildcard_constraints:
+        benchmark=made_by("streamed_of"),
+    params:
+        script="benchmark_stream",
+        benchmark="{benchmark}",
+        chunk=setting("benchmarks/{benchmark}/chunk"),
+        noise=setting("benchmarks/{benchmark}/noise"),
+        drift=setting("benchmarks/{benchmark}/drift"),
+        seed=DATA_SEED,

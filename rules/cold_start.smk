@@ -88,6 +88,7 @@ if "streaming" in COLD:
     UPDATES = {"prompt": "update", "answer": COLD.get("answer", "tags")} | COLD[
         "streaming"
     ]
+    UPDATING_TEACHER = tracked_model(UPDATES.get("teacher", COLD["teacher"]))
 
     use rule dimensions as dimensions_streaming with:
         input:
@@ -105,7 +106,7 @@ if "streaming" in COLD:
         input:
             **asks(
                 ["teacher_streaming.py"],
-                [TEACHER, COLD_JUDGE],
+                [UPDATING_TEACHER, COLD_JUDGE],
                 prompts=[UPDATES["prompt"]],
             ),
             steps=f"data/splits/{UPDATES['split']}.parquet",
@@ -119,11 +120,11 @@ if "streaming" in COLD:
             "logs/timings/cold_streaming/teacher.tsv"
         priority: 3
         conda:
-            environment([TEACHER, COLD_JUDGE])
+            environment([UPDATING_TEACHER, COLD_JUDGE])
         resources:
-            **needs(3000, 480, [TEACHER, COLD_JUDGE]),
+            **needs(3000, 480, [UPDATING_TEACHER, COLD_JUDGE]),
         params:
-            model=TEACHER,
+            model=UPDATING_TEACHER,
             judge=COLD_JUDGE,
             generations=COLD["generations"],
             prompt=UPDATES["prompt"],

@@ -181,6 +181,7 @@ if GIVEN_SPLITS:
             name="{split}",
             form=setting("data/splits/{split}/form"),
             posts=setting("data/splits/{split}/posts", [0, 1]),
+            chunk=setting("data/splits/{split}/chunk"),
             max_characters=DATA["max_characters"],
             max_reject_share=DATA["max_reject_share"],
         message:

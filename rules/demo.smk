@@ -1,6 +1,6 @@
 # Raw data and models of the embedded default; included if the config has a section `demo`.
 
-from alignxplore.workflow.config_paths import DEMO_FILES
+from alignxplore.workflow.config_paths import DEMO_FILES, DEMO_STREAMS
 
 DEMO = config["demo"]
 DEMO_SEED = DEMO.get("seed", config["seed"])
@@ -37,6 +37,33 @@ rule demo_world:
         "../scripts/demo_world.py"
 
 
+if "streams" in DEMO:
+
+    rule demo_streams:
+        input:
+            lexicon=DEMO["lexicon"],
+            library=library("demo_streams.py"),
+        output:
+            **DEMO_STREAMS,
+        log:
+            "logs/demo/streams.log",
+        benchmark:
+            "logs/timings/demo/streams.tsv"
+        conda:
+            "../envs/cpu.yaml"
+        resources:
+            **needs(1000, 10),
+        params:
+            dimensions=DEMO["dimensions"],
+            reveal=DEMO["reveal"],
+            streams=DEMO["streams"],
+            seed=DEMO_SEED,
+        message:
+            "Making users of the demo world with long histories"
+        script:
+            "../scripts/demo_streams.py"
+
+
 rule demo_tokenizer:
     input:
         **DEMO_PROMPTS,
@@ -63,6 +90,13 @@ rule demo_tokenizer:
         "../scripts/demo_tokenizer.py"
 
 
+def demo_prompts(wildcards):
+    """The templates that a scale model learns; only one that learns updates reads theirs."""
+    updates = DEMO["models"][wildcards.model]["role"] == "updater"
+    own = {"update_prompt": config["prompts"]["update"]} if updates else {}
+    return DEMO_PROMPTS | own
+
+
 def demo_base(wildcards):
     """The scale model that this one starts from."""
     base = DEMO["models"][wildcards.model].get("base")
@@ -75,14 +109,15 @@ def demo_priority(wildcards):
         return 2
     waited_for = [entry["from"] for entry in variants(config).values()]
     if cold := config.get("cold_start"):
-        waited_for += [cold["teacher"], config["judges"][cold["judge"]]["model"]]
+        teachers = {cold["teacher"], cold.get("streaming", cold).get("teacher")}
+        waited_for += [*(teachers - {None}), config["judges"][cold["judge"]]["model"]]
     wanted = {config["models"][name]["path"] for name in waited_for}
     return int(f"models/demo/{wildcards.model}" in wanted)
 
 
 rule demo_model:
     input:
-        **DEMO_PROMPTS,
+        unpack(demo_prompts),
         base=demo_base,
         tokenizer=rules.demo_tokenizer.output.tokenizer,
         lexicon=DEMO["lexicon"],

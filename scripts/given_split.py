@@ -21,6 +21,7 @@ def main(snakemake):
         str(kept),
         f"data.splits.{params.name}",
         params.posts,
+        params.chunk,
     )
 
 

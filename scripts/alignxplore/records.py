@@ -142,7 +142,7 @@ JUDGEMENT = pl.Schema(
 `unparsed` counts the presentation orders, 0 to 2, without a verdict: the judge's answer selected neither response, or
 its prompt was refused, or the method's completion was and there is no description to judge. Their probability is one
 half. A tie, a mean probability of one half, is not `correct`. `format_ok` and `completion_tokens` are those of the
-PREFERENCE. Cases with the same post and the same two responses share a `target`.
+PREFERENCE. Cases with the same post and the same two responses share a `target`, and so do the steps of a stream.
 """
 
 ROLLOUT = pl.Schema(

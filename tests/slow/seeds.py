@@ -24,15 +24,21 @@ COLUMNS = {
 }
 
 
-def run_seed(directory: Path, seed: int) -> Path:
-    """The tree of a finished run with this seed; runs it if needed."""
+def run_seed(directory: Path, seed: int, *targets: str, layer: str = "") -> Path:
+    """The tree of a finished run with this seed; runs it if needed.
+
+    `targets` are the files to make (default: all), and `layer` is YAML that goes over the default configuration.
+    """
     tree = directory / f"seed-{seed}"
     tree.mkdir(parents=True, exist_ok=True)
     for name in PARTS:
         if not (tree / name).exists():
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
             copy(ROOT / name, tree / name)
-    command = [sys.executable, "-m", "snakemake", "--cores", "all", "--config", f"seed={seed}"]
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", "all", "--config", f"seed={seed}"]
+    if layer:
+        (tree / "layer.yaml").write_text(layer)
+        command += ["--configfile", "config/demo.yaml", "layer.yaml"]
     subprocess.run(command, cwd=tree, check=True)
     return tree
 

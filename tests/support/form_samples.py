@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs/data.md").read_text()
 PAIRS = "Pair-wise Comparative Feedback"
 SHOWN = dict(
     zip(
-        ("pairs", "rl", "cold_start", "test"),
+        ("pairs", "streams", "published_streams", "rl", "cold_start", "test"),
         map(json.loads, re.findall(r"```json\n(.*?)```", PAGE, re.S)),
         strict=True,
     )
@@ -24,6 +24,7 @@ PERSONA = {
     "ground_truth_persona": "I like short answers",
     "profile": "x",
 }
+PUBLISHED_STREAM = SHOWN.pop("published_streams")
 RECORDS = {
     **SHOWN,
     "alignx": raw_record("a"),
@@ -34,8 +35,13 @@ RECORDS = {
 def varied(form: str, number: int, **changes):
     """A record of a form whose target differs from others."""
     record = copy.deepcopy(RECORDS[form])
-    place = {"pairs": lambda: record["target"], "rl": lambda: record[0]}.get(form, lambda: record)()
-    post = {"pairs": "query", "rl": "task"}.get(form, "prompt")
+    places = {
+        "pairs": lambda: record["target"],
+        "streams": lambda: record["steps"][-1]["target"],
+        "rl": lambda: record[0],
+    }
+    place = places.get(form, lambda: record)()
+    post = {"pairs": "query", "streams": "query", "rl": "task"}.get(form, "prompt")
     place[post] += f" {number}"
     place.update(changes)
     return record

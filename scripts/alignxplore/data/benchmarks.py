@@ -35,14 +35,23 @@ def psoups_cases(path: str | Path, name: str, dimension: str, positive: str, sig
 def sample(cases: pl.DataFrame, limit: int | None) -> pl.DataFrame:
     """Up to `limit` cases, as many of each direction of a P-SOUPS dimension as possible, in the order of `cases`.
 
-    Case ids are hashes and decide, so a higher limit keeps the cases of a lower one.
+    Case ids are hashes and decide, so a higher limit keeps the cases of a lower one. A stream counts as one case, and
+    keeps all its steps.
     """
     if limit is None:
         return cases
+    return cases.filter(OWNER.is_in(drawing_order(cases)[:limit]))
+
+
+OWNER = pl.when(pl.col("stream") != "").then("stream").otherwise("case_id")
+"""What the steps of a stream share; of other cases, their id."""
+
+
+def drawing_order(cases: pl.DataFrame) -> list[str]:
+    """The ids of cases, or the names of their streams, in the order in which a limit takes them."""
     direction = pl.when(pl.col("dimension") != "").then(pl.col("direction").list.first())
-    drawn = cases.with_row_index("place").with_columns(group=direction).sort("case_id")
-    drawn = drawn.with_columns(rank=pl.int_range(pl.len()).over("group")).sort("rank", "group").head(limit)
-    return drawn.sort("place").select(cases.columns)
+    drawn = cases.select(owner=OWNER, group=direction).unique("owner", keep="first", maintain_order=True).sort("owner")
+    return drawn.with_columns(rank=pl.int_range(pl.len()).over("group")).sort("rank", "group")["owner"].to_list()
 
 
 def reverse(cases: pl.DataFrame, name: str, wording: Wording | None) -> pl.DataFrame:
@@ -59,10 +68,8 @@ def reverse(cases: pl.DataFrame, name: str, wording: Wording | None) -> pl.DataF
     golden = opposite_descriptions(cases, wording)
     rows = []
     for row, text in zip(cases.iter_rows(named=True), golden, strict=True):
-        pairs = [_swapped(pair) for pair in row["pairs"]]
-        rows.append(
-            {**_swapped(row), "benchmark": name, "pairs": pairs, "golden_preference": text or "", "profile": ""}
-        )
+        pairs = [swapped(pair) for pair in row["pairs"]]
+        rows.append({**swapped(row), "benchmark": name, "pairs": pairs, "golden_preference": text or "", "profile": ""})
     return pl.DataFrame(rows, schema=CASE)
 
 
@@ -85,9 +92,12 @@ def opposite_descriptions(cases: pl.DataFrame, wording: Wording | None) -> list[
 def truncate(cases: pl.DataFrame, name: str, signals: int) -> pl.DataFrame:
     """The benchmark `name`: `cases` with the first `signals` signals of each user, pairs before comments.
 
-    Case ids stay. Raises UserError if no case has more than `signals` signals, or if signals are a rendered prompt.
+    Case ids stay. Raises UserError if no case has more than `signals` signals, if signals are a rendered prompt, or if
+    cases are steps of a stream.
     """
     check_signals(cases, f"benchmark {name!r}")
+    if (cases["stream"] != "").any():
+        raise UserError(f"benchmark {name!r}: the steps of a stream have prefixes of its signals already")
     pairs = pl.col("pairs").list.head(signals)
     ugc = pl.col("ugc").list.head((signals - pairs.list.len().cast(pl.Int64)).clip(lower_bound=0))
     most = cases.select((pl.col("pairs").list.len() + pl.col("ugc").list.len()).max()).item()
@@ -118,7 +128,8 @@ def check_golden(cases: pl.DataFrame, user: str) -> None:
         )
 
 
-def _swapped(row: dict[str, Any]) -> dict[str, Any]:
+def swapped(row: dict[str, Any]) -> dict[str, Any]:
+    """A case or pair of which the user chose the other response."""
     direction = [-sign for sign in row["direction"]]
     return {**row, "chosen": row["rejected"], "rejected": row["chosen"], "direction": direction}
 

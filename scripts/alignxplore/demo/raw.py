@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from alignxplore.demo.world import N_DIMENSIONS, PSOUPS_DIMENSIONS, Comment, Direction, Lexicon, Pair, World
+from alignxplore.demo.world import N_DIMENSIONS, PSOUPS_DIMENSIONS, Comment, Direction, Lexicon, Pair, Reveal, World
 
 SIGNALS = 4
 DEMOGRAPHICS = (
@@ -90,6 +90,15 @@ class Users:
         directions = self._person(self.world.rng.choice((5, 6)))
         return self._build(directions, ugc=ugc)
 
+    def long(self, signals: int, reveal: Reveal) -> dict[str, Any]:
+        """The same with so many signals, which show as much as `reveal` says."""
+        directions = self._person(self.world.rng.choice((5, 6)))
+        target = self.world.pair(next(directions))
+        usual, self.world.reveal = self.world.reveal, reveal
+        pairs = [self.world.pair(next(directions)) for _ in range(signals)]
+        self.world.reveal = usual
+        return self._record(target, pairs, [])
+
     def sparse(self) -> dict[str, Any]:
         """A user whose signals agree with the target on only two to four dimensions."""
         return self._build(self._person(self.world.rng.randint(2, 4)), ugc=False)
@@ -151,6 +160,15 @@ def write_alignx(users: Users, population: Population, jsonl: Path, parquet: Pat
     }
     pl.DataFrame(records[half:], schema=schema).write_parquet(parquet)
     return len(records) + population.broken
+
+
+def write_streams(users: Users, count: int, signals: int, reveal: Reveal, path: Path) -> None:
+    """Write this many users, each with this many pairs that show as much as `reveal` says, as JSON lines.
+
+    Targets show as much as the world of `users` does. The first users do not depend on `count`.
+    """
+    records = (users.long(signals, reveal) for _ in range(count))
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def write_psoups(world: World, dimension: str, per_direction: int, path: Path) -> None:

@@ -78,8 +78,8 @@ class Tasks:
         self.templates = templates
         self.axes = list(axes)
 
-    def _extended(self, direction: Direction, most: int) -> Direction:
-        rest = [axis for axis in self.axes if axis not in direction]
+    def _extended(self, direction: Direction, most: int, axes: Sequence[str] | None = None) -> Direction:
+        rest = [axis for axis in axes or self.axes if axis not in direction]
         return {**direction, **self.world.direction(rest, min(len(rest), self.world.rng.randint(0, most)))}
 
     def judge(self, progress: float) -> Sample:
@@ -150,7 +150,12 @@ class Tasks:
             dimensions = [world.names[axis] for axis in direction]
         case = _case(pairs, comments)
         prompt = self.templates.preference(case, dimensions) if reasoning else self.templates.concise(case)
-        label = world.lexicon.label
+        evidence, notes = self._read(pairs, comments)
+        return Sample(prompt, self._completion(evidence, reasoning, wavering, untidy), notes, closed=True)
+
+    def _read(self, pairs: Sequence[Pair], comments: Sequence[Comment]) -> tuple[list[list[Evidence]], Notes]:
+        """What each signal shows of the user, and the annotations of their texts."""
+        label = self.world.lexicon.label
 
         def chosen(pole: PoleKey | None) -> str:
             return label(*pole) if pole else NOTHING
@@ -166,7 +171,62 @@ class Tasks:
         for comment in comments:
             notes.append(annotate(comment.comment, chosen))
             evidence.append(_evidence(comment.comment, 1))
-        return Sample(prompt, self._completion(evidence, reasoning, wavering, untidy), tuple(notes), closed=True)
+        return evidence, tuple(notes)
+
+    def update(self, *, signals: int, most: int, guided: float = 0.0) -> Sample:
+        """Bring a description up to date with new signals; or, if `signals` is more than `most`, read them all at once.
+
+        What most of the evidence shows on an axis is said, and what is known stays if the new signals show nothing of
+        it. Some signals are another user's, and some of what is known is wrong, as after a change of preferences.
+        `guided` is the share of prompts that list the key dimensions.
+        """
+        world, rng = self.world, self.world.rng
+        shown = rng.choice((0.12, 0.12, 0.25))
+        world.reveal = Reveal(shown, shown, shown, 0.4)
+        axes = [axis for axis in self.axes if axis not in PSOUPS_DIMENSIONS]
+        direction, other = (world.direction(axes, rng.randint(4, 6)) for _ in range(2))
+        strange = rng.choice((0.0, 0.0, 0.4))
+        users = [other if rng.random() < strange else direction for _ in range(signals)]
+        pairs = [world.pair(self._extended(user, 1, axes)) for user in users]
+        known: Direction = {}
+        if signals <= most and rng.random() < 0.8:
+            wrong = rng.choice((0.1, 0.1, 0.8))
+            known = {
+                axis: -direction[axis] if rng.random() < wrong else direction[axis]
+                for axis in axes
+                if axis in direction and rng.random() < 0.85
+            }
+        evidence, notes = self._read(pairs, ())
+        past = world.lexicon.describe(known) if known else ""
+        if known:
+            notes = (self._annotated_past(known), *notes)
+        template = "update" if signals <= most else "preference"
+        dimensions = [world.names[axis] for axis in direction] if rng.random() < guided else None
+        prompt = self.templates.preference(_case(pairs), dimensions, template, past)
+        return Sample(prompt, self._updated(known, evidence), notes)
+
+    def _annotated_past(self, known: Direction) -> tuple[str, tuple[tuple[int, str], ...]]:
+        """A description, and for each label the character where it ends and the label."""
+        labels = [self.world.lexicon.label(axis, sign) for axis, sign in known.items()]
+        ends = [len(PREFIX) + len(", ".join(labels[: count + 1])) for count in range(len(labels))]
+        return self.world.lexicon.describe(known), tuple(zip(ends, labels, strict=True))
+
+    def _updated(self, known: Direction, evidence: list[list[Evidence]]) -> str:
+        label = self.world.lexicon.label
+        # Preferences are named in the order of the axes, so what comes next depends on what was named last.
+        total = dict.fromkeys(self.axes, 0)
+        for axis, sign in (pole for items in evidence for _, pole in items):
+            total[axis] += sign
+        signs = {axis: (net > 0) - (net < 0) or known.get(axis, 0) for axis, net in total.items()}
+        said = {axis: sign for axis, sign in signs.items() if sign}
+        # What is known is repeated like a signal, so the answer can be written as that of any other history.
+        first = [[(label(*pole), pole) for pole in known.items()]] if known else []
+        lines = [
+            f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in items) or NOTHING}."
+            for index, items in enumerate(first + evidence, 0 if known else 1)
+        ]
+        preference = self.world.lexicon.describe(said) if said else f"{PREFIX}{NOTHING}."
+        return render_completion("\n".join(lines), preference)
 
     def _completion(self, evidence: list[list[Evidence]], reasoning: bool, wavering: float, untidy: float) -> str:
         rng, label = self.world.rng, self.world.lexicon.label
@@ -207,6 +267,9 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
                 # A teacher that is told what to look for sees it where it is not.
                 guided = rng.random() < 0.5
                 yield tasks.infer(1.0, guided=float(guided), wavering=0.9 if guided else 0.05)
+            elif role == "updater":
+                long = rng.random() < 0.35
+                yield tasks.update(signals=rng.choice((8, 12, 16)) if long else 4, most=4, guided=0.2)
             elif role == "backbone":
                 yield tasks.infer(1.0, wavering=0.95, untidy=0.45)
             elif role == "instruct":

@@ -18,7 +18,7 @@ def judge_preferences(judge: Judge, name: str, cases: pl.DataFrame, preferences:
     """
     key = ["benchmark", "case_id"]
     check_described(cases, preferences)
-    joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected"), on=key, how="inner")
+    joined = preferences.join(cases.select(*key, "prompt", "chosen", "rejected", "stream"), on=key, how="inner")
     rows = list(joined.iter_rows(named=True))
     refused = (joined["finish_reason"] == "refused").to_numpy()
     probabilities = p_chosen_unless_refused(judge, rows, [row["preference"] for row in rows], refused)
@@ -39,7 +39,8 @@ def check_described(cases: pl.DataFrame, preferences: pl.DataFrame) -> None:
 def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -> pl.DataFrame:
     """JUDGEMENT rows of `judged`, under the judge name `name`.
 
-    `judged` has case_id, benchmark, method, format_ok, completion_tokens and the target's prompt, chosen and rejected.
+    `judged` has case_id, benchmark, stream, method, format_ok, completion_tokens and the target's prompt, chosen and
+    rejected.
     `probabilities` (rows, 2) are those of the chosen response, shown first and second; NaN if unknown.
     """
     unparsed = np.isnan(probabilities)
@@ -58,10 +59,13 @@ def judgement_rows(judged: pl.DataFrame, name: str, probabilities: np.ndarray) -
 def target_ids(cases: pl.DataFrame) -> pl.Series:
     """A stable id of each case's target: its post and two responses, regardless of which was chosen.
 
-    Cases share a target if P-SOUPS uses it under opposite preferences, or if one benchmark is made from another.
+    Cases share a target if P-SOUPS uses it under opposite preferences, or if one benchmark is made from another. The
+    steps of a stream are one user's and not independent, so they share the id of one of their targets.
     """
     targets = cases.select("prompt", "chosen", "rejected").iter_rows()
-    return pl.Series("target", [_target_id(*target) for target in targets], dtype=pl.String)
+    own = pl.Series("target", [_target_id(*target) for target in targets], dtype=pl.String)
+    of_stream = pl.when(pl.col("stream") != "").then(pl.col("target").min().over("stream")).otherwise("target")
+    return cases.select("stream").with_columns(own).select(of_stream.alias("target"))["target"]
 
 
 def _target_id(prompt: str, chosen: str, rejected: str) -> str:

@@ -8,7 +8,7 @@ import yaml
 
 Config = Mapping[str, Any]
 
-DERIVED = ("reverse_of", "truncation_of")
+DERIVED = ("reverse_of", "truncation_of", "streamed_of")
 """Keys under which a benchmark names the one that it is made from."""
 
 ORDERED = (

@@ -35,6 +35,7 @@ from alignxplore.workflow.schema import document_errors, raise_all, unknown_name
 REFERENCES = {
     "benchmarks.*.reverse_of": "benchmarks",
     "benchmarks.*.truncation_of": "benchmarks",
+    "benchmarks.*.streamed_of": "benchmarks",
     "benchmarks.*.split": "data.splits",
     "benchmarks.*.psoups": "data.psoups",
     "data.splits.*.rest_of": "data.splits",
@@ -47,6 +48,7 @@ REFERENCES = {
     "cold_start.teacher": "models",
     "cold_start.judge": "judges",
     "cold_start.prompt": "prompts (preference)",
+    "cold_start.streaming.teacher": "models",
     "cold_start.streaming.prompt": "prompts (preference)",
     "cold_start.streaming.split": "data.splits",
     "methods.*.prompt": "prompts (preference)",
@@ -127,7 +129,9 @@ def _section_errors(config: Config) -> Iterator[str]:
 def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
     """Entries of the configuration with the keys elsewhere that they need."""
     for name, entry in config["benchmarks"].items():
-        if benchmark_origin(config, name).get("split") in drawn_splits(config) and "truncation_of" not in entry:
+        split = benchmark_origin(config, name).get("split")
+        is_worded = "drift" in entry or not {"truncation_of", "streamed_of"} & entry.keys()
+        if split in drawn_splits(config) and is_worded or split and "drift" in entry:
             yield f"benchmarks.{name}", ["data.wording"]
     for name, entry in config["judges"].items():
         yield f"judges.{name}", [f"prompts.{JUDGE_PROMPTS[entry['kind']]}"]
@@ -160,6 +164,9 @@ def _needs(config: Config) -> Iterator[tuple[str, list[str]]]:
         yield f"data.splits.{name}", ["data.alignx.sources"]
     if "demo" in config:
         yield "demo", ["prompts.preference", "prompts.concise", "prompts.judge", "prompts.respond"]
+        for name, entry in config["demo"]["models"].items():
+            if entry["role"] == "updater":
+                yield f"demo.models.{name}", ["prompts.update"]
     for name, entry in config["tables"].items():
         if any("paper" in column for column in entry.get("columns", {}).values()):
             yield f"tables.{name}", ["published"]

@@ -41,10 +41,15 @@ DEMO_FILES = {
 }
 """What the rule demo_world makes."""
 
+DEMO_STREAMS = {"test": "data/raw/streams/test.jsonl", "training": "data/raw/streams/training.jsonl"}
+"""What the rule demo_streams makes, if the demo has `streams`."""
+
 
 def path_errors(config: Config) -> Iterator[str]:
     """Yield the files that do not exist, and that neither a rule makes nor the hub has."""
     made = set(DEMO_FILES.values()) if "demo" in config else set()
+    if "streams" in config.get("demo", {}):
+        made |= set(DEMO_STREAMS.values())
     for names, path in _places(config, PATHS):
         key = ".".join(names)
         if names[0] == "gguf" and names[-1] == "file" and "package" in config["gguf"][names[1]]:
@@ -179,7 +184,8 @@ def cycle_errors(config: Config) -> Iterator[str]:
     if cold := config.get("cold_start"):
         needs["cold_start"] = made(cold["teacher"], config["judges"][cold["judge"]]["model"])
         if "streaming" in cold:
-            needs["cold_start.streaming"] = needs["cold_start"]
+            teacher = cold["streaming"].get("teacher", cold["teacher"])
+            needs["cold_start.streaming"] = made(teacher, config["judges"][cold["judge"]]["model"])
     for name, entry in variants(config).items():
         judge = [config["judges"][entry["judge"]]["model"]] if "judge" in entry else []
         own = entry.get("data", DATA_OF_STAGE[entry["stage"]])

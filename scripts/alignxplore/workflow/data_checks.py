@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from alignxplore.data.forms import WITHOUT_CHUNKS
+from alignxplore.data.streams import chunk_sizes
 from alignxplore.workflow.config import (
     DATA_OF_STAGE,
     DERIVED,
@@ -13,7 +15,7 @@ from alignxplore.workflow.config import (
     variants,
 )
 
-WITHOUT_DIRECTIONS = ("pairs", "rl", "cold_start", "psoups")
+WITHOUT_DIRECTIONS = ("pairs", "streams", "rl", "cold_start", "psoups")
 """Forms of given splits whose records have no directions."""
 
 NEED_SIGNALS = ("signals", "liked", "lminductreason", "pba", "vpl")
@@ -37,7 +39,7 @@ def split_errors(config: Config) -> Iterator[str]:
 
 
 def benchmark_errors(config: Config) -> Iterator[str]:
-    """Yield an error unless benchmarks can be reversed and truncated, as far as the configuration shows."""
+    """Yield an error unless benchmarks can be made from one another, as far as the configuration shows."""
     history = config.get("data", {}).get("refine", {}).get("history", 0)
     for name, entry in config["benchmarks"].items():
         key, origin = f"benchmarks.{name}", benchmark_origin(config, name)
@@ -55,11 +57,42 @@ def benchmark_errors(config: Config) -> Iterator[str]:
                 f"{key}.signals: must be fewer than the {history} of every case (data.refine.history), not"
                 f" {entry['signals']}"
             )
+        of_streams = is_streamed(config, origin.get("split", ""))
+        for derived in ("truncation_of", "streamed_of"):
+            if derived in entry and of_streams:
+                yield f"{key}.{derived}: {entry[derived]!r} has the steps of streams already"
+        if "streamed_of" in entry and not of_streams:
+            drawn = origin.get("split") in drawn_splits(config)
+            yield from _stream_errors(config, name, history if drawn else None)
+
+
+def _stream_errors(config: Config, name: str, history: int | None) -> Iterator[str]:
+    """Yield an error unless a benchmark's histories, of `history` signals if that is known, make the streams wanted."""
+    key, entry = f"benchmarks.{name}", config["benchmarks"][name]
+    if history is not None and entry["chunk"] > history:
+        yield f"{key}.chunk: must be at most the {history} signals of every case (data.refine.history)"
+        return
+    chunks = None if history is None else len(chunk_sizes(history, entry["chunk"]))
+    where = f"but every case has {chunks} (data.refine.history, chunk)"
+    if chunks == 1 and entry.get("noise", {}).get("place") == "after":
+        yield f"{key}.noise.place: 'after' needs a second chunk, {where}"
+    if "drift" not in entry:
+        return
+    if chunks is not None and entry["drift"]["at"] > chunks:
+        yield f"{key}.drift.at: is chunk {entry['drift']['at']}, {where}"
+    form = given_splits(config).get(benchmark_origin(config, name).get("split", ""), {}).get("form")
+    if form in WITHOUT_DIRECTIONS and form != "rl":
+        yield f"{key}.drift: {entry['streamed_of']!r} has no directions (form {form!r}), so none can flip"
+    if has_comments(config, name):
+        yield f"{key}.drift: {entry['streamed_of']!r} has comments, which cannot drift: they have no rejected text"
 
 
 def form_errors(config: Config) -> Iterator[str]:
     """Yield an error where something needs what a given split does not have, as far as its `form` is named."""
     forms = {name: entry.get("form", "") for name, entry in given_splits(config).items()}
+    for name, entry in given_splits(config).items():
+        if "chunk" in entry and forms[name] in WITHOUT_CHUNKS:
+            yield f"data.splits.{name}.chunk: does not apply to the form {forms[name]!r}, {WITHOUT_CHUNKS[forms[name]]}"
     for name, entry in config["benchmarks"].items():
         form = forms.get(benchmark_origin(config, name).get("split", ""), "")
         if form == "cold_start":
@@ -70,7 +103,7 @@ def form_errors(config: Config) -> Iterator[str]:
     for name, entry in config["methods"].items():
         for benchmark in entry.get("benchmarks", config["benchmarks"]):
             form = forms.get(benchmark_origin(config, benchmark).get("split", ""), "")
-            turned = "reverse_of" in config["benchmarks"][benchmark]
+            turned = bool({"reverse_of", "drift"} & config["benchmarks"][benchmark].keys())
             key = f"methods.{name}.benchmarks: {benchmark!r}"
             if form in WITHOUT_DIRECTIONS and entry["kind"] == "opposite":
                 yield f"{key} has no directions (form {form!r}), so no description has an opposite"
@@ -111,6 +144,12 @@ def form_errors(config: Config) -> Iterator[str]:
             origins = [benchmark_origin(config, benchmark).get("split", "") for benchmark in entry["benchmarks"]]
             if all(forms.get(split) in WITHOUT_DIRECTIONS for split in origins):
                 yield f"figures.{name}.by: none of its benchmarks has directions"
+
+
+def is_streamed(config: Config, split: str) -> bool:
+    """Whether a split has the steps of streams, as far as its form is named."""
+    entry = given_splits(config).get(split, {})
+    return entry.get("form") == "streams" or "chunk" in entry
 
 
 def has_comments(config: Config, benchmark: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 
+import polars as pl
 import pytest
 from alignx_samples import direction, raw_direction, raw_record
 from alignxplore import records
@@ -9,16 +10,18 @@ from alignxplore.data.api import read_alignx
 from alignxplore.data.forms import FORMS, given_split
 from alignxplore.data.split import read_split, summary
 from alignxplore.errors import UserError
-from form_samples import PAIRS, PERSONA, RECORDS, SHOWN, varied, write
+from form_samples import PAIRS, PERSONA, PUBLISHED_STREAM, RECORDS, SHOWN, varied, write
 
 COUNT = 3
 """Records of a form in a file."""
+STEPS = {"streams": 2}
+"""Rows that the shown record of a form becomes, if not one."""
 
 
-def read(paths, directory, form=None, max_reject_share=0.0, max_characters=1000, posts=(0, 1)):
+def read(paths, directory, form=None, max_reject_share=0.0, max_characters=1000, posts=(0, 1), chunk=None):
     """The split and its rejects."""
     out, rejects, kept = (str(directory / f"{name}.parquet") for name in ("split", "rejects", "kept"))
-    given_split(paths, form, max_characters, max_reject_share, out, rejects, kept, "data.splits.x", posts)
+    given_split(paths, form, max_characters, max_reject_share, out, rejects, kept, "data.splits.x", posts, chunk)
     return read_split(out), records.read(rejects, records.REJECT)
 
 
@@ -36,7 +39,8 @@ def test_every_form_is_detected_and_read_alike_in_every_kind_of_file(form, kind,
     split, rejects = read([write(tmp_path / f"a.{kind}", raws, kind)], tmp_path)
     named, _ = read([write(tmp_path / "b.json", raws, "json")], tmp_path, form)
     assert split.equals(named) and split.schema == FORMS[form].schema
-    assert split.height == COUNT and rejects.is_empty() and split["example_id"].n_unique() == COUNT
+    rows = COUNT * STEPS.get(form, 1)
+    assert split.height == rows and rejects.is_empty() and split["example_id"].n_unique() == rows
 
 
 def test_pairs_have_their_user_their_comments_and_their_golden_preference(tmp_path):
@@ -62,6 +66,86 @@ def test_a_rendered_prompt_is_kept_word_for_word(tmp_path):
     turn = RECORDS["rl"][0]
     assert row["rendered"] == turn["value"] and (row["pairs"], row["ugc"], row["direction"]) == ([], [], [])
     assert (row["prompt"], row["chosen"], row["rejected"]) == (turn["task"], turn["chosen"], turn["rejected"])
+
+
+def test_a_stream_is_one_example_per_step_with_all_signals_until_then(tmp_path):
+    split, _ = read([write(tmp_path / "a.jsonl", [SHOWN["streams"], SHOWN["streams"]])], tmp_path)
+    first, second, third, _ = split.to_dicts()
+    targets = [step["target"] for step in SHOWN["streams"]["steps"]]
+    assert [row["prompt"] for row in (first, second)] == [target["query"] for target in targets]
+    assert [row["rejected"] for row in (first, second)] == [target["rejected"] for target in targets]
+    assert (first["chunks"], second["chunks"]) == ([1], [1, 1])
+    assert first["pairs"] == second["pairs"] and len(first["pairs"]) == 1
+    assert first["ugc"] == [] and [item["comment"] for item in second["ugc"]] == ["Paddington 2."]
+    assert first["stream"] == second["stream"] != third["stream"]
+    assert {row["user_id"] for row in (first, second)} == {"u17"}
+    assert {row["golden_preference"] for row in (first, second)} == {"Likes short answers."}
+
+
+def test_the_signals_of_published_streams_are_read_from_their_prompts(tmp_path):
+    three = json.loads(json.dumps(PUBLISHED_STREAM))
+    signal = "\n\n{}. *Post:*\n{} 1. A\n\nlist\n\n*Chosen:*\n1. yes\n\n*Rejected:*\nno"
+    three[0]["history"][1]["value"] = "Past: kind" + "".join(signal.format(n, "p" * n) for n in range(1, 13))
+    split, _ = read([write(tmp_path / "a.json", [PUBLISHED_STREAM, three], "json")], tmp_path)
+    first, second, _, long = split.to_dicts()
+    assert [row["prompt"] for row in (first, second)] == ["Is tea healthy?", "What is a comet?"]
+    film = {"prompt": "A film for tonight?", "chosen": "Paddington 2.", "rejected": "We should discuss genres."}
+    assert second["pairs"] == [*first["pairs"], {**film, "direction": []}]
+    assert first["pairs"][0]["rejected"] == "First of all, which egg?"
+    assert {row["rendered"] for row in (first, second)} == {""}
+    assert first["stream"] == second["stream"] and first["user_id"] == second["user_id"]
+    assert long["chunks"] == [1, 12] and long["pairs"][12]["prompt"] == "p" * 12 + " 1. A\n\nlist"
+
+
+def test_a_published_stream_whose_prompt_hides_its_signals_is_rejected(tmp_path):
+    for value in ("Past: kind. They like tea.", "2. *Post:*\nq\n*Chosen:*\nc\n*Rejected:*\nr"):
+        hidden = json.loads(json.dumps(PUBLISHED_STREAM))
+        hidden[0]["history"][1]["value"] = value
+        path = write(tmp_path / "a.json", [PUBLISHED_STREAM, hidden], "json")
+        split, rejects = read([path], tmp_path, max_reject_share=0.5)
+        assert split.height == 2 and rejects["field"].to_list() == ["[0].history[1].value"]
+        assert "no prompt with another description of the earlier ones can be made" in rejects["reason"][0]
+
+
+@pytest.mark.parametrize("form", ["pairs", "test", "alignx", "psoups"])
+def test_records_with_a_chunk_become_streams(form, tmp_path):
+    path = write(tmp_path / "a.json", [varied(form, 1), varied(form, 2)], "json")
+    whole, _ = read([path], tmp_path)
+    split, _ = read([path], tmp_path, chunk=1)
+    assert split.height == sum(whole["pairs"].list.len() + whole["ugc"].list.len())
+    for record in whole.to_dicts():
+        steps = split.filter(pl.col("stream") == record["example_id"]).to_dicts()
+        signals = record["pairs"] + record["ugc"]
+        for number, step in enumerate(steps, 1):
+            assert step["pairs"] + step["ugc"] == signals[:number] and step["chunks"] == [1] * number
+            following = record["pairs"][number : number + 1] or [record]
+            assert all(step[key] == following[0][key] for key in ("prompt", "chosen", "rejected", "direction"))
+        assert {step["user_id"] for step in steps} == {record["user_id"]}
+        assert len({step["example_id"] for step in steps}) == len(steps)
+        assert {**steps[-1], "example_id": record["example_id"], **records.NO_STREAM} == record
+
+
+def test_what_cannot_be_cut_into_chunks(tmp_path):
+    for form in ("streams", "rl", "cold_start"):
+        path = write(tmp_path / "a.json", [RECORDS[form]], "json")
+        with pytest.raises(UserError, match=f"data.splits.x.chunk: does not apply to the form '{form}'"):
+            read([path], tmp_path, chunk=2)
+    silent = raw_record("a", **{PAIRS: [], "User-Generated Content": None})
+    _, rejects = read([write(tmp_path / "b.json", [silent], "json")], tmp_path, max_reject_share=1.0, chunk=2)
+    assert rejects["reason"].to_list() == ["has no signals"]
+
+
+def test_the_steps_of_a_stream_are_one_user(tmp_path):
+    parts = {}
+    for name, numbers in (("one", (1, 2)), ("two", (3,))):
+        raws = [{key: value for key, value in varied("pairs", n).items() if key != "user"} for n in numbers]
+        for raw, number in zip(raws, numbers, strict=True):
+            raw["history"] = [{**item, "query": f"{item['query']} {number}"} for item in raw["history"]]
+        parts[name], _ = read([write(tmp_path / f"{name}.jsonl", raws)], tmp_path, chunk=1)
+    counts = summary(parts, drawn=("one", "two"))
+    assert counts["examples"].to_list() == [4, 2] and counts["users"].to_list() == [2, 1]
+    shares = summary({"one": parts["one"], "again": parts["one"][1:2]}, drawn=())["shares"].to_list()
+    assert shares[0] == "again: 1 user, 1 target post, 2 history pairs"
 
 
 def test_users_of_rendered_prompts_are_told_apart_by_them(tmp_path):
@@ -109,11 +193,19 @@ def test_a_persona_is_the_golden_preference(tmp_path):
 def test_records_with_the_same_texts_stay_and_differ_in_their_ids(form, tmp_path):
     once, _ = read([write(tmp_path / "a.json", [RECORDS[form]], "json")], tmp_path)
     twice, _ = read([str(tmp_path / "a.json"), write(tmp_path / "b.json", [RECORDS[form]], "json")], tmp_path)
-    assert twice["example_id"][0] == once["example_id"][0] != twice["example_id"][1]
+    assert twice["example_id"][0] == once["example_id"][0]
+    assert twice["example_id"].n_unique() == twice.height == 2 * once.height
 
 
 def without(record, key):
     return {name: value for name, value in record.items() if name != key}
+
+
+def with_step(number, **changes):
+    """The shown stream with a step changed."""
+    steps = [*SHOWN["streams"]["steps"]]
+    steps[number] = {**steps[number], **changes}
+    return {**SHOWN["streams"], "steps": steps}
 
 
 SIGNAL = {"query": "q", "chosen": "c"}
@@ -124,6 +216,17 @@ BROKEN = [
     ("pairs", varied("pairs", 1, rejected=None), "target.rejected", "is missing"),
     ("pairs", {**SHOWN["pairs"], "golden": 3}, "golden", "is 3, expected text"),
     ("pairs", without(SHOWN["pairs"], "target"), "target", "is null, expected an object"),
+    ("streams", {**SHOWN["streams"], "steps": []}, "steps", "is missing or empty"),
+    ("streams", with_step(1, history=None), "steps[1].history", "is missing or empty"),
+    ("streams", with_step(1, history=[{**SIGNAL, "rejected": "c"}]), "steps[1].history[0].rejected", "equals chosen"),
+    ("streams", with_step(0, target=None), "steps[0].target", "is null, expected an object"),
+    ("streams", varied("streams", 1, rejected=None), "steps[1].target.rejected", "is missing"),
+    (
+        "streams",
+        {**SHOWN["streams"], "steps": SHOWN["streams"]["steps"][::-1]},
+        "steps",
+        "has a pair after a comment; a stream has its pairs first",
+    ),
     ("rl", [], "record", "is not a list of two turns"),
     ("rl", varied("rl", 1, value=""), "[0].value", "is empty"),
     ("rl", varied("rl", 1, rejected="Mostly, yes."), "[0].rejected", "equals chosen"),
@@ -143,7 +246,7 @@ BROKEN = [
 def test_a_broken_record_costs_itself_and_too_many_stop_the_run(form, broken, field, reason, tmp_path):
     path = write(tmp_path / "a.json", [varied(form, 1), broken, varied(form, 2)], "json")
     split, rejects = read([path], tmp_path, max_reject_share=0.34)
-    assert split.height == 2
+    assert split.height == 2 * STEPS.get(form, 1)
     ((source, line, at, why),) = rejects.rows()
     assert (source, line, at) == (path, 2, field) and why.startswith(reason)
     with pytest.raises(UserError) as stopped:
@@ -168,8 +271,10 @@ def test_ranges_of_posts_divide_a_file_by_its_posts(form, tmp_path):
     parts = [read([file], tmp_path, posts=bounds)[0] for bounds in ((0, 0.4), (0.4, 1))]
     key = "rendered" if form == "cold_start" else "prompt"
     first, second = (set(part[key]) for part in parts)
+    if form in STEPS:  # a stream goes where its last target does
+        first, second = (set(part[key][1::2]) for part in parts)
     assert first and second and not first & second
-    assert sum(part.height for part in parts) == whole.height == 60
+    assert sum(part.height for part in parts) == whole.height == 60 * STEPS.get(form, 1)
 
 
 def test_an_unknown_form_names_the_keys_and_the_forms(tmp_path):

@@ -2,29 +2,13 @@
 
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import pytest
 from alignxplore.demo.pretrain import Encoder, train_tokenizer
-from alignxplore.demo.tasks import open_tasks, role_samples
+from alignxplore.demo.tasks import role_samples
 from alignxplore.engines.tokens import ChatTokenizer
 from alignxplore.prompts import JUDGE_CHOICES, JUDGE_PREFILL, strip_markers
 from transformers import PreTrainedTokenizerFast
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def tasks():
-    prompts = {
-        f"{n}_prompt": str(ROOT / f"resources/prompts/{n}.jinja") for n in ("preference", "concise", "judge", "respond")
-    }
-    inputs = {
-        **prompts,
-        "lexicon": str(ROOT / "resources/demo/lexicon.csv"),
-        "names": str(ROOT / "resources/dimensions.csv"),
-    }
-    return open_tasks(inputs, [3, 15, 23, 31, 39, 47, 60, 65], "test")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +20,7 @@ def tokenizer(tasks, tmp_path_factory):
     return PreTrainedTokenizerFast.from_pretrained(path)
 
 
-@pytest.mark.parametrize("role", ["judge", "base", "teacher", "backbone", "instruct"])
+@pytest.mark.parametrize("role", ["judge", "base", "teacher", "backbone", "instruct", "updater"])
 def test_samples_are_tokenised_as_engines_do(role, tasks, tokenizer):
     chat, encode = ChatTokenizer(tokenizer), Encoder(tokenizer)
     _, choices = chat.choices(JUDGE_PREFILL, JUDGE_CHOICES)

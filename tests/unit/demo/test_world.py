@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from alignxplore.data.api import read_alignx
 from alignxplore.data.refine import Rules, refine
-from alignxplore.demo.raw import Population, Users, write_alignx, write_psoups
+from alignxplore.demo.raw import Population, Users, write_alignx, write_psoups, write_streams
 from alignxplore.demo.world import PSOUPS_DIMENSIONS, Lexicon, Reveal, World
 from alignxplore.errors import UserError
 
@@ -99,3 +99,21 @@ def test_same_seed_writes_same_files(tmp_path):
         signals = record["Pair-wise Comparative Feedback"]
         assert len(signals) == 4
         assert all(signal["prompt"] != record["prompt"] for signal in signals)
+
+
+def test_long_histories_agree_with_their_target_and_do_not_depend_on_their_number(tmp_path):
+    few, more = tmp_path / "few.jsonl", tmp_path / "more.jsonl"
+    silent = Reveal(0.0, 0.0, 0.0, 0.4)
+    for count, path in ((3, few), (9, more)):
+        write_streams(Users(world(Reveal(1.0, 1.0, 1.0, 0.4)), AXES), count, 16, silent, path)
+    assert more.read_text().startswith(few.read_text())
+    examples, rejects = read_alignx(str(more))
+    assert rejects.is_empty() and examples["pairs"].list.len().to_list() == [16] * 9
+    poles = [word for row in csv.DictReader(LEXICON.open()) for word in (row["label"], *row["cues"].split(";"))]
+    for row in examples.to_dicts():
+        target = {place for place, sign in enumerate(row["direction"]) if sign}
+        for pair in row["pairs"]:
+            both = [place for place in target if pair["direction"][place]]
+            assert len(both) >= 5 and all(pair["direction"][place] == row["direction"][place] for place in both)
+            assert not any(word in pair["chosen"] for word in poles)
+        assert any(word in row["chosen"] for word in poles)

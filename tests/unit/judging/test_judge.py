@@ -11,7 +11,7 @@ from alignxplore import records
 from alignxplore.engines import Completion, Sampling
 from alignxplore.formats import Parsed
 from alignxplore.judging.judge import Judge, is_correct, position_flip
-from alignxplore.judging.offline import judge_preferences
+from alignxplore.judging.offline import judge_preferences, target_ids
 from alignxplore.judging.reward import Reward
 from alignxplore.methods.given import given_preferences
 from alignxplore.prompts import strip_markers
@@ -121,6 +121,21 @@ def test_benchmarks_that_share_case_ids_keep_their_own_targets(cases, tmp_path):
     assert dict(judged.select("benchmark", "format_ok").iter_rows()) == {"b": True, "b_reverse": False}
     assert dict(judged.select("benchmark", "correct").iter_rows()) == {"b": True, "b_reverse": False}
     records.write(judged, tmp_path / "judgements.parquet", records.JUDGEMENT)
+
+
+def test_the_steps_of_a_stream_share_a_target_and_so_are_drawn_together(cases):
+    own = [{**CASES[0], "prompt": post} for post in ("x", "y", "z", "y")]
+    streams = ["s", "s", "t", ""]
+    rows = [{**cases.row(0, named=True), **t, "stream": s} for t, s in zip(own, streams, strict=True)]
+    turned = {**rows[0], "chosen": rows[0]["rejected"], "rejected": rows[0]["chosen"], "chunks": [1, 1]}
+    first, second, other, single, after = target_ids(pl.DataFrame([*rows, turned], records.CASE))
+    assert first == second == after and other not in (first, single)
+    assert first in target_ids(pl.DataFrame([{**row, "stream": ""} for row in rows], records.CASE)).to_list()
+    assert target_ids(pl.DataFrame([turned, *rows[::-1]], records.CASE))[0] == first
+    known = pl.DataFrame([{**row, "case_id": str(n)} for n, row in enumerate(rows)], records.CASE)
+    judge = Judge("jud", KnownEngine(), Templates())
+    judged = judge_preferences(judge, "j", known, given_preferences("golden", known, "m")).sort("case_id")
+    assert judged["target"].to_list() == [first, second, other, single]
 
 
 WRITTEN = Sampling(temperature=0.6, top_p=0.95, top_k=0, max_new_tokens=64, seed=3)

@@ -24,6 +24,7 @@ def cases(size=30):
             "rejected": "yes" if index % 2 else "no",
             "direction": [1],
             "golden_preference": "likes long",
+            "stream": "",
         }
         for benchmark in ("a", "b", "c")
         for index in range(size)

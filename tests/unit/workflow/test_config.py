@@ -521,6 +521,43 @@ def test_null_removes_an_entry_except_from_what_is_passed_on():
             lambda c: c["benchmarks"]["alignx_test_2"].update(signals=4),
             "benchmarks.alignx_test_2.signals: must be fewer than the 4 of every case (data.refine.history), not 4",
         ),
+        *(
+            (lambda c, entry=entry: c["benchmarks"].update(flow={"chunk": 2, **entry}), f"benchmarks.flow.{message}")
+            for entry, message in (
+                ({"streamed_of": "alignx_test", "chunk": 5}, "chunk: must be at most the 4 signals of every case"),
+                ({"streamed_of": "alignx_tset"}, "streamed_of: no such name 'alignx_tset'"),
+                ({"streamed_of": "alignx_test_reverse"}, "streamed_of: 'alignx_test_reverse' is itself made from"),
+                (
+                    {"streamed_of": "alignx_test", "drift": {"at": 3, "dimensions": 1}},
+                    "drift.at: is chunk 3, but every case has 2",
+                ),
+                (
+                    {"streamed_of": "alignx_test_ugc", "drift": {"at": 2, "dimensions": 1}},
+                    "drift: 'alignx_test_ugc' has comments, which cannot drift",
+                ),
+                (
+                    {"streamed_of": "alignx_test", "chunk": 4, "noise": {"share": 1, "place": "after"}},
+                    "noise.place: 'after' needs a second chunk, but every case has 1",
+                ),
+            )
+        ),
+        (
+            lambda c: (
+                c["data"].pop("wording"),
+                c["benchmarks"].update(
+                    flow={"streamed_of": "alignx_test", "chunk": 2, "drift": {"at": 2, "dimensions": 1}}
+                ),
+            ),
+            "benchmarks.flow needs the key 'data.wording'",
+        ),
+        (
+            lambda c: c["benchmarks"].update(flow={"streamed_of": "alignx_test"}),
+            "benchmarks.flow: 'chunk' is a dependency of 'streamed_of'",
+        ),
+        (
+            lambda c: c["benchmarks"].update(flow={"split": "test", "noise": {"share": 1, "place": "after"}}),
+            "benchmarks.flow: 'streamed_of' is a dependency of 'noise'",
+        ),
         (lambda c: c["tables"]["table2"].update(compare_with="teecher"), "tables.table2.compare_with: no such name"),
         (lambda c: c["tables"]["table2"].update(compare_with="r_gen"), "tables.table2.compare_with: no such name"),
         (lambda c: c["methods"]["golden"]["tables"].append("table9"), "methods.golden.tables: no such name 'table9'"),
@@ -642,6 +679,7 @@ def mistakes(config: dict) -> str:
 @pytest.mark.parametrize(
     ("form", "lacks", "message"),
     [
+        ("streams", ["opposite"], "methods.opposite.benchmarks: 'mine' has no directions (form 'streams')"),
         ("pairs", ["opposite"], "methods.opposite.benchmarks: 'mine' has no directions (form 'pairs')"),
         ("psoups", ["opposite"], "methods.opposite.benchmarks: 'mine' has no directions (form 'psoups')"),
         ("rl", ["opposite"], "methods.opposite.benchmarks: 'mine' has no directions (form 'rl')"),
@@ -697,12 +735,16 @@ def given(c: dict, name: str, form: str) -> None:
             "cold_start.streaming.split: data.splits.mine has no directions (form 'pairs')",
         ),
         (
+            lambda c: c["cold_start"]["streaming"].update(teacher="techer"),
+            "cold_start.streaming.teacher: no such name 'techer'",
+        ),
+        (
             lambda c: c["cold_start"].update(streaming={"split": "colt"}),
             "cold_start.streaming.split: no such name 'colt'",
         ),
         (
-            lambda c: c["training"]["variants"]["no_rl"].update(data="data/cold/streaming/d_cold.parquet"),
-            "training.variants.no_rl needs the key 'cold_start.streaming'",
+            lambda c: c["cold_start"].pop("streaming"),
+            "training.variants.updates needs the key 'cold_start.streaming'",
         ),
         (
             lambda c: (
@@ -750,6 +792,46 @@ def given(c: dict, name: str, form: str) -> None:
         (
             lambda c: (given(c, "mine", "rl"), c["benchmarks"].update(alignx_test={"split": "mine"})),
             "benchmarks.alignx_test_reverse.reverse_of: 'alignx_test' has a rendered prompt instead of signals",
+        ),
+        (
+            lambda c: (
+                given(c, "mine", "pairs"),
+                c["benchmarks"].update(
+                    mine={"split": "mine"},
+                    flow={"streamed_of": "mine", "chunk": 2, "drift": {"at": 2, "dimensions": 1}},
+                ),
+            ),
+            "benchmarks.flow.drift: 'mine' has no directions (form 'pairs'), so none can flip",
+        ),
+        (
+            lambda c: (
+                given(c, "mine", "rl"),
+                c["benchmarks"].update(mine={"split": "mine"}, flow={"streamed_of": "mine", "chunk": 2}),
+            ),
+            "benchmarks.flow.streamed_of: 'mine' has a rendered prompt instead of signals",
+        ),
+        (
+            lambda c: (
+                given(c, "mine", "streams"),
+                c["benchmarks"].update(mine={"split": "mine"}, flow={"streamed_of": "mine", "chunk": 2}),
+            ),
+            "benchmarks.flow.streamed_of: 'mine' has the steps of streams already",
+        ),
+        (
+            lambda c: (
+                given(c, "mine", "pairs"),
+                c["data"]["splits"]["mine"].update(chunk=2),
+                c["benchmarks"].update(mine={"split": "mine"}, few={"truncation_of": "mine", "signals": 1}),
+            ),
+            "benchmarks.few.truncation_of: 'mine' has the steps of streams already",
+        ),
+        (
+            lambda c: (given(c, "mine", "rl"), c["data"]["splits"]["mine"].update(chunk=2)),
+            "data.splits.mine.chunk: does not apply to the form 'rl', whose signals are a rendered prompt",
+        ),
+        (
+            lambda c: c["data"]["splits"]["test"].update(chunk=2),
+            "data.splits.test.chunk: does not apply to an entry of this kind",
         ),
         (lambda c: c["data"].pop("alignx"), "data.splits.cold needs the key 'data.alignx.sources'"),
         (

@@ -1,0 +1,76 @@
+"""Streaming against full history, over seeds: `python tests/slow/streams.py DIR --seeds 1 2 3`.
+
+Runs only what the table of streams needs, once per seed; a seed that has finished in DIR is not run again. Prints
+ACC_jud after each chunk with 95% bootstrap intervals over the users of all seeds, and the tokens that one more chunk
+takes in a history of up to 32 signals.
+"""
+
+import argparse
+from pathlib import Path
+
+import polars as pl
+import yaml
+from alignxplore.results.stats import bootstrap_interval
+from seeds import run_seed
+
+LONG = {
+    "demo": {"streams": {"users": 10, "signals": 32}},
+    "tables": {"streaming": {"benchmarks": ["long_stream"]}},
+    "figures": {"drift": None},
+}
+"""The layer of the run that counts tokens."""
+
+
+def judged_steps(tree: Path, seed: int, judge: str = "judge") -> pl.DataFrame:
+    """The judgements of a tree's streams, with the number of chunks that were read."""
+    cases = pl.concat([pl.read_parquet(path) for path in sorted((tree / "data/cases").glob("long_*.parquet"))])
+    files = [tree / f"results/judgements/{judge}/{name}.parquet" for name in methods_of_streams()]
+    judged = pl.concat([pl.read_parquet(path) for path in files])
+    chunk = cases.select("benchmark", "case_id", "stream", chunk=pl.col("chunks").list.len())
+    return judged.join(chunk, on=["benchmark", "case_id"]).with_columns(user=pl.format("{} {}", pl.lit(seed), "stream"))
+
+
+def methods_of_streams() -> list[str]:
+    """The rows of the table of streams."""
+    config = yaml.safe_load(Path("config/demo.yaml").read_text())
+    return [name for name, entry in config["methods"].items() if "streaming" in entry.get("tables", ())]
+
+
+def accuracy(judged: pl.DataFrame) -> str:
+    """A Markdown table of ACC_jud by benchmark, method and chunk."""
+    chunks = sorted(judged["chunk"].unique())
+    lines = [f"| benchmark | method | {' | '.join(f'chunk {c}' for c in chunks)} |", "| --- " * (2 + len(chunks)) + "|"]
+    for (benchmark, method), group in judged.group_by("benchmark", "method", maintain_order=True):
+        cells = []
+        for chunk in chunks:
+            own = group.filter(pl.col("chunk") == chunk)
+            correct = own["correct"].cast(float).to_numpy()
+            low, high = bootstrap_interval(correct, own["user"].to_list(), 10_000, seed=0)
+            cells.append(f"{100 * correct.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        lines.append(f"| {benchmark} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def tokens(tree: Path) -> str:
+    """A Markdown table of the tokens that one more chunk takes, by the signals that the history then has."""
+    table = pl.read_csv(tree / "results/streaming.csv").filter(pl.col("chunk").is_in([1, 2, 4, 8]))
+    lines = ["| method | 4 signals | 8 | 16 | 32 |", "| --- " * 5 + "|"]
+    for (method,), group in table.drop_nulls("tokens_read").group_by("method", maintain_order=True):
+        read = group.sort("chunk").select("tokens_read", "tokens_written").iter_rows()
+        lines.append(f"| {method} | " + " | ".join(f"{first:.0f} + {second:.0f}" for first, second in read) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    arguments = parser.parse_args()
+    trees = {seed: run_seed(arguments.directory, seed, "results/streaming.csv") for seed in arguments.seeds}
+    print(accuracy(pl.concat([judged_steps(tree, seed) for seed, tree in trees.items()])))
+    long = run_seed(arguments.directory / "long", arguments.seeds[0], "results/streaming.csv", layer=yaml.dump(LONG))
+    print(tokens(long))
+
+
+if __name__ == "__main__":
+    main()
