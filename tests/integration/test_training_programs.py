@@ -18,9 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trees import copy_workflow, snakemake
 
 ROOT = Path(__file__).parents[2]
-PROMPTS = {
-    name: str(ROOT / f"resources/prompts/{name}.jinja") for name in ("preference", "concise", "judge", "respond")
-}
+NAMES = ("preference", "concise", "update", "judge", "respond")
+PROMPTS = {name: str(ROOT / f"resources/prompts/{name}.jinja") for name in NAMES}
 SFT = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "num_train_epochs": 1, "seed": 3}
 GRPO = {
     "per_device_train_batch_size": 12, "num_generations": 4, "max_completion_length": 6, "learning_rate": 1e-2,
@@ -97,6 +96,32 @@ def test_grpo_trains_with_a_judge_in_process(tiny_model, tmp_path):
     command[command.index("--settings") + 1] = json.dumps(GRPO)
     failed = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert failed.returncode == 1 and "missing cannot be loaded" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_grpo_trains_over_steps(tiny_model, tmp_path):
+    (example, *_) = records.read(write_examples(tmp_path / "rl.parquet"), records.EXAMPLE).to_dicts()
+    rows = [
+        {
+            **example,
+            "example_id": f"{name}{count}",
+            "stream": name,
+            "pairs": example["pairs"] * count,
+            "chunks": [1] * count,
+        }
+        for name in "abc"
+        for count in (1, 2)
+    ]
+    records.write(pl.DataFrame(rows, schema=records.EXAMPLE), tmp_path / "rl.parquet", records.EXAMPLE)
+    judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
+    settings = {**GRPO, "per_device_train_batch_size": 8, "max_steps": 2, "credit": {"carried": 0.9, "others": 0.45}}
+    command = [
+        sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(settings), "--model", tiny_model,
+        "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
+        "--journal", tmp_path / "journal", "--output", tmp_path / "model", "--metrics", tmp_path / "metrics.parquet",
+    ]  # fmt: skip
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(tmp_path / "metrics.parquet")["step"].to_list() == [1, 2]
 
 
 @pytest.mark.parametrize(
