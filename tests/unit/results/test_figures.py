@@ -222,7 +222,7 @@ def test_figures_name_judges_methods_and_counts(by, tmp_path):
         assert places[0].get_xlabel() == figures.AXES[by]
         ticks = [text.get_text() for text in places[0].get_yticklabels()]
         assert [name.partition(" (n")[0] for name in names] == ["Ours & <co>", "Plain"]
-        counted = {"dimension": ticks[0], "signals": names[0]}.get(by)
+        counted = {"dimension": ticks[0], "signals": names[0], "chunk": names[0]}.get(by)
         assert "(n = 40)" in counted if counted else "(n = 120)" in names[0]
     for name in ("one", "two"):
         figures.save(

@@ -188,7 +188,7 @@ def test_a_variant_may_do_without_evaluation():
     check_config(config, CONFIG / "schema.yaml")
     files = {name: held_out_file(config, name) for name in config["training"]["variants"]}
     split = "data/splits/held_out.parquet"
-    assert files == {"no_rl": None, "alignxplore": split, "no_cold_start": split, "r_gen": None}
+    assert files == {"no_rl": None, "updates": None, "alignxplore": split, "no_cold_start": split, "r_gen": None}
 
 
 def test_every_key_of_a_path_is_tried():
