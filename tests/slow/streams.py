@@ -1,8 +1,8 @@
 """Streaming against full history, over seeds: `python tests/slow/streams.py DIR --seeds 1 2 3`.
 
 Runs only what the table of streams needs, once per seed; a seed that has finished in DIR is not run again. Prints
-ACC_jud after each chunk with 95% bootstrap intervals over the users of all seeds, and the tokens that one more chunk
-takes in a history of up to 32 signals.
+ACC_jud after each chunk with 95% bootstrap intervals over the users of all seeds, which of the planted preferences the
+first seed's descriptions name, and the tokens that one more chunk takes in a history of up to 32 signals.
 """
 
 import argparse
@@ -51,6 +51,27 @@ def accuracy(judged: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def named(tree: Path) -> str:
+    """A Markdown table of the percentages of planted preferences that are named, and of named ones that are right."""
+    cases = pl.concat([pl.read_parquet(path) for path in sorted((tree / "data/cases").glob("long_*.parquet"))])
+    golden = cases.select("benchmark", "case_id", "golden_preference", chunk=pl.col("chunks").list.len())
+    files = [tree / f"results/preferences/{name}.parquet" for name in methods_of_streams()]
+    described = pl.concat([pl.read_parquet(path) for path in files]).join(golden, on=["benchmark", "case_id"])
+    labels = (
+        pl.col(name).str.strip_prefix("This person: ").str.strip_suffix(".").str.split(", ").list.unique()
+        for name in ("preference", "golden_preference")
+    )
+    said, planted = labels
+    right = said.list.set_intersection(planted).list.len()
+    shares = described.with_columns(found=right / planted.list.len(), right=right / said.list.len())
+    lines = ["| benchmark | method | named after each chunk | of them right |", "| --- " * 4 + "|"]
+    for (benchmark, method), group in shares.group_by("benchmark", "method", maintain_order=True):
+        means = group.group_by("chunk").agg(pl.col("found", "right").mean()).sort("chunk")
+        cells = (", ".join(f"{100 * share:.0f}" for share in means[name]) for name in ("found", "right"))
+        lines.append(f"| {benchmark} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def tokens(tree: Path) -> str:
     """A Markdown table of the tokens that one more chunk takes, by the signals that the history then has."""
     table = pl.read_csv(tree / "results/streaming.csv").filter(pl.col("chunk").is_in([1, 2, 4, 8]))
@@ -68,6 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     trees = {seed: run_seed(arguments.directory, seed, "results/streaming.csv") for seed in arguments.seeds}
     print(accuracy(pl.concat([judged_steps(tree, seed) for seed, tree in trees.items()])))
+    print(named(trees[arguments.seeds[0]]))
     long = run_seed(arguments.directory / "long", arguments.seeds[0], "results/streaming.csv", layer=yaml.dump(LONG))
     print(tokens(long))
 
