@@ -43,6 +43,8 @@ def infer(arguments: argparse.Namespace) -> None:
     if arguments.state is not None:
         _update(arguments, user, sampling)
         return
+    if arguments.chunk is not None:
+        raise UserError("--chunk needs --state: without it, all signals are read at once")
     templates = _templates(arguments, "concise" if arguments.concise else "preference")
     completion, parsed = signals.infer(_engine(arguments), templates, user, sampling, not arguments.concise)
     if warning := _shortcoming(completion, parsed, arguments):
@@ -61,12 +63,14 @@ def _update(arguments: argparse.Namespace, user: user_states.Signals, sampling: 
     def describe(chunk: user_states.Signals, past: str) -> str:
         completion, parsed = signals.infer(engine, templates, chunk, sampling, not arguments.concise, past)
         if shortcoming := _shortcoming(completion, parsed, arguments):
-            unread = signal_count(chunk)
-            raise UserError(f"{arguments.state}: {unread} signals could not be read and count as new: {shortcoming}")
+            raise UserError(
+                f"{arguments.state}: a chunk of {signal_count(chunk)} signals could not be read; they and those after"
+                f" them count as new: {shortcoming}"
+            )
         return parsed.preference
 
     before, after = user_states.update(
-        arguments.state, user, describe, arguments.chunk, entry["path"], engines.identity(entry)
+        arguments.state, user, describe, arguments.chunk or 4, entry["path"], engines.identity(entry)
     )
     new, pieces = len(after.seen) - len(before.seen), changes(before.description, after.description)
     if arguments.json:
@@ -283,8 +287,8 @@ def parser() -> argparse.ArgumentParser:
         help="JSON file with what is known of the user, which the signals bring up to date; made if it is not there",
     )  # fmt: skip
     of_infer.add_argument(
-        "--chunk", type=_number(int, "an integer >= 1", lambda n: n >= 1), default=4,
-        help="with --state, signals per update; more are read in several (default: %(default)s)",
+        "--chunk", type=_number(int, "an integer >= 1", lambda n: n >= 1),
+        help="with --state, signals per update; more are read in several (default: 4)",
     )  # fmt: skip
     of_judge.add_argument("preference", help="description of the user's preferences")
     of_judge.add_argument("post", help="the post that both responses answer")

@@ -18,7 +18,7 @@ SHARES = {"carried": 0.9, "others": 0.45}
 def steps_of(topics: dict[str, int]) -> list[dict]:
     """The steps of streams, in an order that is not that of training."""
     return [
-        {"stream": name, "chunks": [1] * number, "text": f"{name} {number}"}
+        {"example_id": f"{name} {number}", "stream": name, "chunks": [1] * number, "text": f"{name} {number}"}
         for number in range(max(topics.values()), 0, -1)
         for name, count in topics.items()
         if number <= count
@@ -39,7 +39,7 @@ def make(model: Path, output: Path, reward=letters, topics=TOPICS, **settings) -
     """A trainer that takes the whole text of a rollout for a description in format."""
     cases = steps_of(topics)
     prompts = [update(case, "") for case in cases]
-    trainer = grpo.make_trainer({**SETTINGS, **settings}, model, cases, prompts, reward, output, update)
+    trainer = grpo.make_trainer({**SETTINGS, **settings}, model, cases, prompts, reward, output, update=update)
     trainer.parse = lambda ids: Parsed("r", trainer.processing_class.decode(ids, skip_special_tokens=True), True)
     return trainer
 
@@ -48,4 +48,5 @@ def train(model: Path, output: Path, reward=letters, **settings) -> None:
     """Write the trained model to `output`, and its metrics beside it."""
     trainer = make(model, output, reward, **settings)
     facts = run_facts("grpo", {**SETTINGS, **settings}, model, __file__, Templates())
-    loop.complete(trainer, facts, output, output.with_suffix(".parquet"), GRPO_METRICS)
+    rollouts = output.with_suffix(".rollouts.parquet")
+    loop.complete(trainer, facts, output, output.with_suffix(".parquet"), GRPO_METRICS, rollouts)

@@ -31,7 +31,7 @@ def train(model: Path, output: Path, reward=letters, held_out: int = 0, **settin
     settings = {**SETTINGS, **settings}
     prompts = [Prompt(text) for text in [*QUESTIONS, *HELD_OUT[:held_out]]]
     cases = [{"example_id": prompt.user} for prompt in prompts]
-    trainer = grpo.make_trainer(settings, model, cases, prompts, reward, output, held_out)
+    trainer = grpo.make_trainer(settings, model, cases, prompts, reward, output, held_out=held_out)
     facts = run_facts("grpo", settings, model, __file__, Templates())
     loop.complete(trainer, facts, output, metrics_of(output), GRPO_METRICS, rollouts_of(output))
 

@@ -88,7 +88,8 @@ else:
         reward = Reward(load_judge(entry, Templates(judge=os.environ["JUDGE_PROMPT"]), None))
         pair = {"chosen": "a joke", "rejected": "a passport"}
         cases = [{"example_id": text, "prompt": text, **pair} for text in questions]
-    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output, held_out, update), GRPO_METRICS
+    more = {"held_out": held_out, "update": update}
+    trainer, schema = grpo.make_trainer(settings, model, cases, prompts, reward, output, **more), GRPO_METRICS
     trainer.parse = lambda ids: Parsed("r", trainer.processing_class.decode(ids), True)  # of steps
     ends = trainer.eos_token_ids[0]
     place = trainer.accelerator.process_index

@@ -59,6 +59,8 @@ def streamed(
     longest = max((signal_count(row) for row in cases.iter_rows(named=True)), default=0)
     if longest < chunk:
         raise UserError(f"{user}: no case has more than {longest} signals: lower 'chunk'")
+    if noise and noise.place == "after" and longest == chunk:
+        raise UserError(f"{user}: no case has a second chunk for noise: lower 'chunk'")
     if drift and len(chunk_sizes(longest, chunk)) < drift.at:
         raise UserError(f"{user}: no case has {drift.at} chunks, so none drifts: lower 'drift.at'")
     strangers = _strangers(cases, noise, seed, user) if noise else {}
@@ -127,8 +129,9 @@ def _turned_target(
 def _strangers(cases: pl.DataFrame, noise: Noise, seed: int, user: str) -> dict[str, list[Signal]]:
     """By case, the signals of other users that are mixed in.
 
-    They are another user's, and those of further users if that one has too few. Other users are drawn among the cases
-    that a lower `limit` would keep too, so that more cases change no earlier one.
+    They are another user's, and those of further users if that one has too few. A case that shares a signal may be the
+    same user's, so it gives none; nor is the target's post among them. Other users are drawn among the cases that a
+    lower `limit` would keep too, so that more cases change no earlier one.
     """
     rows = {row["case_id"]: row for row in cases.iter_rows(named=True)}
     order = [rows[name] for name in drawing_order(cases)]
@@ -142,11 +145,18 @@ def _strangers(cases: pl.DataFrame, noise: Noise, seed: int, user: str) -> dict[
         rng = random.Random(f"{seed} noise {row['case_id']}")
         others = rng.sample(order[:place], place) + order[place + 1 :]
         wanted = round(noise.share * signal_count(row))
-        drawn = list(islice(chain.from_iterable(other[form] for other in others), wanted))
+        own = {_text(signal) for signal in row[form]}
+        strange = (other[form] for other in others if own.isdisjoint(map(_text, other[form])))
+        usable = (signal for signal in chain.from_iterable(strange) if signal["prompt"] != row["prompt"])
+        drawn = list(islice(usable, wanted))
         if len(drawn) < wanted:
             raise UserError(f"{user}: {wanted} signals of other users are needed, but they have {len(drawn)}")
         found[row["case_id"]] = drawn
     return found
+
+
+def _text(signal: Signal) -> tuple[str, ...]:
+    return tuple(value for value in signal.values() if isinstance(value, str))
 
 
 def _mixed(

@@ -34,9 +34,14 @@ def opposite_preferences(cases: pl.DataFrame, method: str, wording: Wording | No
 def shuffled_preferences(cases: pl.DataFrame, method: str, seed: int) -> pl.DataFrame:
     """PREFERENCE rows with the golden description of another case of the same benchmark.
 
-    Raises UserError if a case has none.
+    Raises UserError if a case has none, or if it is a step of a stream, whose other steps are the same user's.
     """
     check_golden(cases, f"methods.{method}")
+    if streams := cases.filter(pl.col("stream") != "")["benchmark"].unique(maintain_order=True).to_list():
+        raise UserError(
+            f"methods.{method}: {streams[0]!r} has the steps of streams, and another one may be the same user's; leave"
+            " it out of the method's benchmarks"
+        )
     rows = [case for (_,), own in cases.group_by("benchmark", maintain_order=True) for case in _shuffled(own, seed)]
     return unwritten_rows(rows, method, [("", row["shuffled"]) for row in rows])
 

@@ -15,14 +15,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alignxplore.data.streams import signal_count, span
+from alignxplore.data.streams import chunk_sizes, signal_count, span
 from alignxplore.engines import Completion
 from alignxplore.formats import Parsed
 from alignxplore.methods.descriptions import Description
 from alignxplore.prompts import Prompt
-from alignxplore.records import NO_STREAM
-
-_UNKNOWN = Description(Parsed("", "", format_ok=False), "", 0, 0)
 
 Case = Mapping[str, Any]
 
@@ -34,17 +31,18 @@ def streamed(
     chunk: int,
     carry: bool = True,
 ) -> list[Description]:
-    """The last description of each case, whose signals are read in parts of at most `chunk` (see `parts`).
+    """The last description of each case, whose signals are read in parts (see `parts`).
 
     `render` makes the prompt of a case that has one part's signals and of the past description, and `ask` returns an
-    answer per prompt. Without `carry`, the last part is read alone. Token counts are those of all steps.
+    answer per prompt. A step that is refused or out of format leaves the past as it was; what it wrote is described if
+    there is no past. Token counts are those of all steps.
     """
-    cases = _read(cases, chunk, carry)
-    found = [_UNKNOWN] * len(cases)
-    divided = [parts(case, chunk) for case in cases]
+    found = [Description(Parsed("", "", format_ok=False), "", 0, 0)] * len(cases)
+    pasts = [""] * len(cases)
+    divided = [parts(case, chunk, carry) for case in cases]
     for step in range(max(map(len, divided), default=0)):
         prompts = {
-            index: render(span(case, *own[step]), found[index].parsed.preference)
+            index: render(span(case, *own[step]), pasts[index])
             for index, (case, own) in enumerate(zip(cases, divided, strict=True))
             if step < len(own)
         }
@@ -52,47 +50,43 @@ def streamed(
         distinct = list(dict.fromkeys(prompts.values()))
         answers = dict(zip(distinct, ask(distinct), strict=True))
         for index, prompt in prompts.items():
-            found[index] = updated(found[index], *answers[prompt])
+            completion, parsed = answers[prompt]
+            if parsed.format_ok:
+                pasts[index] = parsed.preference
+            found[index] = Description(
+                Parsed(parsed.reasoning, pasts[index] or parsed.preference, parsed.format_ok),
+                completion.finish_reason,
+                found[index].prompt_tokens + completion.prompt_tokens,
+                found[index].completion_tokens + completion.completion_tokens,
+            )
     return found
 
 
 def prompt_count(cases: Sequence[Case], chunk: int, carry: bool = True) -> int:
     """How many prompts `streamed` asks: one for each different beginning of the cases."""
     beginnings = set()
-    for case in _read(cases, chunk, carry):
+    for case in cases:
         read = hashlib.sha256()
-        for start, stop in parts(case, chunk):
+        for start, stop in parts(case, chunk, carry):
             part = span(case, start, stop)
             read.update(json.dumps([part["pairs"], part["ugc"]]).encode())
             beginnings.add(read.digest())
     return len(beginnings)
 
 
-def _read(cases: Sequence[Case], chunk: int, carry: bool) -> Sequence[Case]:
-    """The cases with the signals that are read: all, or without `carry` those of the last part."""
-    if carry:
-        return cases
-    return [{**span(case, *parts(case, chunk)[-1]), **NO_STREAM} for case in cases]
-
-
-def parts(case: Case, chunk: int) -> list[tuple[int, int]]:
+def parts(case: Case, chunk: int, carry: bool = True) -> list[tuple[int, int]]:
     """The first signal of each part that a case is read in, and the one after its last; one empty part if it has none.
 
-    A stream's own chunks are kept apart, so that its steps share their parts however large its chunks are.
+    A part has at most `chunk` signals. A stream's own chunks are kept apart, so that its steps share their parts
+    however large its chunks are. Without `carry` there is one part: the last chunk, of any size.
     """
+    sizes = case["chunks"] or chunk_sizes(signal_count(case), chunk)
+    last = sum(sizes)
+    if not carry:
+        return [(last - sizes[-1] if sizes else 0, last)]
     found = []
     start = 0
-    for size in case["chunks"] or [signal_count(case)]:
+    for size in sizes:
         found += [(at, min(at + chunk, start + size)) for at in range(start, start + size, chunk)]
         start += size
     return found or [(0, 0)]
-
-
-def updated(past: Description, completion: Completion, parsed: Parsed) -> Description:
-    """What a step makes of the past description, which stays as it is if the step was refused or is out of format."""
-    return Description(
-        Parsed(parsed.reasoning, parsed.preference if parsed.format_ok else past.parsed.preference, parsed.format_ok),
-        completion.finish_reason,
-        past.prompt_tokens + completion.prompt_tokens,
-        past.completion_tokens + completion.completion_tokens,
-    )

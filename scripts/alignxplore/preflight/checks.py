@@ -123,7 +123,8 @@ def size_errors(config: Config, jobs: Mapping[str, Job], machine: Machine, is_he
         kept += job.weight_bytes * job.shape.parameters
         settings = settings_of(config, name)
         if settings.get("save_strategy") != "no":
-            copies = (settings.get("save_total_limit") or 2) + 1  # the new one is written before the oldest goes
+            usual = 3 if settings.get("load_best_model_at_end") else 2
+            copies = (settings.get("save_total_limit") or usual) + 1  # the new one is written before the oldest goes
             largest = max(largest, (copies * job.checkpoint, name, copies))
         per_machine = min(job.processes, config["training"]["gpus"] or 1)
         if is_here and job.host * per_machine > machine.memory:
@@ -159,7 +160,7 @@ def memory_errors(
         if devices[key] and not job.fits(card):
             parts = job.parts(card)
             if job.peak(card) > sum(parts.values()):
-                parts = {**parts, "activations": 0, "working memory": 0, "sampling": job.sampling}
+                parts |= {"activations": 0, "working memory": 0, "vLLM": job.vllm * card, "sampling": job.sampling}
             yield fit_error(key, parts, job.peak(card), card)
     for name, model in asked.items():
         key = f"models.{name}"

@@ -20,11 +20,17 @@ def _work(flight: Flight) -> list[str]:
     for work in [*flight.questions, *flight.trainings]:
         one = work.measured
         unit = "prompts" if work in flight.questions else "steps"
-        number = "unknown" if work.number is None else f"{work.number:,.0f} {unit}"
+        number = "unknown" if work.number is None else f"{work.number:,.0f}{'+' if work.uncounted else ''} {unit}"
         figures = [f"{one.seconds:,.3g}", f"{one.loading:.1f}", _memory(work)] if one else ["", "", "not measured"]
-        rows.append([work.name, number, *figures, _hours([work.hours]), _hours([work.calculated])])
+        open_end = [None] * min(work.uncounted, 1)
+        hours = [_hours([value, *open_end]) for value in (work.hours, work.calculated)]
+        rows.append([work.name, number, *figures, *hours])
     everything = [*flight.questions, *flight.trainings]
-    totals = [_hours([work.hours for work in everything]), _hours([work.calculated for work in everything])]
+    open_end = [None] * min(sum(work.uncounted for work in everything), 1)
+    totals = [
+        _hours([*(work.hours for work in everything), *open_end]),
+        _hours([*(work.calculated for work in everything), *open_end]),
+    ]
     rows.append(["all, one after another", "", "", "", "", *totals])
     return _aligned(rows)
 

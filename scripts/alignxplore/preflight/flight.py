@@ -16,15 +16,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.preflight import checks, standins
 from alignxplore.preflight.machine import Machine
 from alignxplore.training import memory_table, programs
 from alignxplore.training.memory import Asked, Job
-from alignxplore.training.settings import OF_EVALUATION
 from alignxplore.training.shapes import model_config
 from alignxplore.workflow import workload
-from alignxplore.workflow.config import Config, held_out_file, variants
+from alignxplore.workflow.config import OF_EVALUATION, Config, held_out_file, variants
 from alignxplore.workflow.launcher import sharding
 from alignxplore.workflow.onstart import check_keys, training_errors
 from alignxplore.workflow.provenance import machine
@@ -56,6 +56,8 @@ class Work:
     number: float | None
     jobs: int
     of: Question | workload.Job
+    uncounted: int = 0
+    """Jobs whose prompts are not in `number`."""
     calculated: float | None = None
     """Hours by the assumptions of training/memory.py, on cards; None if unknown."""
     measured: Measured | None = None
@@ -89,7 +91,7 @@ class Flight:
 
     def run(self) -> None:
         """Check everything, measure what can run, and leave the measurements for `make plan`."""
-        rows = workload.rows_of(self.jobs)
+        rows = workload.rows_of(self.jobs, self._signals)
         self._plan_questions(rows)
         self._plan_trainings()
         self._check(rows)
@@ -103,6 +105,12 @@ class Flight:
             text = json.dumps({"machine": machine(), "measured": found}, indent=1)
             workload.FILE.write_text(text + "\n", encoding="utf-8")
 
+    @property
+    def _signals(self) -> int:
+        """The signals of a user of AlignX."""
+        signals: int = self.config.get("data", {}).get("refine", {}).get("history", 4)
+        return signals
+
     def _all(self) -> list[Work]:
         return [*self.questions, *self.trainings]
 
@@ -113,19 +121,19 @@ class Flight:
 
     def _plan_questions(self, rows: Mapping[str, float | None]) -> None:
         """One kind of work for each kind of question to each model."""
-        signals = self.config.get("data", {}).get("refine", {}).get("history", 4)
         found: dict[Question, Work] = {}
         for job in self.jobs:
-            for question, number in workload.prompts_of(job, rows, signals).items():
+            for question, number in workload.prompts_of(job, rows, self._signals).items():
                 limit = f", {question.new_tokens} tokens" if question.new_tokens else ""
                 key, name = f"models.{question.model}", f"{question.model}: {question.asks}{limit}"
                 gpus = self.config["models"][question.model].get("run", {}).get("gpu", 0)
                 work = found.setdefault(question, Work(key, name, gpus, 0.0, 0, question))
                 work.jobs += 1
-                work.number = None if number is None or work.number is None else work.number + number
+                work.number = (work.number or 0) + (number or 0)
+                work.uncounted += number is None
         for file, number in rows.items():
-            if number is None and file.startswith("data/cases/"):
-                self.notes.append(f"{file}: its cases are not counted, because the raw file is not here")
+            if number is None and file.startswith(("data/cases/", "data/splits/")):
+                self.notes.append(f"{file}: its rows, and what is asked about them, are not counted before it is made")
         self.questions = list(found.values())
         for model in dict.fromkeys(question.model for question in found):
             entry = self.config["models"][model]
@@ -228,7 +236,7 @@ class Flight:
 
     def _why_not(self, work: Work, keys: Sequence[str]) -> str:
         """Why work is not measured here; `keys` are those of which no error may tell. "" if it is."""
-        if any(error.startswith(key) for error in self.errors for key in keys):
+        if any(error.startswith((f"{key}.", f"{key}:")) for error in self.errors for key in keys):
             return "see what is wrong"
         if work.gpus > self.machine.usable:
             return f"needs {work.gpus} GPU{'s' if work.gpus > 1 else ''}, and {self.machine.usable or 'none'} is usable"
@@ -237,6 +245,8 @@ class Flight:
     def _loaded(self, entry: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         """What of a model's entry its process needs; a model that is not here has random weights."""
         own = {key: value for key, value in entry.items() if key not in ("stop", "thoughts")}
+        if not Path(own.get("adapter", "")).is_dir():
+            del own["adapter"]
         if standins.is_here(entry):
             return own
         config = model_config(self.config, entry)
@@ -319,7 +329,7 @@ class Flight:
             "max_steps": STEPS, "save_strategy": "no", "report_to": "none", "logging_steps": 1,
         }  # fmt: skip
         # Nothing is evaluated here, and the stand-in of a model has no revision.
-        left_out = {*OF_EVALUATION, "max_held_out"}
+        left_out = set(OF_EVALUATION)
         if start["path"] != params["model"]["path"]:
             left_out |= {"adapter", "revision"}
         settings = {key: value for key, value in settings.items() if key not in left_out}
@@ -327,7 +337,9 @@ class Flight:
         arguments: dict[str, Any] = {"settings": settings, "model": start["path"], "prompts": prompts}
         if "judge" in params:
             model = params["judge"]["model"]
-            entry = self._loaded(config["models"][model["name"]], directory)
+            entry = config["models"][model["name"]]
+            if entry["engine"] in HUB_ENGINES:  # a server is not asked
+                entry = self._loaded(entry, directory)
             arguments |= {"judge": {**params["judge"], "model": entry}, "journal": str(directory / "journal")}
             arguments["rollouts"] = str(directory / f"{name}.rollouts.parquet")
         number = needs.batch * needs.accumulation * needs.processes * STEPS
@@ -340,7 +352,9 @@ class Flight:
             "metrics": str(directory / f"{name}.metrics.parquet"), "report": str(report),
             "log": str(directory / f"{name}.log"),
         }  # fmt: skip
-        standins.write_examples(Path(arguments["data"]), start, number, prompt, completion)
+        reasons = variants(config)[name].get("reasoning", True)
+        schema = records.DEMONSTRATION if job["rule"] == "sft" and reasons else records.EXAMPLE
+        standins.write_examples(Path(arguments["data"]), start, number, prompt, completion, schema)
         programs.launch(params["launch"], str(SCRIPTS / "preflight_step.py"), arguments, job["threads"], job["gpus"])
 
 

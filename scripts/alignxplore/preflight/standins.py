@@ -40,13 +40,14 @@ def write_stand_in(config: PreTrainedConfig, path: Path) -> None:
     model.save_pretrained(path)
 
 
-def write_examples(path: Path, model: Mapping[str, Any], number: int, prompt: int, completion: int) -> None:
-    """Write examples with prompts of `prompt` tokens, with demonstrations of `completion` tokens if there are any."""
+def write_examples(
+    path: Path, model: Mapping[str, Any], number: int, prompt: int, completion: int, schema: pl.Schema
+) -> None:
+    """Write rows of `schema`: prompts of `prompt` tokens, and demonstrations or golden preferences of `completion`."""
     tokenizer = weights.load_tokenizer(model["path"], model.get("revision"))
     chat = ChatTokenizer(tokenizer, model.get("chat_template"))
     text = longest_text(lambda text: len(chat.encode(Prompt(mark_user_text(text)))), prompt, "0000 ")
     answer = longest_text(lambda text: len(tokenizer.encode(text)), completion - ENDS) if completion else ""
-    schema = records.DEMONSTRATION if completion else records.EXAMPLE
     empty = {**records.NO_STREAM, "direction": [], "pairs": [], "ugc": [], "past": "", "generation": 0}
     same = {**empty, "completion": answer, "user_id": "u", "prompt": WORDS, "chosen": WORDS, "rejected": WORDS[::-1]}
     rows = [

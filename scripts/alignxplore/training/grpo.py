@@ -40,8 +40,9 @@ from alignxplore.training.checkpoints import partial_directory, run_facts
 from alignxplore.training.metrics import GRPO_METRICS
 from alignxplore.training.models import load_model, load_tokenizer
 from alignxplore.training.packed import PackedTrainer
-from alignxplore.training.settings import OF_EVALUATION, Settings, check_settings, make_arguments
+from alignxplore.training.settings import Settings, check_settings, make_arguments
 from alignxplore.training.streams import StreamTrainer, check_credit, find_streams
+from alignxplore.workflow.config import OF_EVALUATION
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class PreferenceTrainer(PackedTrainer):
         super().__init__(*args, **kwargs)
         self.encoded, self.log_rollouts = encoded, log_rollouts
         self._held_out: list[pl.DataFrame] = []
+        self._kept = 0
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         # TRL's sampler shuffles each epoch with the generator that the epoch before left behind. A resumed run starts
@@ -131,16 +133,17 @@ class PreferenceTrainer(PackedTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        if self.model.training:
-            self._keep(self._last_rollouts(len(inputs)), self.state.global_step + 1)
-        else:
+        step = self.state.global_step + 1
+        if not self.model.training:
             self._held_out.append(self._last_rollouts(len(inputs)))
+        elif step != self._kept:  # a step may sample several times
+            self._keep(self._last_rollouts(len(inputs)), step)
+            self._kept = step
         return output
 
     def _last_rollouts(self, batch: int) -> pl.DataFrame:
         """The rollouts of the last `batch` of all processes."""
-        (rewards,) = self._logs["rewards"].values()
-        columns = dict(self._logs["extra"]) | {"reward": rewards, "advantage": self._logs["advantages"]}
+        columns = dict(self._logs["extra"]) | {"advantage": self._logs["advantages"]}
         count = batch * self.accelerator.num_processes
         return pl.DataFrame({name: list(values)[-count:] for name, values in columns.items()})
 
@@ -242,7 +245,9 @@ def reward_function(
         log_extra("format_ok", [p.format_ok for p in parsed])
         log_extra("finish_reason", finishes)
         log_extra("completion_tokens", [len(ids) for ids in completion_ids])
-        return [float(value) for value in reward(parsed, chosen)]
+        rewards = [float(value) for value in reward(parsed, chosen)]
+        log_extra("reward", rewards)
+        return rewards
 
     return preference_reward
 
@@ -262,15 +267,28 @@ def configure(
             " model's entry"
         )
     defaults = DEFAULTS | EVALUATION if held_out else dict(DEFAULTS)
-    if lost := [name for name in (*OF_EVALUATION, "max_held_out") if name in settings and not held_out]:
+    if lost := [name for name in OF_EVALUATION if name in settings and not held_out]:
         raise UserError(f"training setting {lost[0]!r} needs held_out, the examples to evaluate on")
     # A process samples the rollouts of an example together; `make_trainer` knows how many examples there are.
-    defaults["per_device_eval_batch_size"] = settings.get("num_generations_eval", 1)
+    together = settings.get("num_generations_eval", EVALUATION["num_generations_eval"])
+    defaults["per_device_eval_batch_size"] = together
     if settings.get("load_best_model_at_end"):
         # Each evaluated model is then a checkpoint, which may be the best.
         every = settings.get("eval_steps", EVALUATION["eval_steps"])
         checked = dataclasses.replace(checked, trainer={**BEST, **checked.trainer, "save_steps": every})
     arguments = make_arguments(kind, checked, defaults, partial_directory(output))
+    # TRL keeps as many rollouts of an evaluation as a process samples for an update.
+    at_once = arguments.per_device_train_batch_size * arguments.steps_per_generation
+    if held_out and not 1 <= together <= at_once:
+        raise UserError(
+            f"training setting 'num_generations_eval' must be from 1 to {at_once}, the rollouts that a process samples"
+            f" at once, not {together}"
+        )
+    if arguments.load_best_model_at_end and arguments.save_total_limit == 1:
+        raise UserError(
+            "training setting 'save_total_limit' must be at least 2 with load_best_model_at_end: with 1, only the best"
+            " checkpoint stays, and an interrupted run has no newer one to resume from"
+        )
     if arguments.temperature <= 0:
         raise UserError(f"training setting 'temperature' must be above 0, not {arguments.temperature}")
     if checked.lora is not None and "quantize" in checked.lora and arguments.use_vllm:
@@ -285,6 +303,7 @@ def make_trainer(
     prompts: Sequence[Prompt],
     reward: Rewards,
     output: Path,
+    *,
     held_out: int = 0,
     update: Callable[[Mapping[str, Any], str], Prompt] | None = None,
 ) -> PreferenceTrainer:
@@ -400,7 +419,9 @@ def train(
         raise UserError(f"{held_out}: training over the steps of streams cannot be evaluated; set held_out: false")
     prompts = [templates.update(case, "") if steps else templates.preference(case) for case in cases]
     update = templates.update if steps else None
-    trainer = make_trainer(settings, model, cases, prompts, reward, Path(output), evaluated.height, update)
+    trainer = make_trainer(
+        settings, model, cases, prompts, reward, Path(output), held_out=evaluated.height, update=update
+    )
     asked = {**judge, "model": engines.identity(judge["model"])}
     more = {"held_out": str(held_out), "held_out_content": digest(held_out)} if held_out else {}
     facts = run_facts("grpo", settings, model, data, templates, judge=asked, **more)

@@ -177,6 +177,8 @@ class Job:
     has_triton: bool = True
     adapter: Adapter | None = None
     """What is trained instead of all weights."""
+    has_reference: bool = False
+    """Whether a second model is there, whose weights stay: with `beta`, unless an adapter can be turned off."""
 
     @classmethod
     def of(
@@ -224,6 +226,7 @@ class Job:
             samples=not arguments.use_vllm,
             vllm=arguments.vllm_gpu_memory_utilization if colocated else 0,
             vllm_sleeps=colocated and arguments.vllm_enable_sleep_mode,
+            has_reference=arguments.beta > 0 and adapter is None,
         )
 
     @property
@@ -241,7 +244,8 @@ class Job:
         """Every process has all weights; ZeRO-3 divides them (Rajbhandari et al. 2020)."""
         whole = self.shape.parameters
         if self.adapter is None:
-            return self.weight_bytes * whole / (self.processes if self.stage == 3 else 1)
+            copies = 2 if self.has_reference else 1
+            return copies * self.weight_bytes * whole / (self.processes if self.stage == 3 else 1)
         kept = whole - self.adapter.quantised
         base = self.weight_bytes * kept + QUANTISED * self.adapter.quantised
         return (base + self.trained_bytes * self.trained) / (self.processes if self.stage == 3 else 1)

@@ -13,7 +13,7 @@ from alignxplore.training import grpo, sft
 from alignxplore.training.memory import Adapter, Job, Shape, Speed
 from alignxplore.training.settings import check_settings
 from alignxplore.training.shapes import model_config
-from alignxplore.workflow.config import Config, held_out_file, variant_settings, variants
+from alignxplore.workflow.config import Config, held_out_file, makes_adapter, variant_settings, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
@@ -48,7 +48,7 @@ def variant_job(config: Config, name: str, shape_file: str | None = None) -> Job
     held_out = {"held_out": held_out_file(config, name) is not None} if entry["stage"] == "grpo" else {}
     _, arguments = module.configure({**settings, "use_cpu": True}, Path(name), here, **held_out)  # may lack GPUs
     start, checked = _config(config, config["models"][entry["from"]], shape_file), check_settings(settings, kind)
-    adapter = None if checked.lora is None else Adapter.of(start, checked.lora)
+    adapter = None if checked.lora is None else Adapter.of(start, _lora(config, name))
     job = Job.of(Shape.of(start), arguments, checked, training["launch"], started, adapter)
     if entry["stage"] == "sft":
         return job
@@ -59,6 +59,14 @@ def variant_job(config: Config, name: str, shape_file: str | None = None) -> Job
         return job
     judge = model_shape(config, model, shape_file)
     return replace(job, judge=judge.engine(model.get("dtype", "float32")), judge_parameters=judge.parameters)
+
+
+def _lora(config: Config, name: str) -> dict[str, Any]:
+    """A variant's settings of `lora`, over those of the variant whose adapter it goes on training."""
+    entry = variants(config)[name]
+    start = config["models"][entry["from"]]["path"].removeprefix("models/trained/")
+    earlier = _lora(config, start) if start in variants(config) and makes_adapter(config, start) else {}
+    return {**earlier, **(variant_settings(config, name).get("lora") or {})}
 
 
 def model_shape(config: Config, model: Mapping[str, Any], shape_file: str | None = None) -> Shape:

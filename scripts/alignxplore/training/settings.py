@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from alignxplore.errors import UserError
 from alignxplore.training import lora
+from alignxplore.workflow.config import OF_EVALUATION
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
@@ -63,12 +64,6 @@ _REFUSED = {
     "there is one reward (Eq. 3)": "reward_weights",
     "the policy has no tools": "max_tool_calling_iterations",
 }
-OF_EVALUATION = (
-    "eval_steps", "eval_delay", "eval_on_start", "num_generations_eval", "load_best_model_at_end",
-    "metric_for_best_model", "greater_is_better",
-)  # fmt: skip
-"""TRL's settings of the evaluation of GRPO on held-out examples."""
-
 _REFUSED_BY_SFT = {
     "only GRPO is evaluated while it trains": " ".join(OF_EVALUATION),
     "the loss is Eq. 8": "loss_type",

@@ -14,6 +14,7 @@ docs/training.md draws both.
 """
 
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,9 @@ Stream = Sequence[int]
 def check_credit(credit: Credit) -> None:
     """Raise UserError for a setting that is no rule of credit."""
     shares = credit.values() if isinstance(credit, Mapping) and credit.keys() == {"carried", "others"} else ()
-    if credit != "own" and not (shares and all(type(share) in (int, float) for share in shares)):
+    if credit != "own" and not (
+        shares and all(type(share) in (int, float) and math.isfinite(share) for share in shares)
+    ):
         raise UserError(
             f"training setting 'credit' must be 'own' or two numbers such as {{carried: 0.9, others: 0.45}}, not"
             f" {credit!r}"
@@ -204,6 +207,9 @@ class StreamTrainer(PackedTrainer):
         batches = sampler.planned()
         if not batches:
             raise UserError(f"one step needs {sampler.size} prompts, but there are only {len(self.streams)} streams")
+        steps = sum(map(len, self.streams))
+        if left_out := steps - len(batches) * sampler.size:
+            log.info("an epoch leaves out %d of %d steps, which do not fill a batch", left_out, steps)
         accumulated = self.args.gradient_accumulation_steps
         if self.credit == "own":
             if sampler.repeats % accumulated:
@@ -324,5 +330,5 @@ class StreamTrainer(PackedTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         result = super()._generate_and_score_completions(inputs)
         # The step's own reward, under both rules: TRL logs what is credited.
-        self._metrics["train" if self.model.training else "eval"]["reward"][-1] = self._own_mean
+        self._metrics["train"]["reward"][-1] = self._own_mean
         return result

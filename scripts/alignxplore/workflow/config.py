@@ -114,10 +114,20 @@ def variants(config: Config) -> Mapping[str, Any]:
     return config.get("training", {}).get("variants", {})
 
 
+OF_EVALUATION = (
+    "eval_steps", "eval_delay", "eval_on_start", "num_generations_eval", "load_best_model_at_end",
+    "metric_for_best_model", "greater_is_better", "max_held_out",
+)  # fmt: skip
+"""The settings of an evaluation on held-out examples."""
+
+
 def variant_settings(config: Config, name: str) -> dict[str, Any]:
-    """The training settings of a variant: its own over those of its stage."""
+    """The training settings of a variant: its own over those of its stage, without an evaluation that it turns off."""
     entry = variants(config)[name]
-    return {**config["training"][entry["stage"]], **entry.get("settings", {})}
+    stage = config["training"][entry["stage"]]
+    if entry.get("held_out") is False:
+        stage = {key: value for key, value in stage.items() if key not in OF_EVALUATION}
+    return {**stage, **entry.get("settings", {})}
 
 
 def makes_adapter(config: Config, name: str) -> bool:

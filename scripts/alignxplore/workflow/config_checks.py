@@ -184,6 +184,9 @@ def _template_errors(config: Config) -> Iterator[str]:
         if updates_descriptions(entry)
         for prompt in method_prompts(entry)
     }
+    updates |= {prompt for entry in variants(config).values() for prompt in variant_prompts(config, entry)} & {"update"}
+    if "streaming" in config.get("cold_start", {}):
+        updates.add(config["cold_start"]["streaming"].get("prompt", "update"))
     for name, path in config.get("prompts", {}).items():
         if Path(path).is_file():
             try:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from alignxplore.data.forms import WITHOUT_CHUNKS
 from alignxplore.data.streams import chunk_sizes
 from alignxplore.workflow.config import (
+    D_COLD,
     DATA_OF_STAGE,
     DERIVED,
     Config,
@@ -91,6 +92,8 @@ def form_errors(config: Config) -> Iterator[str]:
     """Yield an error where something needs what a given split does not have, as far as its `form` is named."""
     forms = {name: entry.get("form", "") for name, entry in given_splits(config).items()}
     for name, entry in given_splits(config).items():
+        if "posts" in entry and is_streamed(config, name):
+            yield f"data.splits.{name}.posts: a stream has a target post per step, so posts cannot divide streams"
         if "chunk" in entry and forms[name] in WITHOUT_CHUNKS:
             yield f"data.splits.{name}.chunk: does not apply to the form {forms[name]!r}, {WITHOUT_CHUNKS[forms[name]]}"
     for name, entry in config["benchmarks"].items():
@@ -125,6 +128,8 @@ def form_errors(config: Config) -> Iterator[str]:
             f"cold_start.streaming.split: data.splits.{split} has no directions (form {forms[split]!r}), from which the"
             " teacher's key dimensions come"
         )
+    if split in drawn_splits(config):
+        yield f"cold_start.streaming.split: the examples of {split!r} are no steps of streams; name a given split"
     for name, entry in variants(config).items():
         data = entry.get("data", DATA_OF_STAGE[entry["stage"]])
         split = _split_of(data)
@@ -135,8 +140,15 @@ def form_errors(config: Config) -> Iterator[str]:
         if wants and split in drawn_splits(config):
             yield f"training.variants.{name}.data: needs demonstrations, but data.splits.{split} has examples"
         held_out = held_out_file(config, name)
-        if held_out == data:
-            yield f"training.variants.{name}: is trained on {data!r}, so it cannot be held out"
+        if held_out in learned_from(config, name):
+            yield f"training.variants.{name}: {held_out!r} cannot be held out: it, or a model it starts from, learns it"
+        elif held_out and is_streamed(config, split):
+            yield (
+                f"training.variants.{name}: {data!r} has the steps of streams, and training over them cannot be"
+                " evaluated: set held_out: false"
+            )
+        elif held_out and is_streamed(config, _split_of(held_out)):
+            yield f"training.variants.{name}: {held_out!r} has the steps of streams, and held_out needs other examples"
         elif held_out and forms.get(_split_of(held_out)) == "cold_start":
             yield f"training.variants.{name}: {held_out!r} has demonstrations, and held_out needs examples"
     for name, entry in config.get("figures", {}).items():
@@ -146,10 +158,30 @@ def form_errors(config: Config) -> Iterator[str]:
                 yield f"figures.{name}.by: none of its benchmarks has directions"
 
 
+def learned_from(config: Config, name: str) -> list[str]:
+    """The files of examples that a variant learns from, and the variants that it starts from."""
+    entry = variants(config)[name]
+    streams = config.get("cold_start", {}).get("streaming", {}).get("split")
+    origins = {
+        D_COLD["cold_start"]: "data/splits/cold.parquet",
+        D_COLD["cold_start.streaming"]: f"data/splits/{streams}.parquet",
+    }
+    data = entry.get("data", DATA_OF_STAGE[entry["stage"]])
+    start = config["models"].get(entry["from"], {}).get("path", "").removeprefix("models/trained/")
+    return [origins.get(data, data), *(learned_from(config, start) if start in variants(config) else [])]
+
+
 def is_streamed(config: Config, split: str) -> bool:
     """Whether a split has the steps of streams, as far as its form is named."""
     entry = given_splits(config).get(split, {})
     return entry.get("form") == "streams" or "chunk" in entry
+
+
+def may_have_streams(config: Config, benchmark: str) -> bool:
+    """Whether a benchmark's cases can be steps of streams. Only given splits whose form is not named leave it open."""
+    split = benchmark_origin(config, benchmark).get("split", "")
+    unnamed = split in given_splits(config) and "form" not in given_splits(config)[split]
+    return "streamed_of" in config["benchmarks"][benchmark] or is_streamed(config, split) or unnamed
 
 
 def has_comments(config: Config, benchmark: str) -> bool:

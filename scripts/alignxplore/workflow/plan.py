@@ -155,7 +155,7 @@ def estimate(
         if rows is not None:
             state.now[output] = rows
     found = []
-    rows = rows_of(jobs) if preflight else {}
+    rows = rows_of(jobs, _signals(config)) if preflight else {}
     for job in jobs:
         if not job["reason"] or not job["output"]:  # target rules have no outputs
             continue
@@ -171,11 +171,17 @@ def estimate(
     return found
 
 
+def _signals(config: Mapping[str, Any] | None) -> int:
+    """The signals of a user of AlignX."""
+    signals: int = (config or {}).get("data", {}).get("refine", {}).get("history", 4)
+    return signals
+
+
 def _at_most(
     expected: Estimate, config: Mapping[str, Any], preflight: Preflight, rows: Mapping[str, float | None]
 ) -> Estimate:
     """The estimate of a job that never ran, with the prompts that it asks and the seconds that a preflight measured."""
-    prompts = prompts_of(expected.job, rows, config.get("data", {}).get("refine", {}).get("history", 4))
+    prompts = prompts_of(expected.job, rows, _signals(config))
     seconds = preflight.seconds(config, expected.job, prompts)
     if seconds is None:
         return expected

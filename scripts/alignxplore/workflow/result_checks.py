@@ -13,6 +13,7 @@ from alignxplore.workflow.config import (
     table_methods,
     variants,
 )
+from alignxplore.workflow.data_checks import may_have_streams
 from alignxplore.workflow.schema import unknown_name
 
 
@@ -59,6 +60,8 @@ def table_errors(config: Config) -> Iterator[str]:
         else:
             for judge in entry["judges"]:
                 yield from _judged_errors(key, judge, entry["benchmarks"], config)
+            if kind == "streaming":
+                yield from _stream_errors(f"{key}.benchmarks", entry["benchmarks"], config)
             # A method without descriptions judges cases itself, so no judge could be compared on it.
             yield from _described_errors(key, methods, entry["benchmarks"], config, describing=True)
 
@@ -76,6 +79,13 @@ def _validity_errors(name: str, methods: Sequence[str], config: Config) -> Itera
         if not judged:
             yield f"{key}.judges: {judge!r} judges none of the table's benchmarks"
         yield from _described_errors(key, methods, judged, config)
+
+
+def _stream_errors(key: str, benchmarks: Sequence[str], config: Config) -> Iterator[str]:
+    """Yield an error for each benchmark whose cases are no steps of streams."""
+    for name in benchmarks:
+        if not may_have_streams(config, name):
+            yield f"{key}: the cases of {name!r} are no steps of streams; make a benchmark with streamed_of from it"
 
 
 def _change_errors(key: str, title: str, columns: Config, config: Config) -> Iterator[str]:
@@ -106,6 +116,8 @@ def figure_errors(config: Config) -> Iterator[str]:
                 yield from _judged_errors(key, judge, entry["benchmarks"], config)
                 if entry["by"] == "confidence" and config["judges"][judge]["kind"] != "jud":
                     yield f"{key}.judges: {judge!r} has no confidence, as only judges of kind 'jud' have"
+            if entry["by"] == "chunk":
+                yield from _stream_errors(f"{key}.benchmarks", entry["benchmarks"], config)
             yield from _described_errors(key, methods, entry["benchmarks"], config)
             for method in methods:
                 if entry["by"] == "length" and config["methods"][method]["kind"] != "model":

@@ -10,6 +10,7 @@ were verified and every round of a baseline took place, so there are at most as 
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,11 @@ class Measured:
     steps: float = 0.0
 
 
-def rows_of(jobs: Sequence[Job]) -> dict[str, float | None]:
-    """The number of rows of every file that these jobs make; None if it cannot be known."""
+def rows_of(jobs: Sequence[Job], signals: int) -> dict[str, float | None]:
+    """The number of rows of every file that these jobs make; None if it cannot be known.
+
+    `signals` is the number of signals of a user of AlignX.
+    """
     found: dict[str, float | None] = {}
     for job in jobs:
         params, rule = job["params"], job["rule"]
@@ -60,7 +64,7 @@ def rows_of(jobs: Sequence[Job]) -> dict[str, float | None]:
             if rule == "demo_world" and "/psoups/" in output:
                 found[output] = PERSONAS * params["psoups_cases"]
                 continue
-            rows = params["size"] if rule == "split" else _inherited(job, found)
+            rows = params["size"] if rule == "split" else _inherited(job, found, signals)
             limit = params.get("limit")
             found[output] = limit if rows is None else min(rows, limit) if limit else rows
             if Path(output).suffix == ".parquet" and Path(output).is_file() and not job["reason"]:
@@ -68,11 +72,14 @@ def rows_of(jobs: Sequence[Job]) -> dict[str, float | None]:
     return found
 
 
-def _inherited(job: Job, found: Mapping[str, float | None]) -> float | None:
+def _inherited(job: Job, found: Mapping[str, float | None], signals: int) -> float | None:
     """Rows of the files that a job has one row for each of."""
     rule, inputs = job["rule"], job["input"]
     if rule == "benchmark_psoups":
         return found.get(inputs[0], _records(inputs[0]))
+    if rule in ("teacher_streaming", "dimensions_streaming"):
+        (rows,) = (found.get(file) for file in inputs if file.startswith("data/splits/"))
+        return None if rows is None else rows * job["params"].get("generations", 1)
     if rule in ("teacher", "verify", "dimensions"):
         rows = found.get("data/cold/generations.parquet" if rule == "verify" else "data/splits/cold.parquet")
         return None if rows is None else rows * job["params"].get("generations", 1)
@@ -83,6 +90,8 @@ def _inherited(job: Job, found: Mapping[str, float | None]) -> float | None:
     if not read or all(rows is None for rows in read):
         return None
     total = sum(rows for rows in read if rows is not None)
+    if rule == "benchmark_stream":
+        return total * math.ceil(signals / job["params"]["chunk"])
     return min(total, len(job["params"]["groups"]) * job["params"]["cases"]) if rule == "responses" else total
 
 
@@ -106,8 +115,12 @@ def prompts_of(job: Job, rows: Mapping[str, float | None], signals: int) -> dict
     elif rule == "preferences_pba":
         asked = len(params["entry"].get("dimensions", range(DIMENSIONS))) * signals
         return {Question(params["model"]["name"], "choice_logprobs"): _times(number, asked)}
+    elif rule == "teacher_streaming":
+        found[_generation(params)] = number
     elif not judge:
-        return {_generation(params): number}
+        streaming = params.get("entry", {}).get("streaming") or {}
+        steps = math.ceil(signals / streaming["chunk"]) if streaming.get("carry", bool(streaming)) else 1
+        return {_generation(params): _times(number, steps)}
     question, each = judged(judge)
     return {**found, question: _times(number, each)}
 

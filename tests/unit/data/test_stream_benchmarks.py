@@ -95,6 +95,16 @@ def test_comments_may_be_noise_and_short_histories_are_filled_by_further_users()
     assert [len(steps_of(noisy, name)[0]["ugc"]) for name in ("e01", "e02", "e03")] == [6, 2, 6]
 
 
+def test_noise_has_neither_the_targets_post_nor_signals_of_the_same_user():
+    mine, again, other = example(1, 4), example(2, 4), example(3, 5)
+    again["pairs"][0] = mine["pairs"][3]
+    other["pairs"][1]["prompt"] = mine["prompt"]
+    noisy = streamed(cases_of([mine, again, other]), "s", 2, seed=1, noise=Noise(1.0, "before"))
+    assert prompts(steps_of(noisy, "e01")[0])[-1] == "p1.1"
+    strange = [post for post in prompts(steps_of(noisy, "e01")[-1]) if not post.startswith("p1.")]
+    assert strange == ["p3.0", "p3.2", "p3.3", "p3.4"]
+
+
 def test_a_higher_limit_keeps_the_noise_of_earlier_cases(tmp_path):
     persona = [record({0: KIND, 1: COLD}[n % 2]) | {"prompt": f"post {n}"} for n in range(30)]
     for number, raw in enumerate(persona):
@@ -182,6 +192,7 @@ def test_noise_does_not_drift():
         ([example(1)], {"drift": Drift(5, 1.0)}, "benchmark 's': no case has 5 chunks, so none drifts"),
         ([example(1, 4, "ugc")], {"drift": Drift(2, 1.0)}, "a user with comments cannot drift"),
         ([{**example(1), "direction": []}], {"drift": Drift(2, 1.0)}, "the directions of every pair, but case e01"),
+        ([example(1, 2)], {"noise": Noise(0.5, "after")}, "no case has a second chunk for noise"),
         ([example(1)], {"noise": Noise(0.5, "after")}, "4 signals of other users are needed, but they have 0"),
         ([example(1, 4) | {"ugc": example(1, 4, "ugc")["ugc"]}], {"noise": Noise(0.5, "after")}, "e01 has both"),
         ([{**example(1, 0), "rendered": "prompt"}], {}, "needs signals, but those of 'long' are a rendered prompt"),

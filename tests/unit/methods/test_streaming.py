@@ -101,7 +101,7 @@ def test_a_streams_own_chunks_are_kept_apart(templates):
     assert prompt_count(steps.to_dicts(), 2) == 4
     last = Writer()
     run(last, templates, steps, streaming={"chunk": 2, "carry": False})
-    assert last.calls == [["Past: . New: c", "Past: . New: d", "Past: . New: e f"]]
+    assert last.calls == [["Past: . New: a b c", "Past: . New: d", "Past: . New: e f"]]
 
 
 @pytest.mark.parametrize("streaming", [{"chunk": 1}, {"chunk": 2}, {"chunk": 3}, {"chunk": 2, "carry": False}])

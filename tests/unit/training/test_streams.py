@@ -334,7 +334,8 @@ def test_sft_grpo_and_inference_ask_the_same_tokens(tiny_model, tmp_path):
     cases = [{**step, "chunks": [1]}, step]
     trainer = grpo.make_trainer(
         {**SETTINGS, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}, tiny_model, cases,
-        [templates.update(case, "") for case in cases], letters, tmp_path / "out", templates.update,
+        [templates.update(case, "") for case in cases], letters, tmp_path / "out",
+        update=templates.update,
     )  # fmt: skip
     trainer.pasts["1"] = past
     rollouts = trainer._generate_and_score_completions([{"prompt": "1", "row": 1}] * 3)
@@ -349,4 +350,7 @@ def test_a_mixture_of_steps_and_examples_is_refused(tiny_model, tmp_path):
     templates = Templates(judge="resources/prompts/judge.jinja")
     judge = {"kind": "jud", "model": {"engine": "transformers", "path": str(tiny_model)}}
     with pytest.raises(UserError, match="1 of 2 examples are steps of streams"):
-        grpo.train({}, tiny_model, tmp_path / "rl.parquet", templates, judge, tmp_path, tmp_path / "o", tmp_path / "m")
+        grpo.train(
+            {}, tiny_model, tmp_path / "rl.parquet", templates, judge, tmp_path, tmp_path / "o", tmp_path / "m",
+            tmp_path / "r",
+        )  # fmt: skip
