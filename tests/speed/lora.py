@@ -61,7 +61,14 @@ def measure(way: str, steps: int) -> dict[str, float]:
             return [float(index % 2) for index, _ in enumerate(parsed)]
 
         settings = {**SETTINGS, **WAYS[way], "max_steps": steps}
-        trainer = grpo.make_trainer(settings, model, [{} for _ in prompts], prompts, reward, Path(directory, "out"))
+        trainer = grpo.make_trainer(
+            settings,
+            model,
+            [{"example_id": prompt.user} for prompt in prompts],
+            prompts,
+            reward,
+            Path(directory, "out"),
+        )
         drawn = random.Random(0)
         trainer.encoded = {name: [drawn.randrange(300) for _ in range(PROMPT)] for name in trainer.encoded}
         trainer.add_callback(Clock())

@@ -166,7 +166,9 @@ def write_provenance(path: Path, rows: list[dict]) -> Path:
 
 def metrics(schema: pl.Schema, level: float) -> pl.DataFrame:
     """Metrics of 30 steps; every tenth step is followed by an evaluation, and there is no reference model."""
-    changing = [name for name in ("loss", "reward", "entropy", "held_out_reward") if name in schema]
+    changing = [
+        name for name in ("loss", "reward", "completion_length", "entropy", "held_out_reward") if name in schema
+    ]
     rows = [
         {**dict.fromkeys(schema, level), **{name: level + step / 100 for name in changing}, "step": step}
         for step in range(1, 31)

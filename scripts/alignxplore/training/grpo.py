@@ -81,7 +81,7 @@ class PreferenceTrainer(PackedTrainer):
         super().__init__(*args, **kwargs)
         self.encoded, self.log_rollouts = encoded, log_rollouts
         self._held_out: list[pl.DataFrame] = []
-        self._kept = 0
+        self._kept_step = 0
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         # TRL's sampler shuffles each epoch with the generator that the epoch before left behind. A resumed run starts
@@ -136,9 +136,9 @@ class PreferenceTrainer(PackedTrainer):
         step = self.state.global_step + 1
         if not self.model.training:
             self._held_out.append(self._last_rollouts(len(inputs)))
-        elif step != self._kept:  # a step may sample several times
+        elif step != self._kept_step:  # a step may sample several times
             self._keep(self._last_rollouts(len(inputs)), step)
-            self._kept = step
+            self._kept_step = step
         return output
 
     def _last_rollouts(self, batch: int) -> pl.DataFrame:

@@ -330,5 +330,5 @@ class StreamTrainer(PackedTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         result = super()._generate_and_score_completions(inputs)
         # The step's own reward, under both rules: TRL logs what is credited.
-        self._metrics["train"]["reward"][-1] = self._own_mean
+        self._metrics["train" if self.model.training else "eval"]["reward"][-1] = self._own_mean
         return result

@@ -160,15 +160,17 @@ def form_errors(config: Config) -> Iterator[str]:
 
 def learned_from(config: Config, name: str) -> list[str]:
     """The files of examples that a variant learns from, and the variants that it starts from."""
-    entry = variants(config)[name]
     streams = config.get("cold_start", {}).get("streaming", {}).get("split")
     origins = {
         D_COLD["cold_start"]: "data/splits/cold.parquet",
         D_COLD["cold_start.streaming"]: f"data/splits/{streams}.parquet",
     }
-    data = entry.get("data", DATA_OF_STAGE[entry["stage"]])
-    start = config["models"].get(entry["from"], {}).get("path", "").removeprefix("models/trained/")
-    return [origins.get(data, data), *(learned_from(config, start) if start in variants(config) else [])]
+    found: dict[str, str] = {}
+    while name in variants(config) and name not in found:  # cycles are named elsewhere
+        entry = variants(config)[name]
+        found[name] = entry.get("data", DATA_OF_STAGE[entry["stage"]])
+        name = config["models"].get(entry["from"], {}).get("path", "").removeprefix("models/trained/")
+    return [origins.get(data, data) for data in found.values()]
 
 
 def is_streamed(config: Config, split: str) -> bool:

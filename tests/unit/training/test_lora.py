@@ -33,7 +33,7 @@ LEARNING = {
 
 def make(model, output, **settings):
     prompts = [Prompt(text) for text in QUESTIONS]
-    cases = [{} for _ in prompts]
+    cases = [{"example_id": text} for text in QUESTIONS]
     return grpo.make_trainer({**LEARNING, "lora": LORA, **settings}, model, cases, prompts, letters, output)
 
 

@@ -170,7 +170,11 @@ def test_a_file_that_does_not_exist_is_named_with_its_key(key):
     (lambda c: c["data"]["splits"]["held_out"].update(rest_of="r"), "held_out.rest_of: no such name 'r'"),
     (lambda c: c["data"]["splits"].update(m={"rest_of": "held_out", "size": 3}), "'held_out' is not drawn by a share"),
     (lambda c: c["data"]["splits"]["held_out"].update(share=3), "data.splits.held_out.share: does not apply"),
-    (lambda c: c["training"]["variants"]["r_gen"].update(held_out="rl"), "r_gen: is trained on .*cannot be held out"),
+    (lambda c: c["training"]["variants"]["r_gen"].update(held_out="rl"), "r_gen: .*rl.parquet. cannot be held out"),
+    (lambda c: c["training"]["variants"]["r_gen"].update(held_out="cold"), "or a model it starts from, learns it"),
+    (lambda c: c["training"]["variants"]["r_gen"].update(held_out="long_training"), "held_out needs other examples"),
+    (lambda c: c["training"]["variants"]["alignxplore"].update(data="data/splits/long_training.parquet"),
+     "set held_out: false"),
     (lambda c: c["training"]["variants"]["no_rl"].update(held_out="held_out"), "no_rl.held_out: does not apply"),
     (lambda c: c["training"]["variants"]["r_gen"].update(held_out=True), "r_gen.held_out: "),
 ])  # fmt: skip
@@ -283,10 +287,11 @@ def test_streaming_needs_a_chunk_a_model_and_a_template(change, message):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda c: c["tables"]["streams"].pop("benchmarks"), "tables.streams: 'benchmarks' is a required property"),
+    (lambda c: c["tables"]["streams"].update(benchmarks=["alignx_test"]), "'alignx_test' are no steps of streams"),
     (lambda c: c["tables"]["streams"].update(columns={}), "tables.streams.columns: does not apply"),
     (lambda c: c["tables"]["streams"].update(benchmarks=["x"]), "tables.streams.benchmarks: no such name 'x'"),
     (lambda c: c["tables"]["streams"].update(judges=["judges"]), "tables.streams.judges: no such name 'judges'"),
-    (lambda c: c["methods"]["golden"]["tables"].remove("streams"), "tables.streams: too few methods name it"),
+    (lambda c: c["methods"]["long_golden"]["tables"].remove("streams"), "tables.streams: too few methods name it"),
     (lambda c: c["methods"]["vpl"]["tables"].append("streams"), "tables.streams: method 'vpl' writes no descriptions"),
     (lambda c: c["tables"]["streams"].update(benchmarks=["psoups_style"], judges=["judge2"]),
      "judges.judge2.benchmarks, needed by tables.streams: no such name 'psoups_style'"),
@@ -296,10 +301,10 @@ def test_a_table_of_streams_needs_benchmarks_and_methods_that_describe(change, m
     config["tables"]["streams"] = {
         "kind": "streaming",
         "title": "S",
-        "benchmarks": ["alignx_test"],
+        "benchmarks": ["long_stream"],
         "judges": ["judge"],
     }
-    config["methods"]["golden"]["tables"].append("streams")
+    config["methods"]["long_golden"]["tables"].append("streams")
     assert mistakes(config) == ""
     change(config)
     assert message in mistakes(config)

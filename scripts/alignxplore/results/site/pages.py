@@ -309,7 +309,9 @@ def _training(metrics: Mapping[str, Path], directory: Path) -> list[dict[str, An
             image = None
             if metric not in EVALUATED.values() and values.n_unique() > 1:
                 image = f"figures/training-{place}-{metric}.svg"
-                figures.save(figures.training_curves(tables, metric, EVALUATED.get(metric)), directory / image)
+                held_out = EVALUATED.get(metric)
+                curve = figures.training_curves(tables, metric, held_out if held_out in names else None)
+                figures.save(curve, directory / image)
             last = {member: _reported(table[metric].tail(LAST_STEPS)).mean() for member, table in tables.items()}
             curves.append({"metric": metric, "image": image, "last": last})
         steps = {member: table["step"].max() for member, table in tables.items()}
