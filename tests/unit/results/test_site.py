@@ -369,7 +369,7 @@ def test_evaluations_are_drawn_beside_training_and_absent_metrics_are_left_out(s
     page = (site / "training.html").read_text()
     assert "held out reward" in page and "kl</th>" not in page, "no checkpoint reports it"
     drawn = {path.stem.rpartition("-")[2] for path in (site / "figures").glob("training-0-*.svg")}
-    assert drawn == {"reward", "entropy", "loss"}, (
+    assert drawn == {"reward", "completion_length", "entropy", "loss"}, (
         "what never changes, and held-out metrics, have no figure of their own"
     )
     curve = (site / "figures/training-0-reward.svg").read_text()
