@@ -34,6 +34,8 @@ def shown(config: dict, table: str, methods: list[str]) -> None:
         ["paper", "paper/streaming"],
         ["evaluate", "smollm2"],
         ["evaluate", "smollm2", "smollm2/demo_files"],
+        ["one_gpu"],
+        ["one_gpu", "one_gpu/eight_cards"],
     ],
 )
 def test_our_own_are_accepted(names):
