@@ -24,7 +24,7 @@ from alignxplore.training import memory_table, programs
 from alignxplore.training.memory import Asked, Job
 from alignxplore.training.shapes import model_config
 from alignxplore.workflow import workload
-from alignxplore.workflow.config import OF_EVALUATION, Config, held_out_file, variants
+from alignxplore.workflow.config import LOADING_ENGINES, OF_EVALUATION, Config, held_out_file, variants
 from alignxplore.workflow.launcher import sharding
 from alignxplore.workflow.onstart import check_keys, training_errors
 from alignxplore.workflow.provenance import machine
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 SCRIPTS = Path(__file__).parents[2]
 BATCH_TOKENS = 16384
 """The transformers engine's default of `batch_tokens`."""
-HUB_ENGINES = ("transformers", "vllm")
 STEPS = 2
 """The second has the optimiser's moments in memory, and nothing to warm up."""
 COMPLETION = 600
@@ -137,7 +136,7 @@ class Flight:
         self.questions = list(found.values())
         for model in dict.fromkeys(question.model for question in found):
             entry = self.config["models"][model]
-            if entry["engine"] in HUB_ENGINES:
+            if entry["engine"] in LOADING_ENGINES:
                 try:
                     self.asked[model] = self._needs(model)
                 except UserError as error:
@@ -220,7 +219,7 @@ class Flight:
         for work in self.questions:
             assert isinstance(work.of, Question)
             entry = self.config["models"][work.of.model]
-            if entry["engine"] not in HUB_ENGINES:
+            if entry["engine"] not in LOADING_ENGINES:
                 work.why_not = "this asks no servers"
             elif work.of.model not in self.asked:
                 work.why_not = "its shape is unknown"
@@ -338,7 +337,7 @@ class Flight:
         if "judge" in params:
             model = params["judge"]["model"]
             entry = config["models"][model["name"]]
-            if entry["engine"] in HUB_ENGINES:  # a server is not asked
+            if entry["engine"] in LOADING_ENGINES:  # a server is not asked
                 entry = self._loaded(entry, directory)
             arguments |= {"judge": {**params["judge"], "model": entry}, "journal": str(directory / "journal")}
             arguments["rollouts"] = str(directory / f"{name}.rollouts.parquet")

@@ -45,8 +45,10 @@ def run_facts(
 ) -> dict[str, Any]:
     """Everything that a training's result depends on, as JSON. A run resumes only checkpoints with its own facts."""
     chat_template = settings.get("chat_template")
-    packages = ["torch", "transformers", "trl", *(["peft"] if settings.get("lora") is not None else [])]
-    found = adapters.source(model, settings.get("revision"), settings.get("adapter"))
+    found, lora = adapters.source(model, settings.get("revision"), settings.get("adapter")), settings.get("lora")
+    packages = ["torch", "transformers", "trl"]
+    packages += ["peft"] if lora is not None or found.adapter is not None else []
+    packages += ["bitsandbytes"] if "quantize" in (lora or {}) else []
     return {
         "stage": stage,
         "model": str(model),

@@ -6,7 +6,12 @@ from typing import Any
 
 import yaml
 
+from alignxplore import adapters
+
 Config = Mapping[str, Any]
+
+LOADING_ENGINES = ("transformers", "vllm")
+"""Engines whose models are directories or come from the hub."""
 
 DERIVED = ("reverse_of", "truncation_of", "streamed_of")
 """Keys under which a benchmark names the one that it is made from."""
@@ -232,11 +237,13 @@ def judged_benchmarks(config: Config, judge: str, benchmarks: Iterable[str]) -> 
 
 def unpinned_models(config: Config) -> list[str]:
     """Names of the models that come from the hub without a pinned revision, so that they may change unseen."""
+    bases = {
+        name: adapters.source(entry["path"], entry.get("revision"))
+        for name, entry in config["models"].items()
+        if entry["engine"] in LOADING_ENGINES
+    }
     return [
         name
-        for name, entry in config["models"].items()
-        if entry["engine"] in ("transformers", "vllm")
-        and "revision" not in entry
-        and not entry["path"].startswith("models/")
-        and not Path(entry["path"]).is_dir()
+        for name, found in bases.items()
+        if found.revision is None and not found.base.startswith("models/") and not Path(found.base).is_dir()
     ]

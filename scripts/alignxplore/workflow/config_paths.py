@@ -13,10 +13,7 @@ from typing import Any
 from alignxplore.adapters import is_adapter
 from alignxplore.data.locations import is_remote, local_copy
 from alignxplore.errors import UserError
-from alignxplore.workflow.config import D_COLD, DATA_OF_STAGE, Config, makes_adapter, variants
-
-LOADING_ENGINES = ("transformers", "vllm")
-"""Engines whose models are directories or come from the hub."""
+from alignxplore.workflow.config import D_COLD, DATA_OF_STAGE, LOADING_ENGINES, Config, makes_adapter, variants
 
 HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """NAME or OWNER/NAME."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from alignxplore.workflow.config import Config, variant_settings, variants
 from alignxplore.workflow.data_checks import has_comments
-from alignxplore.workflow.launcher import uses_deepspeed
+from alignxplore.workflow.launcher import sharding, uses_deepspeed
 
 
 def model_use_errors(config: Config) -> Iterator[str]:
@@ -75,6 +75,11 @@ def precision_errors(config: Config) -> Iterator[str]:
     for name, entry in variants(config).items():
         own, stage = entry.get("settings", {}), entry["stage"]
         settings = variant_settings(config, name)
+        if "quantize" in (settings.get("lora") or {}) and sharding(training["launch"])[0] == 3:
+            yield (
+                f"training.launch: ZeRO-3 cannot shard the quantised weights of variant {name}; launch with ZeRO-2, or"
+                " leave lora.quantize out"
+            )
         if settings.get("lora") is not None:
             continue
         dtype = settings.get("dtype", "float32")

@@ -1,5 +1,6 @@
 """Configurations that would give a wrong or empty result are refused with the name of the wrong key."""
 
+import json
 import re
 from pathlib import Path
 
@@ -472,6 +473,10 @@ def test_null_removes_an_entry_except_from_what_is_passed_on():
             "training.grpo.dtype: small steps vanish in auto weights",
         ),
         (
+            lambda c: (c["training"].update(launch=ZERO3), c["training"]["sft"].update(lora={"r": 8, "quantize": 4})),
+            "training.launch: ZeRO-3 cannot shard the quantised weights of variant no_rl",
+        ),
+        (
             lambda c: c["training"]["variants"].update(r_gen={"stage": "grpo", "from": "served", "judge": "gen"}),
             "training.variants.r_gen.from: 'served' is served (engine 'openai') and cannot be trained",
         ),
@@ -857,15 +862,19 @@ def test_what_given_splits_do_not_have_is_told_before_any_job(change, message):
     assert message in mistakes(config)
 
 
-def test_models_of_the_hub_at_no_revision_are_named():
+def test_models_of_the_hub_at_no_revision_are_named(tmp_path):
+    lora = {"peft_type": "LORA", "base_model_name_or_path": "owner/base", "revision": None}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(lora))
+    (tmp_path / "adapter_model.safetensors").touch()
     models = {
         "made": {"engine": "transformers", "path": "models/demo/judge"},
         "there": {"engine": "vllm", "path": "resources"},
         "served": {"engine": "openai", "path": "gpt"},
         "pinned": {"engine": "vllm", "path": "owner/model", "revision": "abc"},
         "hub": {"engine": "vllm", "path": "owner/model"},
+        "adapter": {"engine": "vllm", "path": str(tmp_path)},
     }
-    assert unpinned_models({"models": models}) == ["hub"]
+    assert unpinned_models({"models": models}) == ["hub", "adapter"]
 
 
 def test_text_of_the_command_line_becomes_numbers_booleans_and_null():
