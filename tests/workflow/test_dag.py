@@ -88,12 +88,13 @@ def test_layers_go_over_each_other_one_by_one(tree):
 
 def test_methods_that_read_in_chunks_and_the_table_of_streams(tree):
     def change(config: dict) -> None:
-        teacher = {**config["methods"]["teacher"], "benchmarks": ["alignx_test"], "tables": ["streams"]}
+        teacher = {**config["methods"]["teacher"], "benchmarks": ["long_stream"], "tables": ["streams"]}
+        config["judges"]["judge2"]["benchmarks"].append("long_stream")
         config["methods"] |= {
             "by_four": {**teacher, "label": "By four", "streaming": {"chunk": 4}},
             "last": {**teacher, "label": "Last", "streaming": {"chunk": 4, "carry": False}},
         }
-        shown = {"judges": ["judge", "judge2"], "benchmarks": ["alignx_test"], "title": "Streams"}
+        shown = {"judges": ["judge", "judge2"], "benchmarks": ["long_stream"], "title": "Streams"}
         config["tables"]["streams"] = {"kind": "streaming", **shown}
         config["figures"]["chunks"] = {"kind": "accuracy", "by": "chunk", "methods": ["by_four", "last"], **shown}
 
@@ -109,7 +110,7 @@ def test_methods_that_read_in_chunks_and_the_table_of_streams(tree):
     table = jobs["results/streams.csv"]
     assert table["params"]["updating"] == ["by_four"] and table["params"]["drifts"] == {}
     names = [column["name"] for column in table["params"]["columns"]]
-    assert names == ["judge, alignx_test", "judge2, alignx_test"]
+    assert names == ["judge, long_stream", "judge2, long_stream"]
     result = snakemake(tree, "-n", "results/chunks.svg", "--configfile", path.name)
     assert result.returncode == 0 and planned(result.stdout + result.stderr)["figure_accuracy"] == 1, result.stderr
 
@@ -351,7 +352,7 @@ def test_checkpoints_have_the_labels_of_their_methods(tree):
     done = subprocess.run(plan, cwd=tree, capture_output=True, text=True, check=True)
     params = {job["output"][0]: job["params"] for job in json.loads(done.stdout)["jobs"] if job["output"]}
     drawn = ("alignxplore", "no_cold_start", "r_gen")
-    labels = {name: merged()["methods"][name]["label"] for name in (*drawn, "no_rl", "vpl")}
+    labels = {name: merged()["methods"][name]["label"] for name in (*drawn, "no_rl", "updates", "vpl")}
     assert params["results/figure2.svg"]["labels"] == [labels[name] for name in drawn]
     report = params["results/report"]
     assert report["trained"] == labels

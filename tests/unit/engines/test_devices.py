@@ -8,6 +8,7 @@ import pytest
 from alignxplore import engines
 from alignxplore.errors import UserError
 
+MODULES = ("vllm", "vllm.lora", "vllm.lora.request", "vllm.platforms", "alignxplore.engines.vllm")
 STUB = """
 import os
 SAMPLER = os.environ.get("VLLM_USE_FLASHINFER_SAMPLER")
@@ -25,8 +26,11 @@ def vllm(tmp_path, monkeypatch):
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm/__init__.py").write_text(STUB)
     (tmp_path / "vllm/platforms.py").write_text(PLATFORM)
+    (tmp_path / "vllm/lora").mkdir()
+    (tmp_path / "vllm/lora/__init__.py").touch()
+    (tmp_path / "vllm/lora/request.py").write_text("LoRARequest = None")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("vllm", "vllm.platforms", "alignxplore.engines.vllm"):
+    for name in MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ.pop("VLLM_USE_FLASHINFER_SAMPLER", None)
@@ -36,7 +40,7 @@ def vllm(tmp_path, monkeypatch):
         return sys.modules["vllm"]
 
     yield load
-    for name in ("vllm", "vllm.platforms", "alignxplore.engines.vllm"):
+    for name in MODULES:
         sys.modules.pop(name, None)
 
 

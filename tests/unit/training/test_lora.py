@@ -248,15 +248,12 @@ def test_facts_of_a_run_have_the_adapter_and_its_base(adapter, ending_model, tmp
 
 
 @pytest.fixture
-def wide_model(tmp_path, monkeypatch) -> Path:
+def wide_model(vllm_model, monkeypatch) -> Path:
     """A model whose sizes are multiples of the 64 values that bitsandbytes quantises together."""
     pytest.importorskip("bitsandbytes")
-    from conftest import WORDS
-    from random_models import random_qwen2
-
     # On CPUs with this instruction set, bitsandbytes repacks weights when a model is evaluated, and cannot train then.
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
-    return random_qwen2(tmp_path / "wide", WORDS, hidden=64)
+    return vllm_model
 
 
 def test_a_quantised_base_trains_and_merges_to_what_was_trained(wide_model, tmp_path):
