@@ -205,7 +205,11 @@ def test_more_signals_than_a_prompt_should_hold_are_read_in_chunks(updates, tmp_
 @pytest.mark.parametrize(
     ("text", "finish_reason", "message"),
     [
-        (said("d2"), "length", "2 signals could not be read and count as new: the answer was cut off"),
+        (
+            said("d2"),
+            "length",
+            "a chunk of 2 signals could not be read; they and those after them count as new: the answer was cut off",
+        ),
         ("d2", "stop", "count as new: the answer is not in the format"),
         ("", "refused", "count as new: the model refused the prompt"),
     ],

@@ -181,7 +181,7 @@ def killed_at_random_moments(model: Path, output: Path, kills: int, seed: int, s
 @pytest.mark.parametrize(("kills", "settings"), [
     (2, {"held_out": 5, "eval_steps": 2}),
     pytest.param(10, {"held_out": 5, "eval_steps": 2}, marks=pytest.mark.slow),
-    (1, {"lora": {"r": 4}}),
+    pytest.param(1, {"lora": {"r": 4}}, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_training_killed_at_random_moments_gives_the_model_of_an_undisturbed_one(
     ending_model, tmp_path, kills, settings

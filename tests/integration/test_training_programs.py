@@ -118,10 +118,13 @@ def test_grpo_trains_over_steps(tiny_model, tmp_path):
         sys.executable, ROOT / "scripts/train_grpo.py", "--settings", json.dumps(settings), "--model", tiny_model,
         "--data", tmp_path / "rl.parquet", "--prompts", json.dumps(PROMPTS), "--judge", json.dumps(judge),
         "--journal", tmp_path / "journal", "--output", tmp_path / "model", "--metrics", tmp_path / "metrics.parquet",
+        "--rollouts", tmp_path / "rollouts.parquet",
     ]  # fmt: skip
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert pl.read_parquet(tmp_path / "metrics.parquet")["step"].to_list() == [1, 2]
+    rollouts = pl.read_parquet(tmp_path / "rollouts.parquet")
+    assert rollouts["step"].unique().to_list() == [1, 2] and rollouts["reward"].max() <= 1, "the step's own reward"
 
 
 @pytest.mark.parametrize(

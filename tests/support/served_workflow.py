@@ -41,7 +41,8 @@ def served_config(server: Server) -> dict[str, Any]:
     config["demo"]["psoups_cases"] = 6
     config["data"]["alignx"]["shards"] = 1
     for split in config["data"]["splits"].values():
-        split["size"] = 20
+        if "source" not in split:
+            split["size"] = 20
     config["data"]["splits"]["test"]["share"] = 60
     endpoint = {"engine": "openai", "path": "gpt", "base_url": server.url, "prefill": "ask"}
     config["models"]["served"] = {**endpoint, "run": {"key_env": KEY}}

@@ -9,6 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+import torch
+from safetensors.torch import load_file
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -31,6 +35,10 @@ ZERO3 = {
 JOB = """
 import hashlib, json, os, signal, sys, time
 from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
 from alignxplore.judging.judge import load_judge
@@ -218,3 +226,14 @@ def stop_at_second_step(command: list[str], seen: Path, **variables: str) -> str
         running.wait(120)
     assert running.returncode != 0
     return log.read_text()
+
+
+def assert_same_update(model: Path, one: Path, two: Path, metrics: list[dict], tolerance: float) -> None:
+    """Check that two trainings of `model` moved its weights alike, with equal loss and gradient."""
+    start, first, second = (load_file(path / "model.safetensors") for path in (model, one, two))
+    for name, weight in first.items():
+        moved = (weight - start[name]).abs().max()
+        assert torch.allclose(weight, second[name], atol=tolerance * max(moved.item(), 1e-3)), name
+    assert max((first[name] - start[name]).abs().max() for name in first) > 1e-3
+    assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], rel=1e-4, abs=1e-6)
+    assert metrics[0]["grad_norm"] == pytest.approx(metrics[1]["grad_norm"], rel=1e-3)
