@@ -202,6 +202,8 @@ def test_ratios_move_with_the_policy_if_rollouts_are_used_again(ending_model, ev
         (0, {"load_best_model_at_end": True}, "'load_best_model_at_end' needs held_out"),
         (3, {"save_strategy": "no", "load_best_model_at_end": True}, "training settings: .*save and eval strategy"),
         (3, {"per_device_eval_batch_size": 2}, "samples as many rollouts at once as a step does"),
+        (5, {"num_generations_eval": 13}, "'num_generations_eval' must be from 1 to 12, .* not 13"),
+        (5, {"load_best_model_at_end": True, "save_total_limit": 1}, "'save_total_limit' must be at least 2"),
     ],
 )
 def test_settings_of_evaluation_that_make_no_sense_are_named(ending_model, tmp_path, held_out, settings, message):
