@@ -1,8 +1,9 @@
 """Streaming against full history, over seeds: `python tests/slow/streams.py DIR --seeds 1 2 3`.
 
-Runs only what the table of streams needs, once per seed; a seed that has finished in DIR is not run again. Prints
-ACC_jud after each chunk with 95% bootstrap intervals over the users of all seeds, which of the planted preferences the
-first seed's descriptions name, and the tokens that one more chunk takes in a history of up to 32 signals.
+Runs only what the tables of streams need, once per seed; a seed that has finished in DIR is not run again. Prints
+ACC_jud after each chunk, and differences of methods on the same cases, with 95% bootstrap intervals over the users of
+all seeds; which of the planted preferences the first seed's descriptions name; and the tokens that one more chunk takes
+in a history of up to 32 signals.
 """
 
 import argparse
@@ -21,6 +22,22 @@ LONG = {
 """The layer of the run that counts tokens."""
 
 
+TABLES = ("streaming", "updates")
+PAIRS = (
+    ("streaming", "full_history", "long_stream", (2, 3, 4)),
+    ("streaming", "last_chunk", "long_stream", (2, 3, 4)),
+    ("streaming", "full_history", "long_noisy", (2, 3, 4)),
+    ("streaming", "last_chunk", "long_noisy", (2, 3, 4)),
+    ("streaming", "full_history", "long_drift", (3,)),
+    ("streaming", "last_chunk", "long_drift", (3,)),
+    ("streaming", "full_history", "long_drift", (4,)),
+    ("streaming", "last_chunk", "long_drift", (4,)),
+    ("updates", "untrained_updates", "long_stream", (2, 3, 4)),
+    ("updates", "untrained_updates", "long_drift", (3, 4)),
+)
+"""Two methods, and the benchmark and chunks on which they are compared."""
+
+
 def judged_steps(tree: Path, seed: int, judge: str = "judge") -> pl.DataFrame:
     """The judgements of a tree's streams, with the number of chunks that were read."""
     cases = pl.concat([pl.read_parquet(path) for path in sorted((tree / "data/cases").glob("long_*.parquet"))])
@@ -31,9 +48,9 @@ def judged_steps(tree: Path, seed: int, judge: str = "judge") -> pl.DataFrame:
 
 
 def methods_of_streams() -> list[str]:
-    """The rows of the table of streams."""
+    """The rows of the tables of streams."""
     config = yaml.safe_load(Path("config/demo.yaml").read_text())
-    return [name for name, entry in config["methods"].items() if "streaming" in entry.get("tables", ())]
+    return [name for name, entry in config["methods"].items() if {*TABLES} & {*entry.get("tables", ())}]
 
 
 def accuracy(judged: pl.DataFrame) -> str:
@@ -48,6 +65,21 @@ def accuracy(judged: pl.DataFrame) -> str:
             low, high = bootstrap_interval(correct, own["user"].to_list(), 10_000, seed=0)
             cells.append(f"{100 * correct.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]")
         lines.append(f"| {benchmark} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def differences(judged: pl.DataFrame) -> str:
+    """A Markdown table of the points by which one method is above another on the same cases."""
+    lines = ["| benchmark | chunks | method | above | points |", "| --- " * 5 + "|"]
+    for first, second, benchmark, chunks in PAIRS:
+        own = judged.filter(pl.col("benchmark") == benchmark, pl.col("chunk").is_in(chunks))
+        cases = own.with_columns(pl.col("correct").cast(float)).pivot(
+            on="method", index=["user", "chunk"], values="correct"
+        )
+        above = (cases[first] - cases[second]).to_numpy()
+        low, high = bootstrap_interval(above, cases["user"].to_list(), 10_000, seed=0)
+        cells = f"{100 * above.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        lines.append(f"| {benchmark} | {', '.join(map(str, chunks))} | {first} | {second} | {cells} |")
     return "\n".join(lines)
 
 
@@ -87,8 +119,11 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
-    trees = {seed: run_seed(arguments.directory, seed, "results/streaming.csv") for seed in arguments.seeds}
-    print(accuracy(pl.concat([judged_steps(tree, seed) for seed, tree in trees.items()])))
+    targets = [f"results/{name}.csv" for name in TABLES]
+    trees = {seed: run_seed(arguments.directory, seed, *targets) for seed in arguments.seeds}
+    judged = pl.concat([judged_steps(tree, seed) for seed, tree in trees.items()])
+    print(accuracy(judged))
+    print(differences(judged))
     print(named(trees[arguments.seeds[0]]))
     long = run_seed(arguments.directory / "long", arguments.seeds[0], "results/streaming.csv", layer=yaml.dump(LONG))
     print(tokens(long))
