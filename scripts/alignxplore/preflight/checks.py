@@ -8,7 +8,7 @@ from typing import Any
 
 from alignxplore.preflight.machine import Machine
 from alignxplore.training.memory import Asked, Job
-from alignxplore.workflow.config import Config, variant_settings, variants
+from alignxplore.workflow.config import DATA_OF_STAGE, Config, variant_settings, variants
 from alignxplore.workflow.launcher import processes
 
 GB = 1e9
@@ -64,7 +64,7 @@ def step_errors(config: Config, jobs: Mapping[str, Job], rows: Mapping[str, floa
     """Yield an error if there are fewer prompts than a GRPO step needs."""
     for name, job in jobs.items():
         entry = variants(config)[name]
-        found = rows.get(entry.get("data", "data/splits/rl.parquet"))
+        found = rows.get(entry.get("data", DATA_OF_STAGE[entry["stage"]]))
         needed = job.batch * job.accumulation * job.processes // job.generations
         if entry["stage"] == "grpo" and found is not None and found < needed:
             yield (

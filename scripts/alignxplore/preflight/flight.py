@@ -90,7 +90,7 @@ class Flight:
 
     def run(self) -> None:
         """Check everything, measure what can run, and leave the measurements for `make plan`."""
-        rows = workload.rows_of(self.jobs, self._signals)
+        rows = workload.rows_of(self.jobs, workload.signals_per_user(self.config))
         self._plan_questions(rows)
         self._plan_trainings()
         self._check(rows)
@@ -104,12 +104,6 @@ class Flight:
             text = json.dumps({"machine": machine(), "measured": found}, indent=1)
             workload.FILE.write_text(text + "\n", encoding="utf-8")
 
-    @property
-    def _signals(self) -> int:
-        """The signals of a user of AlignX."""
-        signals: int = self.config.get("data", {}).get("refine", {}).get("history", 4)
-        return signals
-
     def _all(self) -> list[Work]:
         return [*self.questions, *self.trainings]
 
@@ -121,8 +115,9 @@ class Flight:
     def _plan_questions(self, rows: Mapping[str, float | None]) -> None:
         """One kind of work for each kind of question to each model."""
         found: dict[Question, Work] = {}
+        signals = workload.signals_per_user(self.config)
         for job in self.jobs:
-            for question, number in workload.prompts_of(job, rows, self._signals).items():
+            for question, number in workload.prompts_of(job, rows, signals).items():
                 limit = f", {question.new_tokens} tokens" if question.new_tokens else ""
                 key, name = f"models.{question.model}", f"{question.model}: {question.asks}{limit}"
                 gpus = self.config["models"][question.model].get("run", {}).get("gpu", 0)
@@ -249,7 +244,7 @@ class Flight:
         if standins.is_here(entry):
             return own
         config = model_config(self.config, entry)
-        path = directory / workload.digest(config.to_dict())
+        path = directory / workload.short_hash(config.to_dict())
         if not path.exists():
             standins.write_stand_in(config, path)
         return {key: value for key, value in own.items() if key not in ("adapter", "revision")} | {"path": str(path)}

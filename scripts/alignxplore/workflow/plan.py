@@ -36,7 +36,7 @@ from alignxplore.records import CASE, count
 from alignxplore.records import read as read_records
 from alignxplore.workflow.config import updates_descriptions
 from alignxplore.workflow.provenance import Record, machine, portable, read, sidecar, sidecars
-from alignxplore.workflow.workload import Preflight, prompts_of, rows_of
+from alignxplore.workflow.workload import Preflight, prompts_of, rows_of, signals_per_user
 
 GROWTH = ("size", "limit", "generations", "cases")
 """Parameters that add rows when they are raised, and leave the existing rows as they are."""
@@ -155,7 +155,7 @@ def estimate(
         if rows is not None:
             state.now[output] = rows
     found = []
-    rows = rows_of(jobs, _signals(config)) if preflight else {}
+    rows = rows_of(jobs, signals_per_user(config)) if preflight and config else {}
     for job in jobs:
         if not job["reason"] or not job["output"]:  # target rules have no outputs
             continue
@@ -171,17 +171,11 @@ def estimate(
     return found
 
 
-def _signals(config: Mapping[str, Any] | None) -> int:
-    """The signals of a user of AlignX."""
-    signals: int = (config or {}).get("data", {}).get("refine", {}).get("history", 4)
-    return signals
-
-
 def _at_most(
     expected: Estimate, config: Mapping[str, Any], preflight: Preflight, rows: Mapping[str, float | None]
 ) -> Estimate:
     """The estimate of a job that never ran, with the prompts that it asks and the seconds that a preflight measured."""
-    prompts = prompts_of(expected.job, rows, _signals(config))
+    prompts = prompts_of(expected.job, rows, signals_per_user(config))
     seconds = preflight.seconds(config, expected.job, prompts)
     if seconds is None:
         return expected

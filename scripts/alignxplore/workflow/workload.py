@@ -52,6 +52,12 @@ class Measured:
     steps: float = 0.0
 
 
+def signals_per_user(config: Config) -> int:
+    """How many signals refinement keeps of a user of AlignX."""
+    signals: int = config.get("data", {}).get("refine", {}).get("history", 4)
+    return signals
+
+
 def rows_of(jobs: Sequence[Job], signals: int) -> dict[str, float | None]:
     """The number of rows of every file that these jobs make; None if it cannot be known.
 
@@ -147,17 +153,17 @@ def question_key(config: Config, question: Question) -> str:
     """What tells a question's measurement from others: the model's entry but for names and prices, and the question."""
     entry = {key: value for key, value in config["models"][question.model].items() if key not in ("stop", "thoughts")}
     run = {key: value for key, value in entry.get("run", {}).items() if key in ("gpu", "batch_tokens")}
-    return digest([{**entry, "run": run}, question.asks, question.new_tokens])
+    return short_hash([{**entry, "run": run}, question.asks, question.new_tokens])
 
 
 def training_key(config: Config, job: Job) -> str:
     """The same for a job that trains: its params, GPUs and launch command, and the data that decides its steps."""
     params = {name: value for name, value in job["params"].items() if name != "seed"}
     cold = {name: config.get("cold_start", {}).get(name) for name in ("generations", "limit")}
-    return digest([job["rule"], params, job["gpus"], config.get("data", {}).get("splits"), cold])
+    return short_hash([job["rule"], params, job["gpus"], config.get("data", {}).get("splits"), cold])
 
 
-def digest(value: Any) -> str:
+def short_hash(value: Any) -> str:
     """A short name for a value of plain types."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
