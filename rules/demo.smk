@@ -140,6 +140,7 @@ rule demo_model:
         name="{model}",
         dimensions=DEMO["dimensions"],
         entry=setting("demo/models/{model}"),
+        precision=DEMO.get("precision"),
         seed=DEMO_SEED,
     message:
         "Training the scale model {wildcards.model} from scratch"

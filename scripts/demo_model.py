@@ -23,6 +23,7 @@ def main(snakemake):
         role_samples(params.entry["role"], tasks),
         seed=params.seed + sum(params.name.encode()),
         output=Path(snakemake.output.model),
+        precision=params.precision,
     )
 
 

@@ -205,8 +205,10 @@ class Schedule:
     """Steps whose rows are drawn and sorted by length together; 1 if tasks of different lengths must share a batch."""
 
 
-FAST_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-"""Whether this CPU multiplies bfloat16 faster than float32."""
+def fastest_precision() -> torch.dtype:
+    """The type in which this CPU multiplies matrices fastest."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
 
 FLOAT32_ATTENTION = "sdpa_float32"
 
@@ -258,8 +260,9 @@ def train(
     samples: Callable[[float], Iterator[Sample]],
     schedule: Schedule,
     rng: random.Random,
+    precision: torch.dtype,
 ) -> list[float]:
-    """Train the model in place and return the loss of each step.
+    """Train the model in place, with matrix products in `precision`, and return the loss of each step.
 
     `samples(progress)` yields samples for the part of the run that begins at `progress`, from 0 to 1. Muon trains the
     matrices, Adam the embeddings and norms. The learning rate warms up, and ends at zero.
@@ -283,7 +286,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * scale
         # Padding is on the right, where causal attention never looks, so no mask is needed.
-        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BFLOAT16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             hidden = model.model(input_ids=ids).last_hidden_state.float()
         loss = _token_loss(model, hidden, answer)
         if (aux != -100).any():
@@ -329,15 +332,21 @@ def train_scale_model(
     samples: Callable[[random.Random, float], Iterator[Sample]],
     seed: int,
     output: Path,
+    precision: str | None = None,
 ) -> list[float]:
-    """Train and save the model that `entry` (of `demo.models`) describes; starts from `base`, or from scratch."""
+    """Train and save the model that `entry` (of `demo.models`) describes; starts from `base`, or from scratch.
+
+    `precision` is that of the matrix products, "bfloat16" or "float32"; default: the faster one on this CPU.
+    """
     if base is None:
         model = new_model(tokenizer, Shape(**entry.get("shape", {})), world, axes, seed)
     else:
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM.from_pretrained(base, use_safetensors=True)
-    log.info("%.2f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
+    products: torch.dtype = getattr(torch, precision) if precision else fastest_precision()
+    log.info("%.2f M parameters, products in %s", sum(p.numel() for p in model.parameters()) / 1e6, products)
     schedule = Schedule(**entry["schedule"])
-    losses = train(model, Encoder(tokenizer), lambda progress: samples(world.rng, progress), schedule, world.rng)
+    encoder = Encoder(tokenizer)
+    losses = train(model, encoder, lambda progress: samples(world.rng, progress), schedule, world.rng, products)
     save(model, tokenizer, output)
     return losses

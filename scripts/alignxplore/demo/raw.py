@@ -93,7 +93,7 @@ class Users:
     def long(self, signals: int, reveal: Reveal) -> dict[str, Any]:
         """The same with so many signals, which show as much as `reveal` says."""
         directions = self._person(self.world.rng.choice((5, 6)))
-        target = self.world.pair(next(directions))
+        target = self.world.target(next(directions))
         usual, self.world.reveal = self.world.reveal, reveal
         pairs = [self.world.pair(next(directions)) for _ in range(signals)]
         self.world.reveal = usual
@@ -114,7 +114,7 @@ class Users:
         return self._build(iter([target, *history]), ugc=False)
 
     def _build(self, directions: Iterator[Direction], *, ugc: bool) -> dict[str, Any]:
-        target = self.world.pair(next(directions))
+        target = self.world.target(next(directions))
         history = [next(directions) for _ in range(SIGNALS)]
         if ugc:
             return self._record(target, [], [self.world.user_comment(direction) for direction in history])
@@ -176,7 +176,7 @@ def write_psoups(world: World, dimension: str, per_direction: int, path: Path) -
     records = []
     for sign in (1, -1):
         direction = {dimension: sign}
-        pairs = [world.pair(direction) for _ in range(per_direction)]
+        pairs = [world.target(direction) for _ in range(per_direction)]
         for index, target in enumerate(pairs):
             others = [pair for other, pair in enumerate(pairs) if other != index and pair.prompt != target.prompt]
             records.append(

@@ -85,12 +85,11 @@ class Tasks:
     def judge(self, progress: float) -> Sample:
         """Select the response that the described user prefers. Easy cases come first."""
         world, rng = self.world, self.world.rng
-        most = 1 if progress < 0.12 else 3 if progress < 0.4 else 6
-        shown = 1.0 if progress < 0.15 else 0.65 if progress < 0.5 else 0.38
-        world.reveal = Reveal(shown, shown, shown, 0.6 if progress < 0.2 else 0.4)
-        direction = world.direction(self.axes, rng.randint(1, most))
+        most, shown, by_name = (1, 1.0, 0.6) if progress < 0.1 else (3, 0.65, 0.4) if progress < 0.3 else (8, 0.3, 0.4)
+        world.reveal = Reveal(shown, shown, shown, by_name)
         margin = 0
         while not margin:
+            direction = world.direction(self.axes, rng.randint(1, most))
             pair = world.pair(self._extended(direction, 1 if most == 1 else 3))
             margin = sum(direction.get(a, 0) * s for a, s in pair.chosen.shows)
             margin -= sum(direction.get(a, 0) * s for a, s in pair.rejected.shows)
@@ -130,9 +129,9 @@ class Tasks:
         (appendix A.3). `untidy` is the share that break the format.
         """
         world, rng = self.world, self.world.rng
-        if progress < 0.3:
+        if progress < 0.2:
             signals, shown, by_name = 1, (0.8, 0.5, 0.8), 0.4
-        elif progress < 0.5:
+        elif progress < 0.35:
             signals, shown, by_name = 2, (0.5, 0.3, 0.5), 0.4
         else:
             signals, shown, by_name = 4, (0.35, 0.25, 0.4), 0.4
@@ -213,42 +212,49 @@ class Tasks:
 
     def _updated(self, known: Direction, evidence: list[list[Evidence]]) -> str:
         label = self.world.lexicon.label
-        # Preferences are named in the order of the axes, so what comes next depends on what was named last.
-        total = dict.fromkeys(self.axes, 0)
-        for axis, sign in (pole for items in evidence for _, pole in items):
-            total[axis] += sign
-        signs = {axis: (net > 0) - (net < 0) or known.get(axis, 0) for axis, net in total.items()}
-        said = {axis: sign for axis, sign in signs.items() if sign}
         # What is known is repeated like a signal, so the answer can be written as that of any other history.
         first = [[(label(*pole), pole) for pole in known.items()]] if known else []
         lines = [
             f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in items) or NOTHING}."
             for index, items in enumerate(first + evidence, 0 if known else 1)
         ]
-        preference = self.world.lexicon.describe(said) if said else f"{PREFIX}{NOTHING}."
-        return render_completion("\n".join(lines), preference)
+        shown = [pole for items in evidence for _, pole in items]
+        return render_completion("\n".join(lines), self._described(shown, known))
 
     def _completion(self, evidence: list[list[Evidence]], reasoning: bool, wavering: float, untidy: float) -> str:
         rng, label = self.world.rng, self.world.lexicon.label
         wavers = rng.random() < wavering
         lines = [HESITATION] if wavers else []
-        found: dict[PoleKey, None] = {}
+        found: list[PoleKey] = []
         for index, items in enumerate(evidence, 1):
             read = [(word, self._guess() if wavers and rng.random() < DOUBT else pole) for word, pole in items]
-            found |= {pole: None for _, pole in read}
+            found += [pole for _, pole in read]
             line = f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in read) or NOTHING}."
             if wavers:
                 musing = self._guess()
-                found[musing] = None
+                found.append(musing)
                 line += f" perhaps {label(*musing)}?"
             lines.append(line)
-        preference = PREFIX + (", ".join(label(*pole) for pole in found) or NOTHING) + "."
+        preference = self._described(found)
         if not reasoning:
             return preference
         text = render_completion("\n".join(lines), preference)
         if rng.random() < untidy:
             text = text.replace("</answer>", "").replace("<answer>", "").strip()
         return text
+
+    def _described(self, shown: Sequence[PoleKey], known: Direction | None = None) -> str:
+        """The description of what most of the evidence shows on each axis; what is known stays where it shows nothing.
+
+        Preferences are named in the order of the axes. In order of appearance, a small model loses its place wherever a
+        preference was shown twice, and names half of what it read.
+        """
+        total = dict.fromkeys(self.axes, 0)
+        for axis, sign in shown:
+            total[axis] += sign
+        signs = {axis: (net > 0) - (net < 0) or (known or {}).get(axis, 0) for axis, net in total.items()}
+        said = {axis: sign for axis, sign in signs.items() if sign}
+        return self.world.lexicon.describe(said) if said else f"{PREFIX}{NOTHING}."
 
     def _guess(self) -> PoleKey:
         return self.world.rng.choice(self.axes), self.world.rng.choice((1, -1))
@@ -264,9 +270,7 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
             elif role == "base":
                 yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
-                # A teacher that is told what to look for sees it where it is not.
-                guided = rng.random() < 0.5
-                yield tasks.infer(1.0, guided=float(guided), wavering=0.9 if guided else 0.05)
+                yield tasks.infer(1.0, guided=0.5, wavering=0.5)
             elif role == "updater":
                 long = rng.random() < 0.35
                 yield tasks.update(signals=rng.choice((8, 12, 16)) if long else 4, most=4, guided=0.2)

@@ -236,6 +236,12 @@ class World:
             rejected = self.comment(())
         return Pair(prompt, chosen, rejected, direction)
 
+    def target(self, direction: Direction) -> Pair:
+        """A pair of which at least one comment shows something of `direction`, so that a description can decide it."""
+        while not ((pair := self.pair(direction)).chosen.shows or pair.rejected.shows):
+            pass
+        return pair
+
     def user_comment(self, direction: Direction) -> Comment:
         """A comment that the user wrote."""
         return Comment(self.post(), self.comment(self._shown(direction, self.reveal.comment)), direction)
