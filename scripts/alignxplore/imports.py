@@ -82,23 +82,28 @@ def _defer_compiler() -> None:
 
     names = ("allow_in_graph", "assume_constant_result")
     _defer("torch._dynamo", apply, disable=disable, **{name: mark(name) for name in names})
+    import torch._dynamo._trace_wrapped_higher_order_op  # what transformers needs of it is light
+
+    # Its other modules import each other in circles, which only work if the package comes first.
+    del torch._dynamo.__path__
 
 
 def _defer(name: str, then: Callable[[ModuleType], None] = lambda module: None, **instead: Any) -> None:
     """Import a package when it is first asked for something other than `instead` and its submodules, and call `then`.
 
-    `importlib.util.LazyLoader` imports it with its first submodule.
+    If its `__path__` is removed, submodules count too. With `importlib.util.LazyLoader`, they always do.
     """
     spec = find_spec(name)
     assert spec is not None and spec.loader is not None
     loader, package, lock, asked = spec.loader, module_from_spec(spec), RLock(), []
 
     def ask(attribute: str) -> Any:
-        if attribute.startswith("__"):
+        if attribute.startswith("__") and attribute != "__path__":
             raise AttributeError(attribute)
         with lock:
             if not asked:
                 asked.append(attribute)
+                package.__path__ = spec.submodule_search_locations  # type: ignore[assignment]
                 loader.exec_module(package)
                 then(package)
         actual = sys.modules[name]  # transformers.models puts another module in its place
