@@ -8,6 +8,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec, module_from_spec
 from threading import RLock
 from types import ModuleType
@@ -65,8 +66,9 @@ def _defer_compiler() -> None:
     marked: list[tuple[str, Any]] = []
     called: list[Any] = []
 
-    def mark(decorator: str) -> Callable[[Any], Any]:
-        return lambda function: marked.append((decorator, function)) or function
+    def mark(decorator: str, function: Any) -> Any:
+        marked.append((decorator, function))
+        return function
 
     def disable(function: Any = None, recursive: bool = True, reason: str | None = None, wrapping: bool = True) -> Any:
         if wrapping:
@@ -81,7 +83,7 @@ def _defer_compiler() -> None:
             del function.__dict__["__dynamo_disable"]
 
     names = ("allow_in_graph", "assume_constant_result")
-    _defer("torch._dynamo", apply, disable=disable, **{name: mark(name) for name in names})
+    _defer("torch._dynamo", apply, disable=disable, **{name: partial(mark, name) for name in names})
     import torch._dynamo._trace_wrapped_higher_order_op  # what transformers needs of it is light
 
     # Its other modules import each other in circles, which only work if the package comes first.
@@ -95,7 +97,8 @@ def _defer(name: str, then: Callable[[ModuleType], None] = lambda module: None, 
     """
     spec = find_spec(name)
     assert spec is not None and spec.loader is not None
-    loader, package, lock, asked = spec.loader, module_from_spec(spec), RLock(), []
+    loader, package, lock = spec.loader, module_from_spec(spec), RLock()
+    asked: list[str] = []
 
     def ask(attribute: str) -> Any:
         if attribute.startswith("__") and attribute != "__path__":

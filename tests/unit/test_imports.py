@@ -51,7 +51,7 @@ def test_asking_a_model_imports_no_library_that_answers_do_not_need(tiny_model):
 
 
 def test_transformers_imports_with_every_model_what_is_spared(tiny_model):
-    """Where this fails, `spare_transformers` has a part that is no longer needed. A process with torch spares nothing."""
+    """A process with torch spares nothing. If this fails, a part of `spare_transformers` is no longer needed."""
     run(
         """
         assert all(SPARED.values()), SPARED
