@@ -6,28 +6,31 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from snakemake.dag import DAG
-from snakemake.exceptions import WorkflowError
-from snakemake.io import is_flagged
+from alignxplore.imports import uncollected
 
-from alignxplore.errors import UserError, check_writable
-from alignxplore.workflow.config import (
-    completed,
-    read_layers,
-    typed,
-    unpinned_models,
-)
-from alignxplore.workflow.config_checks import check_config
-from alignxplore.workflow.config_paths import located
-from alignxplore.workflow.job import (
-    hide_progress_bars,
-    prefer_own_library,
-    prefer_own_programs,
-)
-from alignxplore.workflow.locks import hold_workflow
-from alignxplore.workflow.onstart import check_data, check_keys, check_training
-from alignxplore.training.programs import start_settings
-from alignxplore.workflow.provenance import sidecar
+with uncollected():
+    from snakemake.dag import DAG
+    from snakemake.exceptions import WorkflowError
+    from snakemake.io import is_flagged
+
+    from alignxplore.errors import UserError, check_writable
+    from alignxplore.workflow.config import (
+        completed,
+        read_layers,
+        typed,
+        unpinned_models,
+    )
+    from alignxplore.workflow.config_checks import check_config
+    from alignxplore.workflow.config_paths import located
+    from alignxplore.workflow.job import (
+        hide_progress_bars,
+        prefer_own_library,
+        prefer_own_programs,
+    )
+    from alignxplore.workflow.locks import hold_workflow
+    from alignxplore.workflow.onstart import check_data, check_keys, check_training
+    from alignxplore.training.programs import start_settings
+    from alignxplore.workflow.provenance import sidecar
 
 prefer_own_programs()
 prefer_own_library(SCRIPTS)

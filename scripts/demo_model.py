@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
-import torch
-from alignxplore.demo.pretrain import train_scale_model
 from alignxplore.demo.tasks import open_tasks, role_samples
+from alignxplore.imports import uncollected
 from alignxplore.workflow.job import script_main
-from transformers import PreTrainedTokenizerFast
 
 
 def main(snakemake):
+    with uncollected():
+        import torch
+        from alignxplore.demo.pretrain import train_scale_model
+        from transformers import PreTrainedTokenizerFast
+
     params, inputs = snakemake.params, snakemake.input
     torch.set_num_threads(snakemake.threads)
     tasks = open_tasks(dict(inputs), params.dimensions, f"{params.seed} {params.entry['role']} {params.name}")

@@ -2,12 +2,14 @@
 
 import argparse
 
+from alignxplore.imports import uncollected
 from alignxplore.training import programs
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from alignxplore.prompts import Templates
-    from alignxplore.training import grpo
+    with uncollected():
+        from alignxplore.prompts import Templates
+        from alignxplore.training import grpo
 
     grpo.train(
         settings=arguments.settings,

@@ -2,12 +2,14 @@
 
 import argparse
 
+from alignxplore.imports import uncollected
 from alignxplore.training import programs
 
 
 def train(arguments: argparse.Namespace) -> None:
-    from alignxplore.prompts import Templates
-    from alignxplore.training import sft
+    with uncollected():
+        from alignxplore.prompts import Templates
+        from alignxplore.training import sft
 
     sft.train(
         settings=arguments.settings,

@@ -1,5 +1,6 @@
 """Engines: one small interface to every way of running a language model."""
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from alignxplore.engines.base import OPENAI_URL, Backend, Choice, Completion, Li
 from alignxplore.engines.engine import Engine
 from alignxplore.engines.journal import Journal
 from alignxplore.errors import UserError
+from alignxplore.imports import spare_transformers, uncollected
 
 __all__ = [
     "Backend",
@@ -90,8 +92,18 @@ def start(entry: Mapping[str, Any]) -> Backend:
     if find_spec(f"{__name__}.{name}") is None:
         raise UserError(f"models: no such engine {name!r}")
     try:
-        return import_module(f"{__name__}.{name}").start(**options)
+        return _imported(name).start(**options)
     except ModuleNotFoundError as error:
         raise UserError(f"engine {name!r} of model {entry['path']} needs {error.name}; see envs/") from error
     except TypeError as error:
         raise UserError(f"engine {name!r} of model {entry['path']}: {error}") from error
+
+
+def _imported(name: str) -> Any:
+    """The module of an engine. A process that has torch already may train or compile, so nothing is spared there."""
+    if "torch" in sys.modules:
+        return import_module(f"{__name__}.{name}")
+    with uncollected():
+        if name == "transformers":
+            spare_transformers()
+        return import_module(f"{__name__}.{name}")

@@ -23,7 +23,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import duckdb
 import numpy as np
 import polars as pl
 
@@ -95,6 +94,8 @@ def account(directory: str | Path) -> pl.DataFrame:
 
     `loading` is the mean time to start the model, which `seconds` leaves out. Raises UserError if there is no journal.
     """
+    import duckdb  # no job that asks a model needs it
+
     _files(directory)
     query = _SQL.read_text(encoding="utf-8")
     with duckdb.connect() as connection:
