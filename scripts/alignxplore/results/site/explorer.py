@@ -10,6 +10,7 @@ cases, preferences, judgements, …     rows in any order
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ import polars as pl
 from alignxplore import records
 from alignxplore.changes import Change, changes
 from alignxplore.errors import UserError
-from alignxplore.results.site.javascript import posting, write_call, write_compressed
+from alignxplore.results.site.javascript import postings, write_call, write_compressed
 from alignxplore.results.site.search import SearchIndex
 
 CHUNK = 25
 """Cases per file of details."""
 BLOCK = 500
 """Cases in memory at a time; a multiple of CHUNK."""
+THREADS = 2
+"""Files of details that are compressed at a time."""
 SNIPPET = 140
 """Characters of a post that the list shows."""
 KEY = ["benchmark", "case_id"]
@@ -72,16 +75,18 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
         methods = [name for name in sources.labels if name in blocks.methods]
         index = _Index(count, methods, judges, sources.dimensions)
         search = SearchIndex(Path(work) / "words")
-        for number in range(0, count, BLOCK):
-            block = {kind: blocks.read(kind, number // BLOCK) for kind in _Blocks.SCHEMAS}
-            details = _details(block, methods, judges, sources.dimensions, streams)
-            for start in range(0, len(details), CHUNK):
-                place = (number + start) // CHUNK
-                write_compressed(
-                    directory / f"details/{place}.js", "AX.addChunk", place, details[start : start + CHUNK]
-                )
-            index.add(block)
-            search.add(_texts(block))
+        with ThreadPoolExecutor(THREADS) as pool:  # zlib and Polars leave the interpreter to other threads
+            for number in range(0, count, BLOCK):
+                block = {kind: blocks.read(kind, number // BLOCK) for kind in _Blocks.SCHEMAS}
+                jobs = [pool.submit(search.add, _texts(block))]
+                details = _details(block, methods, judges, sources.dimensions, streams)
+                for start in range(0, len(details), CHUNK):
+                    place, cases = (number + start) // CHUNK, details[start : start + CHUNK]
+                    path = directory / f"details/{place}.js"
+                    jobs.append(pool.submit(write_compressed, path, "AX.addChunk", place, cases))
+                index.add(block)
+                for job in jobs:
+                    job.result()
         shards = search.write(directory / "words", count)
     labelled = [[name, sources.labels[name]] for name in methods]
     write_call(directory / "index.js", "AX.setIndex", {**index.fields(numbers, shards), "methods": labelled})
@@ -154,7 +159,9 @@ class _Blocks:
                     judges |= dict.fromkeys(rows["judge"].unique(maintain_order=True))
                 divided = rows.with_columns(block=pl.col("number") // BLOCK).partition_by("block", as_dict=True)
                 for (block,), own in divided.items():
-                    own.drop("block").write_parquet(self.work / kind / f"{block}-{place:04}-{part:06}.parquet")
+                    own.drop("block").write_parquet(
+                        self.work / kind / f"{block}-{place:04}-{part:06}.parquet", compression="lz4"
+                    )
         return list(judges)
 
     def read(self, kind: str, block: int) -> pl.DataFrame:
@@ -177,9 +184,11 @@ def _details(
     A step of a stream also has the numbers of all `steps`, the sizes of its chunks, and what `changed` in each method's
     description since the step before.
     """
-    described, earlier, judged = (_by_case(block[kind]) for kind in ("preference", "earlier", "judgement"))
-    written, won = _by_case(block["response"]), _by_case(block["win"])
-    of_method, of_judge = {name: i for i, name in enumerate(methods)}, {name: i for i, name in enumerate(judges)}
+    described, earlier, written, won = (
+        block[kind].rows_by_key("number", named=True) for kind in ("preference", "earlier", "response", "win")
+    )
+    judged = _judged(block["judgement"], methods, judges)
+    of_method = {name: i for i, name in enumerate(methods)}
     return [
         {
             "id": case["case_id"],
@@ -203,18 +212,7 @@ def _details(
                 ]
                 for row in described[case["number"]]
             },
-            "judged": [
-                [
-                    of_judge[row["judge"]],
-                    of_method[row["method"]],
-                    _finite(row["p_chosen_ab"]),
-                    _finite(row["p_chosen_ba"]),
-                    row["correct"],
-                    row["position_flip"],
-                    row["unparsed"],
-                ]
-                for row in judged[case["number"]]
-            ],
+            "judged": judged[case["number"]],
             "written": {
                 of_method[row["method"]]: row["response"]
                 for row in written[case["number"]]
@@ -249,15 +247,19 @@ def _changed(
     }
 
 
-def _by_case(rows: pl.DataFrame) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.iter_rows(named=True):
-        found[row["number"]].append(row)
-    return found
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 6) if np.isfinite(value) else None
+def _judged(rows: pl.DataFrame, methods: Sequence[str], judges: Sequence[str]) -> dict[int, list[tuple[Any, ...]]]:
+    """The judgements of each case; a probability that is not finite is None."""
+    p = pl.col("p_chosen_ab", "p_chosen_ba")
+    shown = rows.select(
+        "number",
+        pl.col("judge").cast(pl.Enum(judges)).to_physical(),
+        pl.col("method").cast(pl.Enum(methods)).to_physical(),
+        pl.when(p.is_finite()).then(p.round(6)),
+        "correct",
+        "position_flip",
+        "unparsed",
+    )
+    return shown.rows_by_key("number")
 
 
 def _directions(case: Mapping[str, Any], dimensions: Mapping[int, str]) -> Iterator[tuple[str, int]]:
@@ -314,6 +316,8 @@ class _Index:
         outcomes: list[list[str | None]] = [
             [_text(self.outcomes.get((judge, method))) for method in self.methods] for judge in self.judges
         ]
+        names = sorted(self.dimensions)
+        found = pl.Series([self.dimensions[name] for name in names], dtype=pl.List(pl.UInt32))
         return {
             "count": self.count,
             "chunk": CHUNK,
@@ -322,9 +326,7 @@ class _Index:
             "snippets": self.snippets,
             "judges": list(self.judges),
             "outcomes": outcomes,
-            "dimensions": [
-                [name, posting(np.asarray(found), self.count)] for name, found in sorted(self.dimensions.items())
-            ],
+            "dimensions": list(zip(names, postings(found, self.count), strict=True)),
             "shards": shards,
         }
 
