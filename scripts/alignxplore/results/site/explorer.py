@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ THREADS = 2
 SNIPPET = 140
 """Characters of a post that the list shows."""
 KEY = ["benchmark", "case_id"]
+SIGNALS = {"pairs": ("prompt", "chosen", "rejected"), "ugc": ("prompt", "comment")}
+"""The texts of each kind of signal."""
 OUTCOMES = {True: ord("1"), False: ord("0")}
 
 
@@ -73,7 +76,7 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
         if unknown := sorted(blocks.methods - set(sources.labels)):
             raise UserError(f"report: method {unknown[0]!r} in {blocks.origin[unknown[0]]} has no label")
         methods = [name for name in sources.labels if name in blocks.methods]
-        index = _Index(count, methods, judges, sources.dimensions)
+        index = _Index(count, methods, judges)
         search = SearchIndex(Path(work) / "words")
         with ThreadPoolExecutor(THREADS) as pool:  # zlib and Polars leave the interpreter to other threads
             for number in range(0, count, BLOCK):
@@ -84,7 +87,7 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
                     place, cases = (number + start) // CHUNK, details[start : start + CHUNK]
                     path = directory / f"details/{place}.js"
                     jobs.append(pool.submit(write_compressed, path, "AX.addChunk", place, cases))
-                index.add(block)
+                index.add(block, details)
                 for job in jobs:
                     job.result()
         shards = search.write(directory / "words", count)
@@ -95,14 +98,10 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
 
 def _numbers(cases: Sequence[str | Path]) -> pl.DataFrame:
     """One row per case, in the files' order: number, benchmark, case_id, dimension, stream, chunk (how many it has)."""
-    columns = [*KEY, "dimension", "stream"]
-    tables = [
-        batch.select(*columns, chunk=pl.col("chunks").list.len())
-        for path in cases
-        for batch in records.batches(path, records.CASE)
-    ]
-    table = pl.concat([pl.DataFrame(schema={**{name: pl.String for name in columns}, "chunk": pl.UInt32}), *tables])
-    return table.with_row_index("number")
+    columns = [*KEY, "dimension", "stream", "chunks"]
+    tables = [records.read(path, records.CASE, columns) for path in cases]
+    table = pl.concat([pl.DataFrame(schema=records.CASE).select(columns), *tables])
+    return table.select(*columns[:-1], chunk=pl.col("chunks").list.len()).with_row_index("number")
 
 
 def _streams(numbers: pl.DataFrame) -> dict[int, list[int]]:
@@ -189,6 +188,9 @@ def _details(
     )
     judged = _judged(block["judgement"], methods, judges)
     of_method = {name: i for i, name in enumerate(methods)}
+    signals = [
+        pl.col(name).list.eval(pl.concat_list(pl.element().struct.field(*fields))) for name, fields in SIGNALS.items()
+    ]
     return [
         {
             "id": case["case_id"],
@@ -198,8 +200,8 @@ def _details(
             "prompt": case["prompt"],
             "chosen": case["chosen"],
             "rejected": case["rejected"],
-            "pairs": [[pair["prompt"], pair["chosen"], pair["rejected"]] for pair in case["pairs"]],
-            "ugc": [[ugc["prompt"], ugc["comment"]] for ugc in case["ugc"]],
+            "pairs": case["pairs"],
+            "ugc": case["ugc"],
             "rendered": case["rendered"],
             "described": {
                 of_method[row["method"]]: [
@@ -212,7 +214,7 @@ def _details(
                 ]
                 for row in described[case["number"]]
             },
-            "judged": judged[case["number"]],
+            "judged": judged.get(case["number"], []),
             "written": {
                 of_method[row["method"]]: row["response"]
                 for row in written[case["number"]]
@@ -231,7 +233,7 @@ def _details(
                 else {}
             ),
         }
-        for case in block["case"].iter_rows(named=True)
+        for case in block["case"].with_columns(*signals).iter_rows(named=True)
     ]
 
 
@@ -251,7 +253,6 @@ def _judged(rows: pl.DataFrame, methods: Sequence[str], judges: Sequence[str]) -
     """The judgements of each case; a probability that is not finite is None."""
     p = pl.col("p_chosen_ab", "p_chosen_ba")
     shown = rows.select(
-        "number",
         pl.col("judge").cast(pl.Enum(judges)).to_physical(),
         pl.col("method").cast(pl.Enum(methods)).to_physical(),
         pl.when(p.is_finite()).then(p.round(6)),
@@ -259,7 +260,9 @@ def _judged(rows: pl.DataFrame, methods: Sequence[str], judges: Sequence[str]) -
         "position_flip",
         "unparsed",
     )
-    return shown.rows_by_key("number")
+    counts = rows.group_by("number", maintain_order=True).len()
+    judgements = iter(shown.rows())
+    return {number: list(islice(judgements, count)) for number, count in counts.iter_rows()}
 
 
 def _directions(case: Mapping[str, Any], dimensions: Mapping[int, str]) -> Iterator[tuple[str, int]]:
@@ -278,7 +281,7 @@ def _texts(block: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     own = [
         case.select("number", text=name) for name in ("prompt", "chosen", "rejected", "golden_preference", "rendered")
     ]
-    for name, fields in (("pairs", ("prompt", "chosen", "rejected")), ("ugc", ("prompt", "comment"))):
+    for name, fields in SIGNALS.items():
         signals = case.select("number", name).explode(name, empty_as_null=False, keep_nulls=False)
         own += [signals.select("number", text=pl.col(name).struct.field(part)) for part in fields]
     own += [described.select("number", text=name) for name in ("reasoning", "preference")]
@@ -292,19 +295,19 @@ class _Index:
     Outcomes are one character per case: "1" right, "0" wrong, "-" not judged.
     """
 
-    def __init__(self, count: int, methods: Sequence[str], judges: Sequence[str], dimensions: Mapping[int, str]):
-        self.count, self.judges, self.names = count, judges, dimensions
+    def __init__(self, count: int, methods: Sequence[str], judges: Sequence[str]):
+        self.count, self.judges = count, judges
         self.methods = {name: place for place, name in enumerate(methods)}
         self.snippets: list[str] = []
         self.outcomes: dict[tuple[str, str], np.ndarray] = {}
         self.dimensions: dict[str, list[int]] = defaultdict(list)
 
-    def add(self, block: Mapping[str, pl.DataFrame]) -> None:
+    def add(self, block: Mapping[str, pl.DataFrame], details: Sequence[Mapping[str, Any]]) -> None:
         case = block["case"]
         self.snippets += case["prompt"].str.replace_all(r"\s+", " ").str.slice(0, SNIPPET).to_list()
-        for row in case.select("number", "dimension", "direction").iter_rows(named=True):
-            for name, _ in _directions(row, self.names):
-                self.dimensions[name].append(row["number"])
+        for number, one in zip(case["number"], details, strict=True):
+            for name, _ in one["directions"]:
+                self.dimensions[name].append(number)
         for (judge, method), rows in block["judgement"].partition_by("judge", "method", as_dict=True).items():
             outcome = self.outcomes.setdefault((judge, method), np.full(self.count, ord("-"), dtype=np.uint8))
             outcome[rows["number"].to_numpy()] = (

@@ -55,7 +55,7 @@ class SearchIndex:
             .agg(pl.col("number").list.explode().unique().sort())
             .sort("word")
         )
-        found.write_parquet(self.work / f"{self.blocks:06}.parquet", row_group_size=2048)
+        found.write_parquet(self.work / f"{self.blocks:06}.parquet", compression="lz4", row_group_size=2048)
         self.blocks += 1
 
     def write(self, directory: Path, count: int) -> list[list[str]]:
