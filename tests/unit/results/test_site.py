@@ -144,6 +144,8 @@ def test_details_equal_the_records_in_any_order(site):
     assert case["written"] == {} and case["won"] == []
     (seventh,) = [one for one in compressed(site / "data/details/0.js")[1] if one["id"] == "case-7"]
     assert seventh["written"][str(backbone)] == "written by backbone" and seventh["won"][0][2] == "b"
+    eighth = compressed(site / "data/details/0.js")[1][8]
+    assert [row[2:4] for row in eighth["judged"] if row[1] == backbone] == [[0.25, None], [0.75, None]]
 
 
 def test_the_outcomes_in_the_index_equal_the_judgements(site):
@@ -226,6 +228,12 @@ def test_every_word_is_in_one_shard_with_all_its_cases(tmp_path, monkeypatch):
     assert set(found) == {"all", "half", "émile"} | {f"word{n}" for n in range(100)}
     expected = pl.Series([[73], range(100), range(1, 100, 2), range(100)], dtype=pl.List(pl.UInt32))
     assert [found[word] for word in ("word73", "all", "half", "émile")] == postings(expected, 100)
+
+
+def test_a_file_that_cannot_be_written_ends_the_job(tmp_path):
+    (tmp_path / "data/details/2.js").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match=r"details/2\.js"):
+        write_cases(write_records(tmp_path), tmp_path / "data")
 
 
 def test_unknown_methods_are_named(tmp_path):
