@@ -31,10 +31,10 @@ window.AX = (() => {
   // A value from the compressed form that site/javascript.py describes.
   const unpacked = async (size, text) => {
     const bytes = new Uint8Array(size);
-    let [place, held, bits] = [0, 0, 0];
+    let [place, held, bits] = [0, 0, 0]; // a byte beyond the size is padding, and bytes has no place for it
     for (let i = 0; i < text.length; i++) {
       held = (held << 15) | (text.charCodeAt(i) - 0x5000);
-      for (bits += 15; bits >= 8 && place < size; bits -= 8) bytes[place++] = held >> (bits - 8);
+      for (bits += 15; bits >= 8; bits -= 8) bytes[place++] = held >> (bits - 8);
     }
     const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return JSON.parse(await new Response(inflated).text());

@@ -215,7 +215,7 @@ def test_every_word_is_in_one_shard_with_all_its_cases(tmp_path, monkeypatch):
     for start in (0, 50):
         numbers = range(start, start + 50)
         texts = ["All, word{}\n{}".format(n, "half" if n % 2 else "E\u0301mile") for n in numbers]
-        texts += ["all ALL émile."] * 50
+        texts += [f"all ALL émile. WORD{n}" for n in numbers]
         schema = {"number": pl.UInt32, "text": pl.String}
         index.add(pl.DataFrame({"number": [*numbers, *numbers], "text": texts}, schema=schema))
     shards = index.write(tmp_path / "words", 100)

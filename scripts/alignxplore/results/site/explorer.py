@@ -189,7 +189,8 @@ def _details(
     judged = _judged(block["judgement"], methods, judges)
     of_method = {name: i for i, name in enumerate(methods)}
     signals = [
-        pl.col(name).list.eval(pl.concat_list(pl.element().struct.field(*fields))) for name, fields in SIGNALS.items()
+        pl.col(name).list.eval(pl.concat_list([pl.element().struct.field(part) for part in parts]))
+        for name, parts in SIGNALS.items()
     ]
     return [
         {
