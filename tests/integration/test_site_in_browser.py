@@ -1,12 +1,14 @@
 """The report site in a browser, opened from disk: what it shows, how it works, and that no user's text runs as code."""
 
 import json
+import mimetypes
 import os
 import re
 import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
@@ -510,6 +512,18 @@ def test_a_site_that_lost_its_data_says_so(browser, site, tmp_path):
     page = visit.open("cases", "#case=alignx_test/case-1")
     expect(status(page)).to_contain_text("data/details/0.js cannot be read: was the whole directory copied?")
     visit.context.close()
+
+
+def test_a_server_may_call_every_file_utf_8(browser, site):
+    def answer(route):
+        path = site / urlsplit(route.request.url).path[1:]
+        route.fulfill(path=path, content_type=f"{mimetypes.guess_type(path)[0]}; charset=utf-8")
+
+    page = browser.new_page()
+    page.route("http://report.test/**", answer)
+    page.goto("http://report.test/cases.html#case=alignx_test/case-7")
+    expect(page.locator("#case")).to_contain_text("chosen response 7")
+    page.close()
 
 
 def test_a_run_without_methods_shows_its_cases(browser, tmp_path):

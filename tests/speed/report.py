@@ -147,7 +147,7 @@ def build(directory: Path) -> None:
     )
     files = {name: directory / f"{name}.csv" for name in ("funnel", "splits")}
     parquet = {"rejects": [directory / "rejects.parquet"], "provenance": directory / "provenance.parquet"}
-    inputs = Inputs(tables=[], figures=[], points={}, metrics={}, **files, **parquet, sources=sources)
+    inputs = Inputs(tables=[], figures=[], points={}, metrics={}, rollouts={}, **files, **parquet, sources=sources)
     write_site(Path(__file__).parents[2] / "resources/report", directory / "site", inputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": round(time.perf_counter() - start), "peak_mib": round(peak)}))

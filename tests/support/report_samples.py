@@ -100,7 +100,7 @@ def write_records(directory: Path, labels=LABELS) -> Sources:
                     "method": method,
                     "judge": judge,
                     "p_chosen_ab": 0.75 if correct(method, judge, number) else 0.25,
-                    "p_chosen_ba": number / 100,
+                    "p_chosen_ba": float("nan") if number == 8 else number / 100,
                     "correct": correct(method, judge, number),
                     "position_flip": number == 1,
                     "unparsed": 0,

@@ -29,8 +29,13 @@ window.AX = (() => {
   };
 
   // A value from the compressed form that site/javascript.py describes.
-  const unpacked = async (text) => {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const unpacked = async (size, text) => {
+    const bytes = new Uint8Array(size);
+    let [place, held, bits] = [0, 0, 0]; // a byte beyond the size is padding, and bytes has no place for it
+    for (let i = 0; i < text.length; i++) {
+      held = (held << 15) | (text.charCodeAt(i) - 0x5000);
+      for (bits += 15; bits >= 8; bits -= 8) bytes[place++] = held >> (bits - 8);
+    }
     const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return JSON.parse(await new Response(inflated).text());
   };
@@ -42,11 +47,11 @@ window.AX = (() => {
     setStudy(numbers, methods) {
       AX.study = { numbers, methods };
     },
-    addChunk(number, packed) {
-      chunks.set(number, unpacked(packed));
+    addChunk(number, size, packed) {
+      chunks.set(number, unpacked(size, packed));
     },
-    addShard(number, packed) {
-      shards.set(number, unpacked(packed));
+    addShard(number, size, packed) {
+      shards.set(number, unpacked(size, packed));
     },
 
     // The details of a case by its number.

@@ -21,7 +21,7 @@ from alignxplore import records
 from alignxplore.errors import UserError
 from alignxplore.results.site import csv_tables
 from alignxplore.results.site.explorer import Sources, write_cases
-from alignxplore.results.site.javascript import posting, write_call
+from alignxplore.results.site.javascript import packed, postings, write_call
 from alignxplore.results.site.lineage import Lineage
 from alignxplore.results.site.pages import Inputs, write_site
 from alignxplore.results.site.search import SearchIndex, words
@@ -31,16 +31,17 @@ from report_samples import write_provenance as written
 RESOURCES = Path("resources/report")
 
 
-def called(path: Path) -> list:
+def called(path: Path, encoding: str = "utf-8") -> list:
     """The arguments of the function call in a data file."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding=encoding)
     return json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
 
 
 def compressed(path: Path) -> tuple[int, Any]:
     """The number and the value in a file of compressed data."""
-    number, packed = called(path)
-    return number, json.loads(zlib.decompress(base64.b64decode(packed)))
+    number, size, text = called(path, "utf-16")
+    bits = "".join(f"{ord(character) - 0x5000:015b}" for character in text)
+    return number, json.loads(zlib.decompress(int(bits[: 8 * size], 2).to_bytes(size, "big")))
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,8 @@ def test_details_equal_the_records_in_any_order(site):
     assert case["written"] == {} and case["won"] == []
     (seventh,) = [one for one in compressed(site / "data/details/0.js")[1] if one["id"] == "case-7"]
     assert seventh["written"][str(backbone)] == "written by backbone" and seventh["won"][0][2] == "b"
+    eighth = compressed(site / "data/details/0.js")[1][8]
+    assert [row[2:4] for row in eighth["judged"] if row[1] == backbone] == [[0.25, None], [0.75, None]]
 
 
 def test_the_outcomes_in_the_index_equal_the_judgements(site):
@@ -178,43 +181,59 @@ def test_a_streams_steps_may_be_in_different_blocks(tmp_path, monkeypatch):
         assert path.read_bytes() == (tmp_path / "divided/details" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("numbers", [[], [0], [7], [0, 1, 2, 3, 99], list(range(0, 100, 2)), list(range(100))])
-def test_postings_decode_to_their_numbers(numbers):
-    text = posting(np.array(numbers, dtype=np.int64), 100)
-    if text.startswith("!"):
-        bits = np.unpackbits(np.frombuffer(base64.b64decode(text[1:]), dtype=np.uint8), bitorder="little")
-        assert np.flatnonzero(bits).tolist() == numbers
-    else:
-        assert np.cumsum([int(step) for step in text.split(",")] if text else []).tolist() == numbers
-    assert len(text) < 24
+@pytest.mark.parametrize("size", [*range(1, 17), 1000])
+def test_packed_bytes_decode_and_need_no_escape(size):
+    data = b"\xff" + np.random.default_rng(size).bytes(size - 1)
+    text = packed(data)
+    assert len(text) == -(-8 * size // 15) and {"\u5000" <= character <= "\ucfff" for character in text} == {True}
+    number = int("".join(f"{ord(character) - 0x5000:015b}" for character in text), 2)
+    assert (number >> 15 * len(text) - 8 * size).to_bytes(size, "big") == data
 
 
-def test_words_are_distinct_lower_case_and_cut():
+def test_postings_decode_to_their_numbers():
+    lists = [[], [0, 1, 2, 3, 99], [0], list(range(0, 100, 2)), [7], list(range(100)), [1, 99]]
+    texts = postings(pl.Series(lists, dtype=pl.List(pl.UInt32)), 100)
+    for numbers, text in zip(lists, texts, strict=True):
+        if text.startswith("!"):
+            bits = np.unpackbits(np.frombuffer(base64.b64decode(text[1:]), dtype=np.uint8), bitorder="little")
+            assert np.flatnonzero(bits).tolist() == numbers
+        else:
+            assert np.cumsum([int(step) for step in text.split(",")] if text else []).tolist() == numbers
+        assert len(text) < 24
+
+
+def test_words_are_lower_case_and_cut():
     found = words(pl.Series(["Ａ cat's CAT, naïve_x 猫が 3.14", "", "x" * 50]))
-    assert [sorted(one) for one in found.to_list()] == [
-        ["14", "3", "a", "cat", "naïve_x", "s", "が", "猫"],
-        [],
-        ["x" * 40],
-    ]
+    assert found.to_list() == [["a", "cat", "s", "cat", "naïve_x", "猫", "が", "3", "14"], [], ["x" * 40]]
 
 
 def test_every_word_is_in_one_shard_with_all_its_cases(tmp_path, monkeypatch):
+    """Also if it is written in several ways, in several texts of a case and in several parts of the merge."""
     monkeypatch.setattr("alignxplore.results.site.search.SHARD_BYTES", 100)
+    monkeypatch.setattr("alignxplore.results.site.search.PART", 60)
     index = SearchIndex(tmp_path / "work")
     for start in (0, 50):
         numbers = range(start, start + 50)
-        texts = [f"all word{n} {'half' if n % 2 else 'émile'}" for n in numbers]
-        index.add(pl.DataFrame({"number": numbers, "text": texts}, schema={"number": pl.UInt32, "text": pl.String}))
+        texts = ["All, word{}\n{}".format(n, "half" if n % 2 else "E\u0301mile") for n in numbers]
+        texts += [f"all ALL émile. WORD{n}" for n in numbers]
+        schema = {"number": pl.UInt32, "text": pl.String}
+        index.add(pl.DataFrame({"number": [*numbers, *numbers], "text": texts}, schema=schema))
     shards = index.write(tmp_path / "words", 100)
     assert len(shards) > 5 and shards == sorted(shards)
     found = {}
     for place, (first, last) in enumerate(shards):
-        number, (own, postings) = compressed(tmp_path / f"words/{place}.js")
+        number, (own, cases) = compressed(tmp_path / f"words/{place}.js")
         assert (number, own[0], own[-1]) == (place, first, last) and not set(own) & set(found)
-        found |= dict(zip(own, postings, strict=True))
+        found |= dict(zip(own, cases, strict=True))
     assert set(found) == {"all", "half", "émile"} | {f"word{n}" for n in range(100)}
-    assert found["word73"] == "73" and found["all"] == posting(np.arange(100), 100)
-    assert found["half"] == posting(np.arange(1, 100, 2), 100)
+    expected = pl.Series([[73], range(100), range(1, 100, 2), range(100)], dtype=pl.List(pl.UInt32))
+    assert [found[word] for word in ("word73", "all", "half", "émile")] == postings(expected, 100)
+
+
+def test_a_file_that_cannot_be_written_ends_the_job(tmp_path):
+    (tmp_path / "data/details/2.js").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match=r"details/2\.js"):
+        write_cases(write_records(tmp_path), tmp_path / "data")
 
 
 def test_unknown_methods_are_named(tmp_path):

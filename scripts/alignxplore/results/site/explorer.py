@@ -10,7 +10,9 @@ cases, preferences, judgements, …     rows in any order
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,20 @@ import polars as pl
 from alignxplore import records
 from alignxplore.changes import Change, changes
 from alignxplore.errors import UserError
-from alignxplore.results.site.javascript import posting, write_call, write_compressed
+from alignxplore.results.site.javascript import postings, write_call, write_compressed
 from alignxplore.results.site.search import SearchIndex
 
 CHUNK = 25
 """Cases per file of details."""
 BLOCK = 500
 """Cases in memory at a time; a multiple of CHUNK."""
+THREADS = 2
+"""Files of details that are compressed at a time."""
 SNIPPET = 140
 """Characters of a post that the list shows."""
 KEY = ["benchmark", "case_id"]
+SIGNALS = {"pairs": ("prompt", "chosen", "rejected"), "ugc": ("prompt", "comment")}
+"""The texts of each kind of signal."""
 OUTCOMES = {True: ord("1"), False: ord("0")}
 
 
@@ -70,18 +76,20 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
         if unknown := sorted(blocks.methods - set(sources.labels)):
             raise UserError(f"report: method {unknown[0]!r} in {blocks.origin[unknown[0]]} has no label")
         methods = [name for name in sources.labels if name in blocks.methods]
-        index = _Index(count, methods, judges, sources.dimensions)
+        index = _Index(count, methods, judges)
         search = SearchIndex(Path(work) / "words")
-        for number in range(0, count, BLOCK):
-            block = {kind: blocks.read(kind, number // BLOCK) for kind in _Blocks.SCHEMAS}
-            details = _details(block, methods, judges, sources.dimensions, streams)
-            for start in range(0, len(details), CHUNK):
-                place = (number + start) // CHUNK
-                write_compressed(
-                    directory / f"details/{place}.js", "AX.addChunk", place, details[start : start + CHUNK]
-                )
-            index.add(block)
-            search.add(_texts(block))
+        with ThreadPoolExecutor(THREADS) as pool:  # zlib and Polars leave the interpreter to other threads
+            for number in range(0, count, BLOCK):
+                block = {kind: blocks.read(kind, number // BLOCK) for kind in _Blocks.SCHEMAS}
+                jobs = [pool.submit(search.add, _texts(block))]
+                details = _details(block, methods, judges, sources.dimensions, streams)
+                for start in range(0, len(details), CHUNK):
+                    place, cases = (number + start) // CHUNK, details[start : start + CHUNK]
+                    path = directory / f"details/{place}.js"
+                    jobs.append(pool.submit(write_compressed, path, "AX.addChunk", place, cases))
+                index.add(block, details)
+                for job in jobs:
+                    job.result()
         shards = search.write(directory / "words", count)
     labelled = [[name, sources.labels[name]] for name in methods]
     write_call(directory / "index.js", "AX.setIndex", {**index.fields(numbers, shards), "methods": labelled})
@@ -90,14 +98,10 @@ def write_cases(sources: Sources, directory: Path) -> pl.DataFrame:
 
 def _numbers(cases: Sequence[str | Path]) -> pl.DataFrame:
     """One row per case, in the files' order: number, benchmark, case_id, dimension, stream, chunk (how many it has)."""
-    columns = [*KEY, "dimension", "stream"]
-    tables = [
-        batch.select(*columns, chunk=pl.col("chunks").list.len())
-        for path in cases
-        for batch in records.batches(path, records.CASE)
-    ]
-    table = pl.concat([pl.DataFrame(schema={**{name: pl.String for name in columns}, "chunk": pl.UInt32}), *tables])
-    return table.with_row_index("number")
+    columns = [*KEY, "dimension", "stream", "chunks"]
+    tables = [records.read(path, records.CASE, columns) for path in cases]
+    table = pl.concat([pl.DataFrame(schema=records.CASE).select(columns), *tables])
+    return table.select(*columns[:-1], chunk=pl.col("chunks").list.len()).with_row_index("number")
 
 
 def _streams(numbers: pl.DataFrame) -> dict[int, list[int]]:
@@ -154,7 +158,9 @@ class _Blocks:
                     judges |= dict.fromkeys(rows["judge"].unique(maintain_order=True))
                 divided = rows.with_columns(block=pl.col("number") // BLOCK).partition_by("block", as_dict=True)
                 for (block,), own in divided.items():
-                    own.drop("block").write_parquet(self.work / kind / f"{block}-{place:04}-{part:06}.parquet")
+                    own.drop("block").write_parquet(
+                        self.work / kind / f"{block}-{place:04}-{part:06}.parquet", compression="lz4"
+                    )
         return list(judges)
 
     def read(self, kind: str, block: int) -> pl.DataFrame:
@@ -177,9 +183,15 @@ def _details(
     A step of a stream also has the numbers of all `steps`, the sizes of its chunks, and what `changed` in each method's
     description since the step before.
     """
-    described, earlier, judged = (_by_case(block[kind]) for kind in ("preference", "earlier", "judgement"))
-    written, won = _by_case(block["response"]), _by_case(block["win"])
-    of_method, of_judge = {name: i for i, name in enumerate(methods)}, {name: i for i, name in enumerate(judges)}
+    described, earlier, written, won = (
+        block[kind].rows_by_key("number", named=True) for kind in ("preference", "earlier", "response", "win")
+    )
+    judged = _judged(block["judgement"], methods, judges)
+    of_method = {name: i for i, name in enumerate(methods)}
+    signals = [
+        pl.col(name).list.eval(pl.concat_list([pl.element().struct.field(part) for part in parts]))
+        for name, parts in SIGNALS.items()
+    ]
     return [
         {
             "id": case["case_id"],
@@ -189,8 +201,8 @@ def _details(
             "prompt": case["prompt"],
             "chosen": case["chosen"],
             "rejected": case["rejected"],
-            "pairs": [[pair["prompt"], pair["chosen"], pair["rejected"]] for pair in case["pairs"]],
-            "ugc": [[ugc["prompt"], ugc["comment"]] for ugc in case["ugc"]],
+            "pairs": case["pairs"],
+            "ugc": case["ugc"],
             "rendered": case["rendered"],
             "described": {
                 of_method[row["method"]]: [
@@ -203,18 +215,7 @@ def _details(
                 ]
                 for row in described[case["number"]]
             },
-            "judged": [
-                [
-                    of_judge[row["judge"]],
-                    of_method[row["method"]],
-                    _finite(row["p_chosen_ab"]),
-                    _finite(row["p_chosen_ba"]),
-                    row["correct"],
-                    row["position_flip"],
-                    row["unparsed"],
-                ]
-                for row in judged[case["number"]]
-            ],
+            "judged": judged.get(case["number"], []),
             "written": {
                 of_method[row["method"]]: row["response"]
                 for row in written[case["number"]]
@@ -233,7 +234,7 @@ def _details(
                 else {}
             ),
         }
-        for case in block["case"].iter_rows(named=True)
+        for case in block["case"].with_columns(*signals).iter_rows(named=True)
     ]
 
 
@@ -249,15 +250,20 @@ def _changed(
     }
 
 
-def _by_case(rows: pl.DataFrame) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.iter_rows(named=True):
-        found[row["number"]].append(row)
-    return found
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 6) if np.isfinite(value) else None
+def _judged(rows: pl.DataFrame, methods: Sequence[str], judges: Sequence[str]) -> dict[int, list[tuple[Any, ...]]]:
+    """The judgements of each case; a probability that is not finite is None."""
+    p = pl.col("p_chosen_ab", "p_chosen_ba")
+    shown = rows.select(
+        pl.col("judge").cast(pl.Enum(judges)).to_physical(),
+        pl.col("method").cast(pl.Enum(methods)).to_physical(),
+        pl.when(p.is_finite()).then(p.round(6)),
+        "correct",
+        "position_flip",
+        "unparsed",
+    )
+    counts = rows.group_by("number", maintain_order=True).len()
+    judgements = iter(shown.rows())
+    return {number: list(islice(judgements, count)) for number, count in counts.iter_rows()}
 
 
 def _directions(case: Mapping[str, Any], dimensions: Mapping[int, str]) -> Iterator[tuple[str, int]]:
@@ -276,7 +282,7 @@ def _texts(block: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     own = [
         case.select("number", text=name) for name in ("prompt", "chosen", "rejected", "golden_preference", "rendered")
     ]
-    for name, fields in (("pairs", ("prompt", "chosen", "rejected")), ("ugc", ("prompt", "comment"))):
+    for name, fields in SIGNALS.items():
         signals = case.select("number", name).explode(name, empty_as_null=False, keep_nulls=False)
         own += [signals.select("number", text=pl.col(name).struct.field(part)) for part in fields]
     own += [described.select("number", text=name) for name in ("reasoning", "preference")]
@@ -290,19 +296,19 @@ class _Index:
     Outcomes are one character per case: "1" right, "0" wrong, "-" not judged.
     """
 
-    def __init__(self, count: int, methods: Sequence[str], judges: Sequence[str], dimensions: Mapping[int, str]):
-        self.count, self.judges, self.names = count, judges, dimensions
+    def __init__(self, count: int, methods: Sequence[str], judges: Sequence[str]):
+        self.count, self.judges = count, judges
         self.methods = {name: place for place, name in enumerate(methods)}
         self.snippets: list[str] = []
         self.outcomes: dict[tuple[str, str], np.ndarray] = {}
         self.dimensions: dict[str, list[int]] = defaultdict(list)
 
-    def add(self, block: Mapping[str, pl.DataFrame]) -> None:
+    def add(self, block: Mapping[str, pl.DataFrame], details: Sequence[Mapping[str, Any]]) -> None:
         case = block["case"]
         self.snippets += case["prompt"].str.replace_all(r"\s+", " ").str.slice(0, SNIPPET).to_list()
-        for row in case.select("number", "dimension", "direction").iter_rows(named=True):
-            for name, _ in _directions(row, self.names):
-                self.dimensions[name].append(row["number"])
+        for number, one in zip(case["number"], details, strict=True):
+            for name, _ in one["directions"]:
+                self.dimensions[name].append(number)
         for (judge, method), rows in block["judgement"].partition_by("judge", "method", as_dict=True).items():
             outcome = self.outcomes.setdefault((judge, method), np.full(self.count, ord("-"), dtype=np.uint8))
             outcome[rows["number"].to_numpy()] = (
@@ -314,6 +320,8 @@ class _Index:
         outcomes: list[list[str | None]] = [
             [_text(self.outcomes.get((judge, method))) for method in self.methods] for judge in self.judges
         ]
+        names = sorted(self.dimensions)
+        found = pl.Series([self.dimensions[name] for name in names], dtype=pl.List(pl.UInt32))
         return {
             "count": self.count,
             "chunk": CHUNK,
@@ -322,9 +330,7 @@ class _Index:
             "snippets": self.snippets,
             "judges": list(self.judges),
             "outcomes": outcomes,
-            "dimensions": [
-                [name, posting(np.asarray(found), self.count)] for name, found in sorted(self.dimensions.items())
-            ],
+            "dimensions": list(zip(names, postings(found, self.count), strict=True)),
             "shards": shards,
         }
 

@@ -1,16 +1,11 @@
 """The word index over the texts of all cases, cut into files so that a search loads only those with its words."""
 
-import heapq
 from collections.abc import Iterator
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
-from alignxplore.results.site.javascript import posting, write_compressed
+from alignxplore.results.site.javascript import postings, write_compressed
 
 # As in search.js. Writing systems without spaces between words are indexed by character.
 WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{N}\p{M}_]+"
@@ -18,13 +13,13 @@ LONGEST = 40
 """Characters kept of a word; longer words are mostly links."""
 SHARD_BYTES = 300_000
 """Size from which a file of the index is full."""
-ROWS = 2048
-"""Words per block that are in memory while the blocks are merged."""
+PART = 4_000_000
+"""Case numbers, more or less, that are in memory while the blocks are merged."""
 
 
 def words(texts: pl.Series) -> pl.Series:
-    """The distinct words of each text, in lower case and Unicode's compatibility form."""
-    found = texts.str.normalize("NFKC").str.to_lowercase().str.extract_all(WORD).list.unique()
+    """The words of each text, in lower case and Unicode's compatibility form."""
+    found = texts.str.normalize("NFKC").str.to_lowercase().str.extract_all(WORD)
     return found.list.eval(pl.element().str.slice(0, LONGEST))
 
 
@@ -35,7 +30,7 @@ class SearchIndex:
         block 1: cat -> 501     emu -> 530
         index:   cat -> 3 7 501 | dog -> 1 | emu -> 530
 
-    A block holds later cases than the one before it, so the merged numbers ascend without sorting.
+    All numbers do not fit into memory: the blocks are merged for one range of words after another.
     """
 
     def __init__(self, work: Path):
@@ -44,16 +39,23 @@ class SearchIndex:
 
     def add(self, texts: pl.DataFrame) -> None:
         """Add a block: `texts` has columns number and text, with all rows of a case in one block."""
+        cases = texts.group_by("number").agg(pl.col("text").str.join(" "))
+        # What is between two spaces becomes words only where it is new in the block: that is most of the work.
+        parts = (
+            cases.select("number", part=pl.col("text").str.split(" ").list.unique())
+            .explode("part")
+            .group_by("part")
+            .agg("number")
+        )
         found = (
-            texts.select("number", word=words(texts["text"]))
+            parts.select("number", word=words(parts["part"]))
             .explode("word")
             .drop_nulls()
-            .unique()
             .group_by("word")
-            .agg(pl.col("number").sort())
+            .agg(pl.col("number").list.explode().unique().sort())
             .sort("word")
         )
-        found.write_parquet(self.work / f"{self.blocks:06}.parquet", row_group_size=ROWS)
+        found.write_parquet(self.work / f"{self.blocks:06}.parquet", compression="lz4", row_group_size=2048)
         self.blocks += 1
 
     def write(self, directory: Path, count: int) -> list[list[str]]:
@@ -61,26 +63,28 @@ class SearchIndex:
         shards: list[list[str]] = []
         held: list[tuple[str, str]] = []
         size = 0
-        for word, numbers in self._words():
-            held.append((word, posting(numbers, count)))
-            size += len(word) + len(held[-1][1])
-            if size >= SHARD_BYTES:
-                shards.append(_write(directory / f"{len(shards)}.js", len(shards), held))
-                held, size = [], 0
+        for part in self._parts():
+            for word, text in zip(part["word"], postings(part["number"], count), strict=True):
+                held.append((word, text))
+                size += len(word) + len(text)
+                if size >= SHARD_BYTES:
+                    shards.append(_write(directory / f"{len(shards)}.js", len(shards), held))
+                    held, size = [], 0
         if held:
             shards.append(_write(directory / f"{len(shards)}.js", len(shards), held))
         return shards
 
-    def _words(self) -> Iterator[tuple[str, np.ndarray]]:
-        blocks = [_rows(path) for path in sorted(self.work.glob("*.parquet"))]
-        for word, rows in groupby(heapq.merge(*blocks, key=itemgetter(0)), key=itemgetter(0)):
-            yield word, np.concatenate([numbers for _, numbers in rows])
-
-
-def _rows(path: Path) -> Iterator[tuple[str, list[int]]]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROWS, columns=["word", "number"]):
-            yield from zip(batch["word"].to_pylist(), batch["number"].to_pylist(), strict=True)
+    def _parts(self) -> Iterator[pl.DataFrame]:
+        """Yield the words in order with the numbers of their cases, some at a time."""
+        schema = pl.Schema({"word": pl.String(), "number": pl.List(pl.UInt32)})
+        blocks = pl.scan_parquet(self.work / "*.parquet", schema=schema)
+        word, number = pl.col("word"), pl.col("number")
+        sizes = blocks.group_by("word").agg(size=number.list.len().sum().cast(pl.UInt64)).sort("word")
+        parts = sizes.group_by(part=pl.col("size").cum_sum() // PART, maintain_order=True)
+        ranges = parts.agg(first=word.first(), last=word.last()).collect()
+        for _, first, last in ranges.iter_rows():
+            own = blocks.filter(word.is_between(pl.lit(first), pl.lit(last)))
+            yield own.group_by("word").agg(number.list.explode().sort()).sort("word").collect()
 
 
 def _write(path: Path, number: int, held: list[tuple[str, str]]) -> list[str]:
