@@ -128,10 +128,10 @@ def compare(load: Load, rounds: int) -> None:
         found += [(*round_[ask_bare], *round_[ask_engine])] if number else []
     ratios = [engine / bare for bare, _, engine, _ in found]
     bare, bare_cpu, engine, engine_cpu = map(median, zip(*found, strict=True))
+    spread = f"{median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
     print(
-        f"{load.name:34} {load.concurrency:4} {load.requests:6} {bare:9.1f} {engine:9.1f}"
-        f"   {median(ratios):5.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        f"   {1e3 * bare_cpu:6.2f} {1e3 * engine_cpu:6.2f}",
+        f"{load.name:27}{load.concurrency:7}{load.requests:9}{bare:10.1f}{engine:10.1f}   {spread:21}"
+        f"{1e3 * bare_cpu:10.2f}{1e3 * engine_cpu:10.2f}",
         flush=True,
     )
 
@@ -142,7 +142,7 @@ async def serve_quickly(port: int) -> None:
     top = [{"token": f" {n}", "logprob": -1.0 - n, "bytes": None} for n in range(TOP_LOGPROBS - 2)]
     top += [{"token": choice, "logprob": -0.5, "bytes": None} for choice in JUDGE_CHOICES]
     message = {"role": "assistant", "content": " ".join(WORDS)}
-    tokens = [{"token": " " + word, "logprob": -0.5, "bytes": None, "top_logprobs": top[:0]} for word in WORDS]
+    tokens = [{"token": " " + word, "logprob": -0.5, "bytes": None, "top_logprobs": []} for word in WORDS]
 
     def reply(logprobs: list[dict[str, Any]]) -> bytes:
         choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": logprobs}}
@@ -174,7 +174,97 @@ async def serve_quickly(port: int) -> None:
 @contextmanager
 def quick_server(directory: Path) -> Iterator[str]:
     port = processes.unused_port()
-    with processes.serving([sys.executable, str(Path(__file__)), "--serve", str(port)], port, directory / "quick.log") as url:
+    command = [sys.executable, str(Path(__file__)), "--serve", str(port)]
+    with processes.serving(command, port, directory / "quick.log") as url:
+        yield url
+
+
+def main() -> None:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        async with httpx2.AsyncClient(timeout=600, limits=limits, headers=headers) as client:
+            await asyncio.gather(*[work(client) for _ in range(load.concurrency)])
+
+    asyncio.run(main())
+
+
+def ask_engine(load: Load, prompts: Sequence[Prompt]) -> None:
+    run = {"concurrency": load.concurrency, **({"key_env": load.key} if load.key else {})}
+    entry = {"engine": "openai", "path": load.model, "base_url": load.url, "request": load.request, "run": run}
+    with tempfile.TemporaryDirectory() as journal:
+        engine = engines.load({**entry, "prefill": "continue"}, journal=journal)
+        if load.tokens:
+            engine.generate(prompts, Sampling(0.0, 1.0, 0, load.tokens, seed=1))
+        else:
+            engine.choice_logprobs(prompts, JUDGE_CHOICES)
+
+
+def measured(ask: Callable[[Load, Sequence[Prompt]], None], load: Load, prompts: Sequence[Prompt]) -> tuple[float, ...]:
+    """Requests a second, and seconds of CPU per request."""
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    ask(load, prompts)
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return load.requests / seconds, cpu / load.requests
+
+
+def compare(load: Load, rounds: int) -> None:
+    """Print a line of the table."""
+    prompts, found = load.prompts, []
+    for number in range(rounds + 1):
+        ways = (ask_bare, ask_engine) if number % 2 else (ask_engine, ask_bare)
+        round_ = {ask: measured(ask, load, prompts) for ask in ways}
+        found += [(*round_[ask_bare], *round_[ask_engine])] if number else []
+    ratios = [engine / bare for bare, _, engine, _ in found]
+    bare, bare_cpu, engine, engine_cpu = map(median, zip(*found, strict=True))
+    print(
+        f"{load.name:34} {load.concurrency:4} {load.requests:6} {bare:9.1f} {engine:9.1f}"
+        f"   {median(ratios):5.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        f"   {1e3 * bare_cpu:6.2f} {1e3 * engine_cpu:6.2f}",
+        flush=True,
+    )
+
+
+async def serve_quickly(port: int) -> None:
+    """Answer every request after its time, as many at once as come."""
+    rng = random.Random(1)
+    top = [{"token": f" {n}", "logprob": -1.0 - n, "bytes": None} for n in range(TOP_LOGPROBS - 2)]
+    top += [{"token": choice, "logprob": -0.5, "bytes": None} for choice in JUDGE_CHOICES]
+    message = {"role": "assistant", "content": " ".join(WORDS)}
+    tokens = [{"token": " " + word, "logprob": -0.5, "bytes": None, "top_logprobs": []} for word in WORDS]
+
+    def reply(logprobs: list[dict[str, Any]]) -> bytes:
+        choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": logprobs}}
+        usage = {"prompt_tokens": 200, "completion_tokens": len(logprobs), "total_tokens": 200 + len(logprobs)}
+        body = json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    written, read = reply(tokens), reply([{**tokens[0], "top_logprobs": top}])
+
+    class Connection(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport, self.received = transport, b""
+
+        def data_received(self, data: bytes) -> None:
+            self.received += data
+            head, complete, body = self.received.partition(b"\r\n\r\n")
+            length = next((line[15:] for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), b"0")
+            if complete and len(body) >= int(length):
+                answer = read if b'"top_logprobs"' in body else written
+                loop.call_later(rng.uniform(FASTEST, SLOWEST) if body else 0, self.transport.write, answer)
+                self.received = b""
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Connection, "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
+@contextmanager
+def quick_server(directory: Path) -> Iterator[str]:
+    port = processes.unused_port()
+    with processes.serving(
+        [sys.executable, str(Path(__file__)), "--serve", str(port)], port, directory / "quick.log"
+    ) as url:
         yield url
 
 
@@ -204,14 +294,16 @@ def main() -> None:
             for kind, tokens in (("completions", arguments.tokens), ("judgements", 0))
         ]
 
-    print(f"{'':34} {'':4} {'':6} {'requests/s':>19}   {'ratio':21}   CPU per request, ms")
-    print(f"{'server':34} {'at once':>4} {'sent':>3} {'bare':>9} {'engine':>9}   {'median':21}   {'bare':>6} {'engine':>6}")
+    print(f"{'':27}{'in':>7}{'':9}{'requests/s':>20}   {'ratio':21}   CPU per request, ms")
+    print(f"{'':27}{'flight':>7}{'sent':>9}{'bare':>10}{'engine':>10}   {'median':21}{'bare':>10}{'engine':>10}")
     if arguments.base_url:
         for load in loads("this server", arguments.base_url, arguments.model, arguments.request):
             compare(load, arguments.rounds)
         return
     with tempfile.TemporaryDirectory() as directory:
-        settings = {"n_parallel": arguments.concurrency, "n_ctx": 512 * arguments.concurrency}
+        # A thread less than there are CPUs, so that the client need not wait for one.
+        threads = max(1, (os.cpu_count() or 2) - 1)
+        settings = {"threads": threads, "n_parallel": arguments.concurrency, "n_ctx": 512 * arguments.concurrency}
         with llama_server.serving(llama_server.smollm2(), Path(directory) / "llama.log", **settings) as url:
             for load in loads("llama.cpp", url, "smollm2", {"cache_prompt": False, **arguments.request}):
                 compare(load, arguments.rounds)
