@@ -180,104 +180,15 @@ def quick_server(directory: Path) -> Iterator[str]:
 
 
 def main() -> None:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        async with httpx2.AsyncClient(timeout=600, limits=limits, headers=headers) as client:
-            await asyncio.gather(*[work(client) for _ in range(load.concurrency)])
-
-    asyncio.run(main())
-
-
-def ask_engine(load: Load, prompts: Sequence[Prompt]) -> None:
-    run = {"concurrency": load.concurrency, **({"key_env": load.key} if load.key else {})}
-    entry = {"engine": "openai", "path": load.model, "base_url": load.url, "request": load.request, "run": run}
-    with tempfile.TemporaryDirectory() as journal:
-        engine = engines.load({**entry, "prefill": "continue"}, journal=journal)
-        if load.tokens:
-            engine.generate(prompts, Sampling(0.0, 1.0, 0, load.tokens, seed=1))
-        else:
-            engine.choice_logprobs(prompts, JUDGE_CHOICES)
-
-
-def measured(ask: Callable[[Load, Sequence[Prompt]], None], load: Load, prompts: Sequence[Prompt]) -> tuple[float, ...]:
-    """Requests a second, and seconds of CPU per request."""
-    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    ask(load, prompts)
-    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return load.requests / seconds, cpu / load.requests
-
-
-def compare(load: Load, rounds: int) -> None:
-    """Print a line of the table."""
-    prompts, found = load.prompts, []
-    for number in range(rounds + 1):
-        ways = (ask_bare, ask_engine) if number % 2 else (ask_engine, ask_bare)
-        round_ = {ask: measured(ask, load, prompts) for ask in ways}
-        found += [(*round_[ask_bare], *round_[ask_engine])] if number else []
-    ratios = [engine / bare for bare, _, engine, _ in found]
-    bare, bare_cpu, engine, engine_cpu = map(median, zip(*found, strict=True))
-    print(
-        f"{load.name:34} {load.concurrency:4} {load.requests:6} {bare:9.1f} {engine:9.1f}"
-        f"   {median(ratios):5.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        f"   {1e3 * bare_cpu:6.2f} {1e3 * engine_cpu:6.2f}",
-        flush=True,
-    )
-
-
-async def serve_quickly(port: int) -> None:
-    """Answer every request after its time, as many at once as come."""
-    rng = random.Random(1)
-    top = [{"token": f" {n}", "logprob": -1.0 - n, "bytes": None} for n in range(TOP_LOGPROBS - 2)]
-    top += [{"token": choice, "logprob": -0.5, "bytes": None} for choice in JUDGE_CHOICES]
-    message = {"role": "assistant", "content": " ".join(WORDS)}
-    tokens = [{"token": " " + word, "logprob": -0.5, "bytes": None, "top_logprobs": []} for word in WORDS]
-
-    def reply(logprobs: list[dict[str, Any]]) -> bytes:
-        choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": logprobs}}
-        usage = {"prompt_tokens": 200, "completion_tokens": len(logprobs), "total_tokens": 200 + len(logprobs)}
-        body = json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        return head.encode() + body
-
-    written, read = reply(tokens), reply([{**tokens[0], "top_logprobs": top}])
-
-    class Connection(asyncio.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport, self.received = transport, b""
-
-        def data_received(self, data: bytes) -> None:
-            self.received += data
-            head, complete, body = self.received.partition(b"\r\n\r\n")
-            length = next((line[15:] for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), b"0")
-            if complete and len(body) >= int(length):
-                answer = read if b'"top_logprobs"' in body else written
-                loop.call_later(rng.uniform(FASTEST, SLOWEST) if body else 0, self.transport.write, answer)
-                self.received = b""
-
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Connection, "127.0.0.1", port, backlog=1024)
-    await server.serve_forever()
-
-
-@contextmanager
-def quick_server(directory: Path) -> Iterator[str]:
-    port = processes.unused_port()
-    with processes.serving(
-        [sys.executable, str(Path(__file__)), "--serve", str(port)], port, directory / "quick.log"
-    ) as url:
-        yield url
-
-
-def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base-url", help="the address of a running server")
     parser.add_argument("--model", help="a model's name on that server")
     parser.add_argument("--key-env", help="the environment variable with its key")
     parser.add_argument("--request", type=json.loads, default={}, help="more fields of every request, as JSON")
     parser.add_argument("--concurrency", type=int, default=16, help="requests in flight to --base-url or llama.cpp")
-    parser.add_argument("--requests", type=int, default=64, help="requests a round to --base-url or llama.cpp")
-    parser.add_argument("--tokens", type=int, default=24, help="tokens of a completion")
-    parser.add_argument("--words", type=int, default=40, help="words of a prompt")
+    parser.add_argument("--requests", type=int, default=48, help="requests a round to --base-url or llama.cpp")
+    parser.add_argument("--tokens", type=int, default=16, help="tokens of a completion")
+    parser.add_argument("--words", type=int, default=16, help="words of a prompt")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
