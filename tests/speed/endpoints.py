@@ -100,7 +100,7 @@ def ask_bare(load: Load, prompts: Sequence[Prompt]) -> None:
 
 
 def ask_engine(load: Load, prompts: Sequence[Prompt]) -> None:
-    run = {"concurrency": load.concurrency, **({"key_env": load.key} if load.key else {})}
+    run = {"concurrency": load.concurrency, "max_refused": 1.0, **({"key_env": load.key} if load.key else {})}
     entry = {"engine": "openai", "path": load.model, "base_url": load.url, "request": load.request, "run": run}
     with tempfile.TemporaryDirectory() as journal:
         engine = engines.load({**entry, "prefill": "continue"}, journal=journal)

@@ -58,9 +58,14 @@ def plain_generate(backend: TransformersBackend, rows: list[list[int]], tokens: 
     """Completions by transformers' `generate`, in order of arrival, in padded batches of 16."""
     texts = []
     for start in range(0, len(rows), ARRIVAL_BATCH):
-        ids, mask = padded(rows[start : start + ARRIVAL_BATCH], backend.pad)
+        ids, mask = padded(rows[start : start + ARRIVAL_BATCH], backend.chat.tokenizer.pad_token_id)
         output = backend.model.generate(
-            ids, attention_mask=mask, max_new_tokens=tokens, do_sample=True, pad_token_id=backend.pad, **options
+            ids,
+            attention_mask=mask,
+            max_new_tokens=tokens,
+            do_sample=True,
+            pad_token_id=backend.chat.tokenizer.pad_token_id,
+            **options,
         )
         texts += backend.chat.tokenizer.batch_decode(output[:, ids.shape[1] :])
     return texts
@@ -71,7 +76,7 @@ def plain_logprobs(backend: TransformersBackend, rows: list[list[int]], choices:
     """Log-probabilities at the last token by forward passes, in order of arrival, in padded batches of 16."""
     found = []
     for start in range(0, len(rows), ARRIVAL_BATCH):
-        ids, mask = padded(rows[start : start + ARRIVAL_BATCH], backend.pad)
+        ids, mask = padded(rows[start : start + ARRIVAL_BATCH], backend.chat.tokenizer.pad_token_id)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logits = backend.model(ids, attention_mask=mask, position_ids=positions, logits_to_keep=1).logits[:, -1]
         found.append(logits.double().log_softmax(-1)[:, choices].numpy())
@@ -92,7 +97,7 @@ def judging(backend: TransformersBackend, cases: int, official_cases: int) -> No
 
     def ours() -> np.ndarray:
         found = dict(pair for batch in backend.choice_logprobs(both, JUDGE_CHOICES) for pair in batch)
-        return np.array([found[index] for index in range(len(both))])
+        return np.array([found[index].logprobs for index in range(len(both))])
 
     choices = [backend.chat.tokenizer.encode(choice, add_special_tokens=False)[0] for choice in JUDGE_CHOICES]
     ours()
