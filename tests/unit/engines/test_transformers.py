@@ -76,7 +76,7 @@ def test_the_common_beginning_of_both_orders_is_computed_once(backend, monkeypat
 def test_prompts_of_many_lengths_are_judged_with_little_padding(tiny_model, monkeypatch):
     backend = TransformersBackend(str(tiny_model))
     prompts = [Prompt(f"Post: {'a quick joke ' * n}would help", '{"selection": "Response') for n in range(5, 120, 3)]
-    assert computed_tokens(backend, prompts, monkeypatch) < 1.15
+    assert computed_tokens(backend, prompts, monkeypatch) < 0.85
 
 
 def test_loglikelihood_equals_unbatched_forward_passes(backend):
