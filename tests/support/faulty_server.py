@@ -78,6 +78,7 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.failed: list[str] = []
+        self.clients: set[tuple[str, int]] = set()
 
     @property
     def url(self) -> str:
@@ -104,6 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests.append(body)
             self.server.paths.append(self.path)
+            self.server.clients.add(self.client_address)
             self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
             fault = (
                 self.server.random.choice(self.server.faults) if self.server.random.random() < self.server.share else ""

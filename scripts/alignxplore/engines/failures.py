@@ -3,8 +3,9 @@
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
-import openai
+import httpx2
 
 
 class BadReply(Exception):
@@ -25,17 +26,20 @@ class EmptyReply(NoAnswer):
 
 def is_temporary(error: BaseException) -> bool:
     """Whether another attempt may succeed."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 425) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | BadReply)
+    if isinstance(error, httpx2.HTTPStatusError):
+        return error.response.status_code in (408, 409, 425) or error.response.status_code >= 500
+    return isinstance(error, httpx2.RequestError | BadReply)
 
 
-def is_rate_limit(error: openai.APIStatusError) -> bool:
+def is_rate_limit(error: httpx2.HTTPStatusError) -> bool:
     """Whether waiting helps; it does not if the account has no money left."""
-    return error.status_code == 429 and error.code != "insufficient_quota"
+    if error.response.status_code != 429:
+        return False
+    said = _said(error)
+    return not (isinstance(said, dict) and said.get("code") == "insufficient_quota")
 
 
-def retry_after(error: openai.APIStatusError) -> float | None:
+def retry_after(error: httpx2.HTTPStatusError) -> float | None:
     """The seconds that Retry-After asks to wait for, stated as a number or as a date."""
     value = error.response.headers.get("Retry-After", "")
     try:
@@ -49,11 +53,20 @@ def retry_after(error: openai.APIStatusError) -> float | None:
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _code_and_message(error: openai.APIStatusError) -> tuple[str, str]:
+def _said(error: httpx2.HTTPStatusError) -> Any:
+    """What the server says about an error: a JSON value, or else text."""
+    try:
+        body = error.response.json()
+    except ValueError:
+        return error.response.text.strip()
+    return body.get("error", body) if isinstance(body, dict) else body
+
+
+def _code_and_message(error: httpx2.HTTPStatusError) -> tuple[str, str]:
     """The server's own code, if it is a word, and message."""
-    body = error.body
+    body = _said(error)
     if not isinstance(body, dict):
-        return "", str(body or error.message)
+        return "", str(body or error.response.reason_phrase)
     code = next((str(body[key]) for key in ("code", "type") if re.search("[a-z]", str(body.get(key) or ""))), "")
     message = body.get("message") or body.get("detail") or str(body)
     if isinstance(message, list):  # FastAPI's; its entries also repeat the input
@@ -63,10 +76,12 @@ def _code_and_message(error: openai.APIStatusError) -> tuple[str, str]:
 
 def detail(error: BaseException) -> str:
     """What the server or the connection says about an error, in one line."""
-    if isinstance(error, openai.APIStatusError):
+    if isinstance(error, httpx2.HTTPStatusError):
         code, message = _code_and_message(error)
-        return one_line(f"{error.status_code}{f' {code}' if code else ''}: {message}")
-    return one_line(f"{error}{f' ({error.__cause__})' if error.__cause__ else ''}")
+        return one_line(f"{error.response.status_code}{f' {code}' if code else ''}: {message}")
+    if isinstance(error, httpx2.RequestError):
+        return one_line(f"Connection error: {error or type(error).__name__}")
+    return one_line(str(error))
 
 
 def reason(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import openai
+import httpx2
 
 from alignxplore.engines import replies
 from alignxplore.engines.base import Choice, Completion, Likelihood, Refused, Sampling
@@ -244,8 +244,8 @@ class OpenAIBackend:
             return self.endpoint.ask(route, body, read, threading.Event())
         except (NoAnswer, BadReply):
             return None
-        except (openai.OpenAIError, Unusable) as error:
-            if isinstance(error, openai.APIStatusError) and error.status_code in _UNKNOWN:
+        except (httpx2.HTTPError, Unusable) as error:
+            if isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in _UNKNOWN:
                 return None
             raise self.endpoint.failure(error) from None
 

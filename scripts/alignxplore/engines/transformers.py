@@ -26,6 +26,9 @@ from alignxplore.prompts import Prompt
 MOST_LOGITS = 2**28
 """Up to this many logits of scored text are kept in memory: 1 GiB in float32."""
 
+_CPU_TOKENS = 2048
+"""The most tokens per batch of scored rows on a CPU, which gains nothing from more and loses to padding and caches."""
+
 _Rows = Sequence[list[int]]
 """Token ids of prompts, or of prompts with their continuations."""
 
@@ -69,8 +72,8 @@ class TransformersBackend:
         """The most tokens that a completion of the row may have."""
         return sampling.max_new_tokens if self.limit is None else min(sampling.max_new_tokens, self.limit - len(row))
 
-    def _batches(self, sizes: Sequence[tuple[int, int]], pads: bool = True) -> Iterator[list[int]]:
-        """Yield the indices of `sizes` in batches of up to `batch_tokens` tokens, padding included.
+    def _batches(self, sizes: Sequence[tuple[int, int]], most: int, pads: bool = True) -> Iterator[list[int]]:
+        """Yield the indices of `sizes` in batches of up to `most` tokens, padding included.
 
         A size is (tokens per row, rows). All sizes in a batch have the same number of rows, the longest comes first,
         and every row is padded to the longest; unless `pads`, all rows are of one length.
@@ -80,7 +83,7 @@ class TransformersBackend:
             if batch:
                 longest, rows = sizes[batch[0]]
                 unlike = sizes[index][1] != rows or (not pads and sizes[index][0] != longest)
-                if unlike or longest * rows * (len(batch) + 1) > self.batch_tokens:
+                if unlike or longest * rows * (len(batch) + 1) > most:
                     yield batch
                     batch = []
             batch.append(index)
@@ -101,7 +104,7 @@ class TransformersBackend:
                 same.setdefault(tuple(row), []).append(index)
         groups = [(list(row), members) for row, members in same.items()]
         sizes = [(len(row) + sampling.max_new_tokens, len(members)) for row, members in groups]
-        for batch in self._batches(sizes, self.layout.pads):
+        for batch in self._batches(sizes, self.batch_tokens, self.layout.pads):
             rows = [groups[group][0] for group in batch]
             members = [index for group in batch for index in groups[group][1]]
             if all(index in done for index in members):
@@ -209,12 +212,13 @@ class TransformersBackend:
         kept = [index for index in range(len(rows)) if index not in refused]
         groups = _by_beginning(rows, wanted, kept) if self.layout.shares else [(0, [index]) for index in kept]
         # A group costs its tokens, or its logits if they take more of their budget.
-        logits_per_token = MOST_LOGITS / self.batch_tokens / self.model.config.get_text_config().vocab_size
+        most = min(self.batch_tokens, _CPU_TOKENS) if self.model.device.type == "cpu" else self.batch_tokens
+        logits_per_token = MOST_LOGITS / most / self.model.config.get_text_config().vocab_size
         sizes = []
         for head, members in groups:
             tokens = head + sum(len(rows[i]) - head for i in members)
             sizes.append((max(tokens, int(sum(wanted[i] for i in members) / logits_per_token)), 1))
-        for batch in self._batches(sizes):
+        for batch in self._batches(sizes, most):
             members = [index for group in batch for index in groups[group][1]]
             if all(index in done for index in members):
                 continue

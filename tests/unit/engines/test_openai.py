@@ -144,6 +144,31 @@ def test_fewer_requests_fly_when_the_server_limits_the_rate_and_more_when_it_ans
     assert passage._allowed == pytest.approx(8)
 
 
+def test_a_slow_reply_holds_no_other_up():
+    last, waited = threading.Event(), []
+
+    def reply(body):
+        text = body["messages"][0]["content"]
+        if text == "slow":
+            waited.append(last.wait(10))
+        elif text == "post 29":
+            last.set()
+        return answer(body)
+
+    with Server(reply=reply) as server:
+        prompts = [Prompt("slow"), *[Prompt(f"post {index}") for index in range(30)]]
+        load(server, run={"concurrency": 3}).generate(prompts, SAMPLING)
+    assert waited == [True]
+
+
+def test_no_more_connections_are_opened_than_requests_fly_and_they_are_kept():
+    with Server() as server:
+        engine = load(server, run={"concurrency": 4})
+        for start in range(3):
+            engine.generate([Prompt(f"post {start} {index}") for index in range(20)], SAMPLING)
+        assert len(server.requests) == 60 and len(server.clients) <= 4
+
+
 @pytest.mark.parametrize(
     ("run", "fastest"),
     [({"requests_per_minute": 1200}, 40 / 20), ({"tokens_per_minute": 12000}, 40 * 8 / 200)],

@@ -54,7 +54,8 @@ def test_choice_logprobs_equal_unbatched_forward_passes(backend, prompts):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_common_beginning_of_both_orders_is_computed_once(backend, monkeypatch):
+def computed_tokens(backend, prompts, monkeypatch) -> float:
+    """The tokens that judging computes, padding included, per token of the prompts."""
     seen = []
     inner = backend.model.model.forward
 
@@ -63,12 +64,19 @@ def test_the_common_beginning_of_both_orders_is_computed_once(backend, monkeypat
         return inner(*args, input_ids=input_ids, **kwargs)
 
     monkeypatch.setattr(backend.model.model, "forward", counted)
-    in_order(backend.choice_logprobs(ORDERS[:2], CHOICES))
-    whole = sum(len(backend.chat.encode(prompt)) for prompt in ORDERS[:2])
-    if backend.layout.shares:
-        assert sum(seen) < 0.75 * whole
-    else:
-        assert sum(seen) >= whole
+    in_order(backend.choice_logprobs(prompts, CHOICES))
+    return sum(seen) / sum(len(backend.chat.encode(prompt)) for prompt in prompts)
+
+
+def test_the_common_beginning_of_both_orders_is_computed_once(backend, monkeypatch):
+    share = computed_tokens(backend, ORDERS[:2], monkeypatch)
+    assert share < 0.75 if backend.layout.shares else share >= 1
+
+
+def test_prompts_of_many_lengths_are_judged_with_little_padding(tiny_model, monkeypatch):
+    backend = TransformersBackend(str(tiny_model))
+    prompts = [Prompt(f"Post: {'a quick joke ' * n}would help", '{"selection": "Response') for n in range(5, 120, 3)]
+    assert computed_tokens(backend, prompts, monkeypatch) < 0.85
 
 
 def test_loglikelihood_equals_unbatched_forward_passes(backend):
