@@ -108,6 +108,8 @@ def demo_priority(wildcards):
     if wildcards.model in {entry.get("base") for entry in DEMO["models"].values()}:
         return 2
     waited_for = [entry["from"] for entry in variants(config).values()]
+    rewards = {entry.get("judge") for entry in variants(config).values()} - {None}
+    waited_for += [config["judges"][judge]["model"] for judge in rewards]
     if cold := config.get("cold_start"):
         teachers = {cold["teacher"], cold.get("streaming", cold).get("teacher")}
         waited_for += [*(teachers - {None}), config["judges"][cold["judge"]]["model"]]

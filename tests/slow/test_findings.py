@@ -20,13 +20,20 @@ def test_raw_signals_score_well_below_golden_preference(percent):
     assert percent["signals", "alignx_test"]["high"] + 10 < percent["golden", "alignx_test"]["low"]
 
 
-def test_cold_start_and_rl_each_raise_accuracy(percent):
-    order = [percent[method, "alignx_test"]["percent"] for method in ("backbone", "no_rl", "alignxplore", "golden")]
-    assert order == sorted(order) and len(set(order[:3])) == 3
+def test_cold_start_and_rl_raise_accuracy_in_every_run(trees):
+    for run in seeds.by_run(trees).to_dicts():
+        assert run["backbone"] < run["no_rl"] < run["alignxplore"] < run["golden"], run
 
 
-def test_rl_is_better_with_cold_start(percent):
-    assert percent["alignxplore", "alignx_test"]["percent"] > percent["no_cold_start", "alignx_test"]["percent"]
+def test_the_judge_finds_nearly_every_golden_preference(trees):
+    assert seeds.by_run(trees)["golden"].min() >= 95
+
+
+def test_cold_start_rl_and_rewards_by_the_judge_each_help(trees):
+    effects = {row["effect"]: row for row in seeds.effects(trees).to_dicts()}
+    for effect in ("no_rl - backbone", "alignxplore - no_rl", "alignxplore - no_cold_start"):
+        assert effects[effect]["points"] >= 5 and effects[effect]["low"] > 0, effects[effect]
+    assert effects["alignxplore - r_gen"]["points"] > 0
 
 
 def test_reward_rises_during_rl(trees):

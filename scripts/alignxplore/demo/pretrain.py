@@ -201,8 +201,6 @@ class Schedule:
     matrix_lr: float = 0.025
     vector_lr: float = 3e-3
     annotation_weight: float = 2.0
-    window: int = 5
-    """Steps whose rows are drawn and sorted by length together; 1 if tasks of different lengths must share a batch."""
 
 
 def fastest_precision() -> torch.dtype:
@@ -228,30 +226,25 @@ AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
 Row = tuple[list[int], list[int], list[int]]
 """A sample as `Encoder` returns it."""
 
+MICRO_BATCH = 2500
+"""The most tokens, padding included, of which gradients are computed at once."""
 
-def batches(
-    encoder: Encoder, samples: Callable[[float], Iterator[Sample]], schedule: Schedule, rng: random.Random
-) -> Iterator[list[Row]]:
-    """One batch of rows per step.
 
-    The rows of a window of steps are drawn together, sorted by length and cut into batches, which come in random
-    order. Otherwise a quarter of each batch would be padding.
+def micro_batches(encoder: Encoder, samples: Iterator[Sample], tokens: int) -> list[list[Row]]:
+    """The rows of one step, of about so many `tokens`, sorted by length and cut into parts.
+
+    So hardly anything is padded, and what a part computes stays in the processor's cache.
     """
-    for step in range(0, schedule.steps, schedule.window):
-        rows: list[Row] = []
-        wanted = min(schedule.window, schedule.steps - step)
-        source, tokens = samples(step / schedule.steps), 0
-        while tokens < wanted * schedule.batch_tokens:
-            rows.append(encoder(next(source)))
-            tokens += len(rows[-1][0])
-        rows.sort(key=lambda row: len(row[0]))
-        drawn: list[list[Row]] = [[] for _ in range(wanted)]
-        seen = 0
-        for row in rows:
-            drawn[min(wanted * seen // tokens, wanted - 1)].append(row)
-            seen += len(row[0])
-        rng.shuffle(drawn)
-        yield from drawn
+    rows: list[Row] = []
+    while sum(len(ids) for ids, _, _ in rows) < tokens:
+        rows.append(encoder(next(samples)))
+    rows.sort(key=lambda row: len(row[0]))
+    parts: list[list[Row]] = [[]]
+    for row in rows:
+        if parts[-1] and (len(parts[-1]) + 1) * len(row[0]) > MICRO_BATCH:
+            parts.append([])
+        parts[-1].append(row)
+    return parts
 
 
 def train(
@@ -259,12 +252,11 @@ def train(
     encoder: Encoder,
     samples: Callable[[float], Iterator[Sample]],
     schedule: Schedule,
-    rng: random.Random,
     precision: torch.dtype,
 ) -> list[float]:
     """Train the model in place, with matrix products in `precision`, and return the loss of each step.
 
-    `samples(progress)` yields samples for the part of the run that begins at `progress`, from 0 to 1. Muon trains the
+    `samples(progress)` yields samples for a step at `progress`, from 0 to 1. Muon trains the
     matrices, Adam the embeddings and norms. The learning rate warms up, and ends at zero.
     """
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -278,26 +270,28 @@ def train(
     started = time.monotonic()
     model.train()
     model.set_attn_implementation(FLOAT32_ATTENTION)
-    for step, rows in enumerate(batches(encoder, samples, schedule, rng)):
+    for step in range(schedule.steps):
         progress = step / schedule.steps
-        ids, aux, answer = (_pad([row[part] for row in rows], value) for part, value in enumerate((0, -100, -100)))
         scale = min(1.0, (step + 1) / 20, (1 - progress) / 0.3)
         for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * scale
-        # Padding is on the right, where causal attention never looks, so no mask is needed.
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-            hidden = model.model(input_ids=ids).last_hidden_state.float()
-        loss = _token_loss(model, hidden, answer)
-        if (aux != -100).any():
-            weight = schedule.annotation_weight * (1.0 if progress < 0.5 else 0.3)
-            loss = loss + weight * _token_loss(model, hidden, aux)
-        loss.backward()
+        weight = schedule.annotation_weight * (1.0 if progress < 0.5 else 0.3)
+        parts = micro_batches(encoder, samples(progress), schedule.batch_tokens)
+        rows = sum(len(part) for part in parts)
+        losses.append(0.0)
+        for part in parts:
+            ids, aux, answer = (_pad([row[kind] for row in part], value) for kind, value in enumerate((0, -100, -100)))
+            # Padding is on the right, where causal attention never looks, so no mask is needed.
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+                hidden = model.model(input_ids=ids).last_hidden_state.float()
+            loss = (_token_loss(model, hidden, answer) + weight * _token_loss(model, hidden, aux)) / rows
+            loss.backward()
+            losses[-1] += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        losses.append(loss.item())
         if (step + 1) % 25 == 0:
             mean = sum(losses[-25:]) / 25
             log.info("step %d of %d: loss %.3f, %.0f s", step + 1, schedule.steps, mean, time.monotonic() - started)
@@ -307,11 +301,10 @@ def train(
 
 
 def _token_loss(model: Qwen2ForCausalLM, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over sequences of their mean cross-entropy. Logits are computed only at positions with a target."""
+    """Sum over sequences of their mean cross-entropy. Logits are computed only at positions with a target."""
     kept = targets != -100
     losses = functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept], reduction="none")
-    lengths = kept.sum(1, keepdim=True)
-    return (losses / lengths.expand_as(kept)[kept]).sum() / (lengths > 0).sum()
+    return (losses / kept.sum(1, keepdim=True).expand_as(kept)[kept]).sum()
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
@@ -347,6 +340,6 @@ def train_scale_model(
     log.info("%.2f M parameters, products in %s", sum(p.numel() for p in model.parameters()) / 1e6, products)
     schedule = Schedule(**entry["schedule"])
     encoder = Encoder(tokenizer)
-    losses = train(model, encoder, lambda progress: samples(world.rng, progress), schedule, world.rng, products)
+    losses = train(model, encoder, lambda progress: samples(world.rng, progress), schedule, products)
     save(model, tokenizer, output)
     return losses

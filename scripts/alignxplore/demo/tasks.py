@@ -270,7 +270,7 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
             elif role == "base":
                 yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
-                yield tasks.infer(1.0, guided=0.5, wavering=0.4)
+                yield tasks.infer(1.0, guided=0.5, wavering=0.5)
             elif role == "updater":
                 long = rng.random() < 0.35
                 yield tasks.update(signals=rng.choice((8, 12, 16)) if long else 4, most=4, guided=0.2)
