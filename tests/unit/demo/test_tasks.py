@@ -1,4 +1,4 @@
-"""What a model that updates descriptions learns to say."""
+"""What models that describe preferences learn to say."""
 
 import re
 
@@ -35,6 +35,21 @@ def test_an_update_says_what_most_of_the_new_evidence_shows_and_keeps_the_rest(t
         corrected += any(found.get(axis, sign) != sign for axis, sign in past.items())
         kept += any(axis in found and not net[axis] for axis in past)
     assert corrected > 5 and kept > 20
+
+
+@pytest.mark.parametrize("wavering", [0.0, 1.0])
+def test_a_description_names_what_most_of_the_reasoning_shows_in_the_order_of_the_axes(tasks, wavering):
+    contested = 0
+    for _ in range(40):
+        parsed = parse_completion(tasks.infer(1.0, wavering=wavering).completion, "stop")
+        net = dict.fromkeys(tasks.axes, 0)
+        for reading in re.findall(r"(?:: |perhaps )([^,.?]+)", re.sub(r"(?m)^\d+\. ", "", parsed.reasoning)):
+            for axis, sign in said(tasks, reading).items():
+                net[axis] += sign
+        expected = {axis: (total > 0) - (total < 0) for axis, total in net.items() if total}
+        assert list(said(tasks, parsed.preference).items()) == list(expected.items())
+        contested += any(abs(total) > 1 for total in net.values())
+    assert contested > 5
 
 
 @pytest.mark.parametrize("signals", [4, 16])

@@ -48,6 +48,14 @@ def test_chosen_shows_the_direction_and_rejected_its_opposite():
         assert clause.pole is None or clause.keyword in clause.text
 
 
+def test_every_target_shows_something_of_its_user():
+    here = world(Reveal(0.05, 0.05, 0.0, 0.4))
+    direction = here.direction(AXES, 5)
+    assert any(not (pair.chosen.shows or pair.rejected.shows) for pair in (here.pair(direction) for _ in range(50)))
+    targets = [here.target(direction) for _ in range(50)]
+    assert all(target.chosen.shows or target.rejected.shows for target in targets)
+
+
 def test_texts_show_directions_at_the_configured_rates():
     here = world(Reveal(0.3, 0.1, 0.0, 0.25))
     direction = dict.fromkeys(AXES, 1)
