@@ -586,7 +586,7 @@ def test_null_removes_an_entry_except_from_what_is_passed_on():
         ),
         (lambda c: c["tables"]["table3"].update(compare_with="golden"), "tables.table3.compare_with: does not apply"),
         (lambda c: c["methods"]["pba"].update(sampling=c["evaluation"]), "methods.pba.sampling: does not apply"),
-        (lambda c: c["models"]["judge"]["run"].update(retries=2), "models.judge.run.retries: does not apply"),
+        (lambda c: c["models"]["judge"].update(run={"retries": 2}), "models.judge.run.retries: does not apply"),
         (lambda c: c["training"].update(run={"learning_rate": 1}), "training.run.learning_rate: unknown key"),
         (lambda c: c.update(published="nowhere.csv"), "published: there is no file 'nowhere.csv'"),
         (lambda c: c.update(published="resources/demo/lexicon.csv"), "lexicon.csv: missing column column, method"),
