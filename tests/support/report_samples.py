@@ -2,7 +2,9 @@
 
 import csv
 import json
+import zlib
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from alignxplore import records
@@ -276,3 +278,16 @@ def sample_inputs(directory: Path) -> Inputs:
         sources=sources,
         study=results / "case_study.json",
     )
+
+
+def called(path: Path, encoding: str = "utf-8") -> list:
+    """The arguments of the function call in a data file."""
+    text = path.read_text(encoding=encoding)
+    return json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
+
+
+def compressed(path: Path) -> tuple[int, Any]:
+    """The number and the value in a file of compressed data."""
+    number, size, text = called(path, "utf-16")
+    bits = "".join(f"{ord(character) - 0x5000:015b}" for character in text)
+    return number, json.loads(zlib.decompress(int(bits[: 8 * size], 2).to_bytes(size, "big")))

@@ -6,12 +6,10 @@ import os
 import re
 import subprocess
 import sys
-import zlib
 from collections import defaultdict
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,23 +23,20 @@ from alignxplore.results.site.javascript import packed, postings, write_call
 from alignxplore.results.site.lineage import Lineage
 from alignxplore.results.site.pages import Inputs, write_site
 from alignxplore.results.site.search import SearchIndex, words
-from report_samples import CASES, HOSTILE, JUDGES, LABELS, provenance_row, sample_inputs, write_records
+from report_samples import (
+    CASES,
+    HOSTILE,
+    JUDGES,
+    LABELS,
+    called,
+    compressed,
+    provenance_row,
+    sample_inputs,
+    write_records,
+)
 from report_samples import write_provenance as written
 
 RESOURCES = Path("resources/report")
-
-
-def called(path: Path, encoding: str = "utf-8") -> list:
-    """The arguments of the function call in a data file."""
-    text = path.read_text(encoding=encoding)
-    return json.loads(f"[{text[text.index('(') + 1 : text.rindex(')')]}]")
-
-
-def compressed(path: Path) -> tuple[int, Any]:
-    """The number and the value in a file of compressed data."""
-    number, size, text = called(path, "utf-16")
-    bits = "".join(f"{ord(character) - 0x5000:015b}" for character in text)
-    return number, json.loads(zlib.decompress(int(bits[: 8 * size], 2).to_bytes(size, "big")))
 
 
 @pytest.fixture(scope="module")
