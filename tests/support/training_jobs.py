@@ -35,10 +35,6 @@ ZERO3 = {
 JOB = """
 import hashlib, json, os, signal, sys, time
 from pathlib import Path
-
-import pytest
-import torch
-from safetensors.torch import load_file
 from alignxplore.errors import UserError
 from alignxplore.formats import Parsed
 from alignxplore.judging.judge import load_judge

@@ -214,10 +214,7 @@ class Tasks:
         label = self.world.lexicon.label
         # What is known is repeated like a signal, so the answer can be written as that of any other history.
         first = [[(label(*pole), pole) for pole in known.items()]] if known else []
-        lines = [
-            f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in items) or NOTHING}."
-            for index, items in enumerate(first + evidence, 0 if known else 1)
-        ]
+        lines = [self._line(index, items) for index, items in enumerate(first + evidence, 0 if known else 1)]
         shown = [pole for items in evidence for _, pole in items]
         return render_completion("\n".join(lines), self._described(shown, known))
 
@@ -229,13 +226,13 @@ class Tasks:
         for index, items in enumerate(evidence, 1):
             read = [(word, self._guess() if wavers and rng.random() < DOUBT else pole) for word, pole in items]
             found += [pole for _, pole in read]
-            line = f"{index}. {', '.join(f'{word}: {label(*pole)}' for word, pole in read) or NOTHING}."
+            line = self._line(index, read)
             if wavers:
                 musing = self._guess()
                 found.append(musing)
                 line += f" perhaps {label(*musing)}?"
             lines.append(line)
-        preference = self._described(found)
+        preference = self._described(found, known={})
         if not reasoning:
             return preference
         text = render_completion("\n".join(lines), preference)
@@ -243,16 +240,21 @@ class Tasks:
             text = text.replace("</answer>", "").replace("<answer>", "").strip()
         return text
 
-    def _described(self, shown: Sequence[PoleKey], known: Direction | None = None) -> str:
+    def _line(self, index: int, items: Sequence[Evidence]) -> str:
+        """A line of reasoning: each keyword of a signal, with the preference that it shows."""
+        read = ", ".join(f"{word}: {self.world.lexicon.label(*pole)}" for word, pole in items)
+        return f"{index}. {read or NOTHING}."
+
+    def _described(self, shown: Sequence[PoleKey], known: Direction) -> str:
         """The description of what most of the evidence shows on each axis; what is known stays where it shows nothing.
 
         Preferences are named in the order of the axes. In order of appearance, a small model loses its place wherever a
-        preference was shown twice, and names half of what it read.
+        preference was shown twice, and names less of what it read.
         """
         total = dict.fromkeys(self.axes, 0)
         for axis, sign in shown:
             total[axis] += sign
-        signs = {axis: (net > 0) - (net < 0) or (known or {}).get(axis, 0) for axis, net in total.items()}
+        signs = {axis: (net > 0) - (net < 0) or known.get(axis, 0) for axis, net in total.items()}
         said = {axis: sign for axis, sign in signs.items() if sign}
         return self.world.lexicon.describe(said) if said else f"{PREFIX}{NOTHING}."
 
