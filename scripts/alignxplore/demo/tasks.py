@@ -26,8 +26,7 @@ from alignxplore.prompts import Prompt, Templates
 
 NOTHING = "nothing"
 HESITATION = "Hmm."
-DOUBT = 0.8
-"""The opening of a wavering completion, and the share of its readings that are guesses."""
+"""The opening of a wavering completion."""
 YES, NO, NEITHER = "yes", "no", "neither"
 VERDICTS = (" A", " B")
 
@@ -124,9 +123,9 @@ class Tasks:
     ) -> Sample:
         """Infer a user's preferences from signals: first from one, later from two, then from four.
 
-        `guided` is the share of prompts that list the key dimensions. `wavering` is the share of completions that doubt
-        what they read and list preferences without evidence, as the paper observed before reinforcement learning
-        (appendix A.3). `untidy` is the share that break the format.
+        `guided` is the share of prompts that list the key dimensions. `wavering` is the share of completions that
+        guess what each keyword shows and list preferences without evidence, as the paper observed before reinforcement
+        learning (appendix A.3). `untidy` is the share that break the format.
         """
         world, rng = self.world, self.world.rng
         if progress < 0.2:
@@ -224,7 +223,7 @@ class Tasks:
         lines = [HESITATION] if wavers else []
         found: list[PoleKey] = []
         for index, items in enumerate(evidence, 1):
-            read = [(word, self._guess() if wavers and rng.random() < DOUBT else pole) for word, pole in items]
+            read = [(word, self._guess() if wavers else pole) for word, pole in items]
             found += [pole for _, pole in read]
             line = self._line(index, read)
             if wavers:
@@ -272,7 +271,7 @@ def role_samples(role: str, tasks: Tasks) -> Callable[[random.Random, float], It
             elif role == "base":
                 yield tasks.infer(progress, guided=0.1, wavering=0.3)
             elif role == "teacher":
-                yield tasks.infer(1.0, guided=0.5, wavering=0.5)
+                yield tasks.infer(1.0, guided=0.5, wavering=0.65)
             elif role == "updater":
                 long = rng.random() < 0.35
                 yield tasks.update(signals=rng.choice((8, 12, 16)) if long else 4, most=4, guided=0.2)
