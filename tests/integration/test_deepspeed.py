@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from alignxplore.workflow.config_paths import located
 from configs import merged
 from conftest import WORDS
 from demonstrations import write_demonstrations, write_examples
@@ -83,9 +84,11 @@ SMALLER = {"max_steps": 3, "gradient_accumulation_steps": 4, "save_steps": 50}
 
 
 @pytest.mark.parametrize(("stage", "own"), [("sft", {}), ("grpo", {"use_vllm": False, "max_completion_length": 16})])
-def test_the_papers_training_stops_and_resumes(tiny_model, tmp_path, stage, own):
-    """The entries of config/paper.yaml but for `own` and the settings above, and its launch command."""
-    config = merged("paper")["training"]
+def test_the_papers_training_stops_and_resumes(tiny_model, tmp_path, monkeypatch, stage, own):
+    """The entries of config/paper.yaml but for `own` and the settings above, and its launch command, in a directory
+    that is not the workflow's."""
+    monkeypatch.chdir(tmp_path)
+    config = located(merged("paper"), ROOT)["training"]
     model = random_qwen2(tmp_path / "policy", WORDS, hidden=16, tied=False, vocabulary=152_064)
     settings = {**config[stage], **NOT_ON_CPU, **SMALLER, **own, "seed": 1}
     prompts = {name: str(ROOT / f"resources/prompts/{name}.jinja") for name in ("preference", "judge")}
@@ -116,7 +119,7 @@ def test_the_papers_training_stops_and_resumes(tiny_model, tmp_path, stage, own)
     for name in ("stopped", "whole"):
         (tmp_path / f"{name}.slow").mkdir()
         variables = {**environment(), "SLOW": str(tmp_path / f"{name}.slow")}
-        done = subprocess.run(command(name), cwd=ROOT, env=variables, capture_output=True, text=True)
+        done = subprocess.run(command(name), cwd=tmp_path, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-4000:]
     assert not list((tmp_path / "stopped.slow").iterdir()), "the second step was not made again"
     for file in ("{}/model.safetensors", "{}.parquet"):

@@ -169,6 +169,11 @@ def test_stage_and_offload_are_read_from_the_launch_files(tmp_path, monkeypatch)
     assert sharding(f"{launch} config/accelerate/zero3.yaml") == (3, False)
     assert sharding(f"{launch}=config/accelerate/zero2.yaml") == (2, False)
     assert sharding("python") == (0, False)
+    assert sharding("accelerate launch --use_deepspeed") == (2, False)
+    options = "--zero-stage 1 --offload_optimizer_device cpu"
+    assert sharding(f"{launch} config/accelerate/zero2.yaml {options}") == (1, True)
+    file = "--deepspeed_config_file config/deepspeed/zero3.json"
+    assert sharding(f"accelerate launch --use_deepspeed {file}") == (3, False)
     offloading = tmp_path / "offload.yaml"
     text = Path("config/accelerate/zero2.yaml").read_text()
     offloading.write_text(text.replace("offload_optimizer_device: none", "offload_optimizer_device: cpu"))

@@ -13,6 +13,7 @@ from typing import Any
 from alignxplore.adapters import is_adapter
 from alignxplore.data.locations import is_remote, local_copy
 from alignxplore.errors import UserError
+from alignxplore.workflow import launcher
 from alignxplore.workflow.config import D_COLD, DATA_OF_STAGE, LOADING_ENGINES, Config, makes_adapter, variants
 
 HUB_ID = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
@@ -71,20 +72,20 @@ def located(config: Config, workflow: Path) -> dict[str, Any]:
 
     So the files that its configurations name are found with `snakemake --directory` too.
     """
-    found: Any = copy.deepcopy(dict(config))
+
+    def found(path: str) -> str:
+        elsewhere = path and not Path(path).exists() and (workflow / path).is_file()
+        return str(workflow / path) if elsewhere else path
+
+    absolute: Any = copy.deepcopy(dict(config))
     for key, path in _places(config, [*PATHS, "training.launch"]):
-        words = path.split(" ") if key == ["training", "launch"] else [path]
-        there = [str(workflow / word) if _is_elsewhere(word, workflow) else word for word in words]
+        there = launcher.located(path, found) if key == ["training", "launch"] else found(path)
         *parents, last = key
-        entry = found
+        entry = absolute
         for name in parents:
             entry = entry[int(name) if isinstance(entry, list) else name]
-        entry[int(last) if isinstance(entry, list) else last] = " ".join(there)
-    return found
-
-
-def _is_elsewhere(path: str, workflow: Path) -> bool:
-    return bool(path) and not Path(path).exists() and (workflow / path).is_file()
+        entry[int(last) if isinstance(entry, list) else last] = there
+    return absolute
 
 
 def values_at(config: Config, paths: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,11 @@ import argparse
 import difflib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from alignxplore.errors import UserError
 
 JOB_LAUNCHERS = ("accelerate", "deepspeed", "torchrun")
 """Programs that `--sdm conda` brings to a training job, even if this environment lacks them."""
+
+ZERO_STAGE = 2
+"""What accelerate takes for DeepSpeed if nothing says it."""
 
 
 def processes(command: str) -> int | None:
@@ -34,20 +38,40 @@ def uses_deepspeed(command: str) -> bool:
 
 
 def sharding(command: str) -> tuple[int, bool]:
-    """DeepSpeed's ZeRO stage and whether the optimiser is offloaded, by the files that a launch command names."""
-    deepspeed = _options(command).get("deepspeed_config") or {}
+    """DeepSpeed's ZeRO stage and whether the optimiser is offloaded, by a launch command and the files it names."""
+    if not uses_deepspeed(command):
+        return 0, False
+    deepspeed = _deepspeed(command)
     if "deepspeed_config_file" in deepspeed:
         zero = json.loads(Path(deepspeed["deepspeed_config_file"]).read_text(encoding="utf-8"))["zero_optimization"]
         return zero["stage"], zero.get("offload_optimizer", {}).get("device", "none") != "none"
-    return deepspeed.get("zero_stage", 0), deepspeed.get("offload_optimizer_device", "none") != "none"
+    return deepspeed.get("zero_stage", ZERO_STAGE), deepspeed.get("offload_optimizer_device", "none") != "none"
 
 
 def files(command: str) -> list[str]:
     """The files in a launch command, and the DeepSpeed file that accelerate's names: what a training depends on."""
     words = [part for word in shlex.split(command) for part in word.split("=")]
     named = [word for word in words if word.endswith((".yaml", ".json", ".sh")) and Path(word).is_file()]
-    deepspeed = _options(command).get("deepspeed_config") or {}
-    return [*named, *filter(None, [deepspeed.get("deepspeed_config_file")])]
+    file = _deepspeed(command).get("deepspeed_config_file")
+    return [*named, *([file] if file and file not in named else [])]
+
+
+def located(command: str, found: Callable[[str], str]) -> str:
+    """The command with every path as `found` returns it.
+
+    accelerate looks for the DeepSpeed file that its own file names in the working directory, unless the command line
+    names another.
+    """
+
+    def word(part: str) -> str:
+        return part if found(part) == part else shlex.quote(found(part))
+
+    command = "".join(map(word, re.split("([ =])", command)))
+    try:
+        file = _deepspeed(command).get("deepspeed_config_file", "")
+    except ValueError:
+        return command  # launch_errors says what is wrong with it
+    return command if found(file) == file else f"{command} --deepspeed_config_file {word(file)}"
 
 
 def launch_errors(config: Mapping[str, Any]) -> Iterator[str]:
@@ -81,11 +105,20 @@ def _told(command: str) -> dict[str, Any]:
     parser.add_argument("--num_processes", "--num-processes", type=int)
     parser.add_argument("--config_file", "--config-file")
     parser.add_argument("--use_deepspeed", "--use-deepspeed", action="store_true")
+    parser.add_argument("--deepspeed_config_file", "--deepspeed-config-file")
+    parser.add_argument("--zero_stage", "--zero-stage", type=int)
+    parser.add_argument("--offload_optimizer_device", "--offload-optimizer-device")
     try:
         told, _ = parser.parse_known_args(shlex.split(command))
     except argparse.ArgumentError as error:
         raise UserError(f"training.launch: {error}") from None
     return {name: value for name, value in vars(told).items() if value is not None}
+
+
+def _deepspeed(command: str) -> dict[str, Any]:
+    """accelerate's options for DeepSpeed: those on the command line over those in its configuration file."""
+    options = _options(command)
+    return {**(options.get("deepspeed_config") or {}), **options}
 
 
 def _options(command: str) -> dict[str, Any]:

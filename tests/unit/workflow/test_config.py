@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from alignxplore.errors import UserError
+from alignxplore.workflow import launcher
 from alignxplore.workflow.config import completed, held_out_file, resolved, typed, unpinned_models
 from alignxplore.workflow.config_checks import check_config
 from alignxplore.workflow.config_paths import PATHS, located
+from alignxplore.workflow.launcher import sharding
 from configs import merged
 from snakemake.utils import update_config
 
@@ -76,6 +78,20 @@ def test_names_with_dots_have_files(tmp_path):
     config["data"]["splits"]["mine.v2"] = {"source": "absent.jsonl"}
     with pytest.raises(UserError, match=r"data\.splits\.mine\.v2\.source: there is no file 'absent\.jsonl'"):
         check_config(located(config, CONFIG.parent), CONFIG / "schema.yaml")
+
+
+def test_a_launch_command_names_files_of_the_workflow_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workflow = CONFIG.parent
+    config = {"training": {"launch": f"{ZERO3} --num_processes 2"}}
+    command = located(config, workflow)["training"]["launch"]
+    assert sharding(command) == (3, False)
+    assert launcher.files(command) == [
+        str(workflow / name) for name in ("config/accelerate/zero3.yaml", "config/deepspeed/zero3.json")
+    ]
+    (tmp_path / "config/deepspeed").mkdir(parents=True)
+    (tmp_path / "config/deepspeed/zero3.json").write_text('{"zero_optimization": {"stage": 1}}')
+    assert sharding(located(config, workflow)["training"]["launch"]) == (1, False)
 
 
 def test_what_a_model_is_does_not_belong_to_its_training():
