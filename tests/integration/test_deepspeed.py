@@ -109,8 +109,14 @@ def test_the_papers_training_stops_and_resumes(tiny_model, tmp_path, monkeypatch
             "prompts": json.dumps(prompts),
             "output": tmp_path / name,
             "metrics": tmp_path / f"{name}.parquet",
-            **({"judge": json.dumps(judge), "journal": tmp_path / name / "../journal"} if stage == "grpo" else {}),
         }
+        if stage == "grpo":
+            arguments |= {
+                "judge": json.dumps(judge),
+                "journal": tmp_path / name / "../journal",
+                "held_out": write_examples(tmp_path / "held_out.parquet", user="v"),
+                "rollouts": tmp_path / f"{name}.rollouts.parquet",
+            }
         options = [part for key, value in arguments.items() for part in (f"--{key}", value)]
         return [str(part) for part in (*launcher, *program, *options)]
 
@@ -122,7 +128,8 @@ def test_the_papers_training_stops_and_resumes(tiny_model, tmp_path, monkeypatch
         done = subprocess.run(command(name), cwd=tmp_path, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-4000:]
     assert not list((tmp_path / "stopped.slow").iterdir()), "the second step was not made again"
-    for file in ("{}/model.safetensors", "{}.parquet"):
+    rollouts = ["{}.rollouts.parquet"] if stage == "grpo" else []
+    for file in ("{}/model.safetensors", "{}.parquet", *rollouts):
         one, other = (tmp_path / file.format(name) for name in ("stopped", "whole"))
         assert one.read_bytes() == other.read_bytes()
     start, end = (load_file(path / "model.safetensors") for path in (model, tmp_path / "whole"))
