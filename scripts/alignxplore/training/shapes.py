@@ -17,21 +17,21 @@ KNOWN = Path(__file__).parents[3] / "resources/shapes.yaml"
 
 
 def model_config(config: Config, model: Mapping[str, Any]) -> PreTrainedConfig:
-    """The config of a `models` entry: of its files here or on the hub, or of what a rule will make it from.
+    """The config of a `models` entry: of what a rule makes it from, or of its files here or on the hub.
 
-    UserError if none of these tells it.
+    What a rule has made already may be another configuration's. UserError if none of these tells it.
     """
     path = Path(model["path"])
-    if adapters.is_adapter(path):
-        return model_config(config, {"path": adapters.source(path).base})
-    if not path.is_dir() and path.parts[0] == "models":
-        kind, name = path.parts[1:3]
+    if path.parts[0] == "models" and len(path.parts) == 3:
+        kind, name = path.parts[1:]
         if kind == "trained" and name in variants(config):
             return model_config(config, config["models"][variants(config)[name]["from"]])
         if kind == "demo" and name in config.get("demo", {}).get("models", {}):
             return _scale_model(config["demo"], name)
         if kind == "gguf" and name in config.get("gguf", {}):
             return _gguf_model(config["gguf"][name])
+    if adapters.is_adapter(path):
+        return model_config(config, {"path": adapters.source(path).base})
     try:
         return AutoConfig.from_pretrained(model["path"], revision=model.get("revision"))
     except (OSError, ValueError) as error:

@@ -45,9 +45,6 @@ DEMO_STREAMS = {"test": "data/raw/streams/test.jsonl", "training": "data/raw/str
 
 def path_errors(config: Config) -> Iterator[str]:
     """Yield the files that do not exist, and that neither a rule makes nor the hub has."""
-    made = set(DEMO_FILES.values()) if "demo" in config else set()
-    if "streams" in config.get("demo", {}):
-        made |= set(DEMO_STREAMS.values())
     for names, path in _places(config, PATHS):
         key = ".".join(names)
         if names[0] == "gguf" and names[-1] == "file" and "package" in config["gguf"][names[1]]:
@@ -62,20 +59,28 @@ def path_errors(config: Config) -> Iterator[str]:
         elif glob.has_magic(path) and key.startswith(("data.alignx", "data.splits")):
             if not glob.glob(path, recursive=True):
                 yield f"{key}: no file matches {path!r}"
-        elif path not in made and not path.startswith(MADE) and not Path(path).is_file():
+        elif not _is_made(path, config) and not Path(path).is_file():
             close = difflib.get_close_matches(path, map(str, Path(path).parent.glob("*")), 1)
             yield f"{key}: there is no file {path!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def _is_made(path: str, config: Config) -> bool:
+    """Whether a rule makes this file."""
+    demo = config.get("demo") or {}
+    of_demo = {*(DEMO_FILES.values() if demo else ()), *(DEMO_STREAMS.values() if "streams" in demo else ())}
+    return path in of_demo or path.startswith(MADE)
 
 
 def located(config: Config, workflow: Path) -> dict[str, Any]:
     """The configuration with the absolute paths of files that are in the workflow's directory and not in this one.
 
-    So the files that its configurations name are found with `snakemake --directory` too.
+    So the files that its configurations name are found with `snakemake --directory` too. What this run makes is not
+    taken from a run in the workflow's directory.
     """
 
     def found(path: str) -> str:
-        elsewhere = path and not Path(path).exists() and (workflow / path).is_file()
-        return str(workflow / path) if elsewhere else path
+        here = not path or Path(path).exists() or _is_made(path, config)
+        return str(workflow / path) if not here and (workflow / path).is_file() else path
 
     absolute: Any = copy.deepcopy(dict(config))
     for key, path in _places(config, [*PATHS, "training.launch"]):

@@ -9,7 +9,7 @@ from alignxplore.errors import UserError
 from alignxplore.workflow import launcher
 from alignxplore.workflow.config import completed, held_out_file, resolved, typed, unpinned_models
 from alignxplore.workflow.config_checks import check_config
-from alignxplore.workflow.config_paths import PATHS, located
+from alignxplore.workflow.config_paths import DEMO_FILES, DEMO_STREAMS, PATHS, located, values_at
 from alignxplore.workflow.launcher import sharding
 from configs import merged
 from snakemake.utils import update_config
@@ -78,6 +78,22 @@ def test_names_with_dots_have_files(tmp_path):
     config["data"]["splits"]["mine.v2"] = {"source": "absent.jsonl"}
     with pytest.raises(UserError, match=r"data\.splits\.mine\.v2\.source: there is no file 'absent\.jsonl'"):
         check_config(located(config, CONFIG.parent), CONFIG / "schema.yaml")
+
+
+def test_what_a_run_makes_is_not_taken_from_a_run_in_the_workflows_directory(tmp_path, monkeypatch):
+    config = merged()
+    config["training"]["variants"]["tuned"] = {"stage": "sft", "from": "backbone", "data": "data/splits/cold.parquet"}
+    made = [path for _, path in values_at(config, PATHS) if path.startswith(("data/", "results/"))]
+    assert {"data/splits/cold.parquet", *DEMO_FILES.values(), *DEMO_STREAMS.values()} <= {*made}
+    workflow, here = tmp_path / "workflow", tmp_path / "here"
+    for path in [*made, "resources/demo/lexicon.csv"]:
+        (workflow / path).parent.mkdir(parents=True, exist_ok=True)
+        (workflow / path).touch()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    found = located(config, workflow)
+    assert [path for _, path in values_at(found, PATHS) if path.startswith(("data/", "results/"))] == made
+    assert found["demo"]["lexicon"] == str(workflow / "resources/demo/lexicon.csv")
 
 
 def test_a_launch_command_names_files_of_the_workflow_from_any_directory(tmp_path, monkeypatch):
