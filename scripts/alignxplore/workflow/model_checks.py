@@ -88,7 +88,7 @@ def precision_errors(config: Config) -> Iterator[str]:
             key = f"training.variants.{name}.settings.dtype" if "dtype" in own else f"training.{stage}.dtype"
             yield (
                 f"{key}: small steps vanish in {dtype} weights (variant {name}); leave it float32 and set bf16: true,"
-                " which with DeepSpeed may also stand beside another dtype"
+                " which DeepSpeed also accepts with another dtype"
             )
 
 
