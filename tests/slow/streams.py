@@ -1,18 +1,21 @@
-"""Streaming against full history, over seeds: `python tests/slow/streams.py DIR --seeds 1 2 3`.
+"""Streaming against full history, over seeds and precisions.
 
-Runs only what the tables of streams need, once per seed; a seed that has finished in DIR is not run again. Prints
-ACC_jud after each chunk, and differences of methods on the same cases, with 95% bootstrap intervals over the users of
-all seeds; which of the planted preferences the first seed's descriptions name; and the tokens that one more chunk takes
-in a history of up to 32 signals.
+    python tests/slow/streams.py DIR --seeds 1 2 3 4 5 6 --precisions bfloat16 float32
+
+Runs only what the tables of streams need; a run that has finished in DIR, by this script or by seeds.py, is not
+repeated. Prints ACC_jud after each chunk, and differences of methods on the same cases, with 95% bootstrap intervals
+over the users of all seeds; which of the planted preferences the first run's descriptions name; and the tokens that
+one more chunk takes in a history of up to 32 signals.
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import polars as pl
 import yaml
 from alignxplore.results.stats import bootstrap_interval
-from seeds import run_seed
+from seeds import PRECISIONS, run_seed
 
 LONG = {
     "demo": {"streams": {"users": 10, "signals": 32}},
@@ -39,12 +42,17 @@ PAIRS = (
 
 
 def judged_steps(tree: Path, seed: int, judge: str = "judge") -> pl.DataFrame:
-    """The judgements of a tree's streams, with the number of chunks that were read."""
+    """The judgements of a tree's streams, with the number of chunks that were read, the `run` and the `user`.
+
+    A seed has the same users in both precisions.
+    """
     cases = pl.concat([pl.read_parquet(path) for path in sorted((tree / "data/cases").glob("long_*.parquet"))])
     files = [tree / f"results/judgements/{judge}/{name}.parquet" for name in methods_of_streams()]
     judged = pl.concat([pl.read_parquet(path) for path in files])
     chunk = cases.select("benchmark", "case_id", "stream", chunk=pl.col("chunks").list.len())
-    return judged.join(chunk, on=["benchmark", "case_id"]).with_columns(user=pl.format("{} {}", pl.lit(seed), "stream"))
+    return judged.join(chunk, on=["benchmark", "case_id"]).with_columns(
+        run=pl.lit(tree.name), user=pl.format("{} {}", pl.lit(seed), "stream")
+    )
 
 
 def methods_of_streams() -> list[str]:
@@ -74,7 +82,7 @@ def differences(judged: pl.DataFrame) -> str:
     for first, second, benchmark, chunks in PAIRS:
         own = judged.filter(pl.col("benchmark") == benchmark, pl.col("chunk").is_in(chunks))
         cases = own.with_columns(pl.col("correct").cast(float)).pivot(
-            on="method", index=["user", "chunk"], values="correct"
+            on="method", index=["run", "user", "chunk"], values="correct"
         )
         above = (cases[first] - cases[second]).to_numpy()
         low, high = bootstrap_interval(above, cases["user"].to_list(), 10_000, seed=0)
@@ -115,16 +123,20 @@ def tokens(tree: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=[""])
     arguments = parser.parse_args()
     targets = [f"results/{name}.csv" for name in TABLES]
-    trees = {seed: run_seed(arguments.directory, seed, *targets) for seed in arguments.seeds}
-    judged = pl.concat([judged_steps(tree, seed) for seed, tree in trees.items()])
+    runs = [
+        (seed, run_seed(arguments.directory, seed, *targets, precision=precision))
+        for seed, precision in product(arguments.seeds, arguments.precisions)
+    ]
+    judged = pl.concat([judged_steps(tree, seed) for seed, tree in runs])
     print(accuracy(judged))
     print(differences(judged))
-    print(named(trees[arguments.seeds[0]]))
+    print(named(runs[0][1]))
     long = run_seed(arguments.directory / "long", arguments.seeds[0], "results/streaming.csv", layer=yaml.dump(LONG))
     print(tokens(long))
 
