@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from threading import Event, Timer
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -12,6 +13,7 @@ with uncollected():
     from snakemake.dag import DAG
     from snakemake.exceptions import WorkflowError
     from snakemake.io import is_flagged
+    from snakemake.scheduling.job_scheduler import JobScheduler
 
     from alignxplore.errors import UserError, check_writable
     from alignxplore.workflow.config import (
@@ -57,8 +59,28 @@ async def check_incomplete(dag, original=DAG.check_incomplete):
             dag.forcefiles.update(file for file in lost if not is_flagged(file, "temp"))
 
 
+def look_again(scheduler, delay, due=Event()):
+    """Look for jobs to start in `delay` seconds, unless Snakemake is about to look anyway.
+
+    Snakemake 9.27 looks whenever a job ends, and again one second after each look. After n jobs it
+    would look n times a second, which took a tenth of the default run's CPU time. Test:
+    tests/workflow/test_dag.py, test_snakemake_looks_for_jobs_once_a_second.
+    """
+
+    def look():
+        due.clear()
+        scheduler._open_jobs.release()
+
+    if not due.is_set():
+        due.set()
+        timer = Timer(delay, look)
+        timer.daemon = True  # the end of a run does not wait for it
+        timer.start()
+
+
 if workflow.is_main_process:
     DAG.check_incomplete = check_incomplete
+    JobScheduler._schedule_reevalutation = look_again
 
 # The lowest layer, then the files of --configfile, or else the embedded default. Snakemake 9.27 would
 # merge the files with each other first and put its configfile directive's under the result: what one

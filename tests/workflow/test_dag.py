@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from base64 import urlsafe_b64encode
 from importlib.metadata import version
 from pathlib import Path
@@ -328,6 +329,30 @@ def test_given_splits_are_fetched_and_change_no_drawn_one(tree):
     path = configured(tree, "given", lambda c: c["data"]["splits"].update(mine={"source": sources}))
     result = snakemake(tree, "-n", "data/splits/mine.parquet", "data/splits/test.parquet", "--configfile", str(path))
     assert planned(result.stdout + result.stderr) == {"download": 2, "given_split": 1}
+
+
+def looks(tree: Path, *arguments: str) -> tuple[int, float]:
+    """How often Snakemake looks for jobs to start, and how often it should: after each job, and once a second."""
+    started = time.monotonic()
+    result = snakemake(tree, "--cores", "1", "--verbose", *arguments)
+    assert result.returncode == 0, result.stderr
+    output = result.stdout + result.stderr
+    return output.count("Ready jobs: "), output.count("Finished jobid: ") + time.monotonic() - started
+
+
+def test_snakemake_looks_for_jobs_once_a_second(tree):
+    found, wanted = looks(tree, "--forceall", *(f"data/cases/{name}.parquet" for name in merged()["benchmarks"]))
+    assert found <= wanted
+
+
+def test_snakemake_by_itself_looks_more_often_with_each_job(tmp_path):
+    """If this fails, rules/runtime.smk needs its `look_again` no longer."""
+    (tmp_path / "Snakefile").write_text(
+        "rule all:\n    input: [f'{i}.txt' for i in range(8)]\n"
+        "rule one:\n    output: '{i}.txt'\n    shell: 'sleep 0.5; touch {output}'\n"
+    )
+    found, wanted = looks(tmp_path)
+    assert found > 1.3 * wanted
 
 
 def test_too_few_users_end_with_one_clear_line(tree):
