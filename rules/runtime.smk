@@ -63,7 +63,7 @@ def look_again(scheduler, delay, due=Event()):
     """Look for jobs to start in `delay` seconds, unless Snakemake is about to look anyway.
 
     Snakemake 9.27 looks whenever a job ends, and again one second after each look. After n jobs it
-    would look n times a second, which took a tenth of the default run's CPU time. Test:
+    would look n times a second, which took 70 s of CPU time in the default run. Test:
     tests/workflow/test_dag.py, test_snakemake_looks_for_jobs_once_a_second.
     """
 
