@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from alignxplore import adapters
 from alignxplore.errors import UserError
 from alignxplore.workflow.config import Config, variants
+from alignxplore.workflow.config_paths import makers
 
 KNOWN = Path(__file__).parents[3] / "resources/shapes.yaml"
 """Published shapes of well-known models of the hub."""
@@ -21,21 +22,20 @@ def model_config(config: Config, model: Mapping[str, Any]) -> PreTrainedConfig:
 
     What a rule has made already may be another configuration's. UserError if none of these tells it.
     """
-    path = Path(model["path"])
-    if path.parts[0] == "models" and len(path.parts) == 3:
-        kind, name = path.parts[1:]
-        if kind == "trained" and name in variants(config):
+    path = model["path"]
+    match makers(config).get(path):
+        case "training.variants", name:
             return model_config(config, config["models"][variants(config)[name]["from"]])
-        if kind == "demo" and name in config.get("demo", {}).get("models", {}):
+        case "demo.models", name:
             return _scale_model(config["demo"], name)
-        if kind == "gguf" and name in config.get("gguf", {}):
+        case "gguf", name:
             return _gguf_model(config["gguf"][name])
     if adapters.is_adapter(path):
         return model_config(config, {"path": adapters.source(path).base})
     try:
-        return AutoConfig.from_pretrained(model["path"], revision=model.get("revision"))
+        return AutoConfig.from_pretrained(path, revision=model.get("revision"))
     except (OSError, ValueError) as error:
-        facts = yaml.safe_load(KNOWN.read_text(encoding="utf-8")).get(model["path"])
+        facts = yaml.safe_load(KNOWN.read_text(encoding="utf-8")).get(path)
         if facts is None:
             raise UserError(
                 f"model {path}: its shape is unknown, because its config.json cannot be read here; fetch it"

@@ -66,7 +66,7 @@ def path_errors(config: Config) -> Iterator[str]:
 
 def _is_made(path: str, config: Config) -> bool:
     """Whether a rule makes this file."""
-    demo = config.get("demo") or {}
+    demo = config.get("demo", {})
     of_demo = {*(DEMO_FILES.values() if demo else ()), *(DEMO_STREAMS.values() if "streams" in demo else ())}
     return path in of_demo or path.startswith(MADE)
 
@@ -79,8 +79,8 @@ def located(config: Config, workflow: Path) -> dict[str, Any]:
     """
 
     def found(path: str) -> str:
-        here = not path or Path(path).exists() or _is_made(path, config)
-        return str(workflow / path) if not here and (workflow / path).is_file() else path
+        lacks = path and not Path(path).exists() and not _is_made(path, config)
+        return str(workflow / path) if lacks and (workflow / path).is_file() else path
 
     absolute: Any = copy.deepcopy(dict(config))
     for key, path in _places(config, [*PATHS, "training.launch"]):
@@ -123,7 +123,7 @@ def model_errors(config: Config) -> Iterator[str]:
     there = next(path for path in [journal, *journal.parents, Path("/")] if path.exists())
     if not there.is_dir():
         yield f"journal: {str(there)!r} is a file; name a directory (it need not exist yet)"
-    makers = _makers(config)
+    made = makers(config)
     for name, entry in config["models"].items():
         if "adapter" in entry:
             yield from _adapter_errors(name, entry, config)
@@ -131,9 +131,9 @@ def model_errors(config: Config) -> Iterator[str]:
         plain = posixpath.normpath(path)
         # Endpoints and engines that you add may give other names a meaning.
         loads = entry["engine"] in LOADING_ENGINES
-        if plain in makers and path != plain:
+        if plain in made and path != plain:
             yield f"{key}: write {plain!r} instead of {path!r}, as the rule that makes it does"
-        elif path in makers or not (loads or path.startswith("models/")):
+        elif path in made or not (loads or path.startswith("models/")):
             continue
         elif path.startswith("~"):
             yield f"{key}: ~ is not expanded in {path!r}; write the whole path"
@@ -164,24 +164,24 @@ def _adapter_errors(name: str, entry: Mapping[str, Any], config: Config) -> Iter
         yield f"models.{name}.path: {entry['path']!r} is an adapter itself; name the model that both belong to"
 
 
-def _makers(config: Config) -> dict[str, str]:
-    """The directories of models that rules make, each with the key that asks for it."""
+def makers(config: Config) -> dict[str, tuple[str, str]]:
+    """The directories of models that rules make, each with the section and the name of the entry that asks for it."""
     tables = {
         "demo.models": ("models/demo", config.get("demo", {}).get("models", {})),
         "gguf": ("models/gguf", config.get("gguf", {})),
         "training.variants": ("models/trained", variants(config)),
     }
-    return {f"{place}/{name}": f"{key}.{name}" for key, (place, names) in tables.items() for name in names}
+    return {f"{place}/{name}": (key, name) for key, (place, names) in tables.items() for name in names}
 
 
 def cycle_errors(config: Config) -> Iterator[str]:
     """Yield a model that is made from itself, directly or through others."""
-    makers = _makers(config)
+    makes = makers(config)
 
     def made(*models: str) -> list[str]:
         entries = [config["models"][model] for model in models]
         paths = [path for entry in entries for path in (entry["path"], entry.get("adapter"))]
-        return [makers[path] for path in paths if path in makers]
+        return [".".join(makes[path]) for path in paths if path in makes]
 
     needs: dict[str, list[str]] = {}
     if cold := config.get("cold_start"):
