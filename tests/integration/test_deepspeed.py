@@ -114,7 +114,7 @@ def test_the_papers_training_stops_and_resumes(tiny_model, tmp_path, monkeypatch
             arguments |= {
                 "judge": json.dumps(judge),
                 "journal": tmp_path / name / "../journal",
-                "held_out": write_examples(tmp_path / "held_out.parquet", user="v"),
+                "held_out": write_examples(tmp_path / "held_out.parquet", suffix=" no"),
                 "rollouts": tmp_path / f"{name}.rollouts.parquet",
             }
         options = [part for key, value in arguments.items() for part in (f"--{key}", value)]
@@ -136,9 +136,9 @@ def test_the_papers_training_stops_and_resumes(tiny_model, tmp_path, monkeypatch
     assert not start["lm_head.weight"].equal(end["lm_head.weight"])
     if stage == "grpo":
         metrics = pl.read_parquet(tmp_path / "whole.parquet")
-        start, steps = metrics.row(0, named=True), metrics.slice(1)
+        untrained, steps = metrics.row(0, named=True), metrics.slice(1)
         assert steps["format_ok"].to_list() == [1, 1, 1] and 0 < steps["reward"].mean() < 1
-        assert start["step"] == 0 and start["held_out_format_ok"] == 1
+        assert untrained["step"] == 0 and untrained["held_out_format_ok"] == 1
 
 
 def test_transformers_shards_what_it_loads_beside_zero3(tiny_model):

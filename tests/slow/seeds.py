@@ -127,11 +127,17 @@ def reward_gain(trees: Sequence[Path], variant: str) -> tuple[float, float]:
     return sum(first) / len(first), sum(last) / len(last)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments_of_runs(description: str) -> argparse.ArgumentParser:
+    """A parser of the directory, seeds and precisions of several runs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=[""])
+    return parser
+
+
+def main() -> None:
+    parser = arguments_of_runs(__doc__)
     parser.add_argument("--effects", action="store_true", help="run only what the effects need")
     arguments = parser.parse_args()
     targets = [f"results/judgements/judge/{method}.parquet" for method in COMPARED] if arguments.effects else []

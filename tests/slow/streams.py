@@ -8,14 +8,13 @@ over the users of all seeds; which of the planted preferences the first run's de
 one more chunk takes in a history of up to 32 signals.
 """
 
-import argparse
 from itertools import product
 from pathlib import Path
 
 import polars as pl
 import yaml
 from alignxplore.results.stats import bootstrap_interval
-from seeds import PRECISIONS, run_seed
+from seeds import arguments_of_runs, judged, run_seed
 
 LONG = {
     "demo": {"streams": {"users": 10, "signals": 32}},
@@ -47,12 +46,9 @@ def judged_steps(tree: Path, seed: int, judge: str = "judge") -> pl.DataFrame:
     A seed has the same users in both precisions.
     """
     cases = pl.concat([pl.read_parquet(path) for path in sorted((tree / "data/cases").glob("long_*.parquet"))])
-    files = [tree / f"results/judgements/{judge}/{name}.parquet" for name in methods_of_streams()]
-    judged = pl.concat([pl.read_parquet(path) for path in files])
     chunk = cases.select("benchmark", "case_id", "stream", chunk=pl.col("chunks").list.len())
-    return judged.join(chunk, on=["benchmark", "case_id"]).with_columns(
-        run=pl.lit(tree.name), user=pl.format("{} {}", pl.lit(seed), "stream")
-    )
+    steps = judged([tree], judge).filter(pl.col("method").is_in(methods_of_streams()))
+    return steps.join(chunk, on=["benchmark", "case_id"]).with_columns(user=pl.format("{} {}", pl.lit(seed), "stream"))
 
 
 def methods_of_streams() -> list[str]:
@@ -61,29 +57,27 @@ def methods_of_streams() -> list[str]:
     return [name for name, entry in config["methods"].items() if {*TABLES} & {*entry.get("tables", ())}]
 
 
-def accuracy(judged: pl.DataFrame) -> str:
+def accuracy(steps: pl.DataFrame) -> str:
     """A Markdown table of ACC_jud by benchmark, method and chunk."""
-    chunks = sorted(judged["chunk"].unique())
+    chunks = sorted(steps["chunk"].unique())
     lines = [f"| benchmark | method | {' | '.join(f'chunk {c}' for c in chunks)} |", "| --- " * (2 + len(chunks)) + "|"]
-    for (benchmark, method), group in judged.group_by("benchmark", "method", maintain_order=True):
+    for (benchmark, method), group in steps.group_by("benchmark", "method", maintain_order=True):
         cells = []
         for chunk in chunks:
             own = group.filter(pl.col("chunk") == chunk)
-            correct = own["correct"].cast(float).to_numpy()
+            correct = own["correct"].to_numpy()
             low, high = bootstrap_interval(correct, own["user"].to_list(), 10_000, seed=0)
             cells.append(f"{100 * correct.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]")
         lines.append(f"| {benchmark} | {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def differences(judged: pl.DataFrame) -> str:
+def differences(steps: pl.DataFrame) -> str:
     """A Markdown table of the points by which one method is above another on the same cases."""
     lines = ["| benchmark | chunks | method | above | points |", "| --- " * 5 + "|"]
     for first, second, benchmark, chunks in PAIRS:
-        own = judged.filter(pl.col("benchmark") == benchmark, pl.col("chunk").is_in(chunks))
-        cases = own.with_columns(pl.col("correct").cast(float)).pivot(
-            on="method", index=["run", "user", "chunk"], values="correct"
-        )
+        own = steps.filter(pl.col("benchmark") == benchmark, pl.col("chunk").is_in(chunks))
+        cases = own.pivot(on="method", index=["run", "user", "chunk"], values="correct")
         above = (cases[first] - cases[second]).to_numpy()
         low, high = bootstrap_interval(above, cases["user"].to_list(), 10_000, seed=0)
         cells = f"{100 * above.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -123,19 +117,15 @@ def tokens(tree: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=[""])
-    arguments = parser.parse_args()
+    arguments = arguments_of_runs(__doc__).parse_args()
     targets = [f"results/{name}.csv" for name in TABLES]
     runs = [
         (seed, run_seed(arguments.directory, seed, *targets, precision=precision))
         for seed, precision in product(arguments.seeds, arguments.precisions)
     ]
-    judged = pl.concat([judged_steps(tree, seed) for seed, tree in runs])
-    print(accuracy(judged))
-    print(differences(judged))
+    steps = pl.concat([judged_steps(tree, seed) for seed, tree in runs])
+    print(accuracy(steps))
+    print(differences(steps))
     print(named(runs[0][1]))
     long = run_seed(arguments.directory / "long", arguments.seeds[0], "results/streaming.csv", layer=yaml.dump(LONG))
     print(tokens(long))

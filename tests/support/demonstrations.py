@@ -28,12 +28,11 @@ def write_demonstrations(path: Path) -> Path:
     return path
 
 
-def write_examples(path: Path, user: str = "u") -> Path:
-    """Write three examples of different lengths. Those of another `user` share no post."""
-    suffix = "" if user == "u" else " no"
+def write_examples(path: Path, suffix: str = "") -> Path:
+    """Write three examples of different lengths. Those with another `suffix` are another user's and share no post."""
     pair = {"prompt": f"A quick joke{suffix}", "chosen": "likes humor", "rejected": "a passport", "direction": [1] * 90}
-    example = {"user_id": user, "prompt": f"travel{suffix}", "chosen": "humor", "rejected": "no", "direction": [1] * 90,
-               "golden_preference": "", "rendered": "", **records.NO_STREAM}  # fmt: skip
+    example = {"user_id": f"u{suffix}", "prompt": f"travel{suffix}", "chosen": "humor", "rejected": "no",
+               "direction": [1] * 90, "golden_preference": "", "rendered": "", **records.NO_STREAM}  # fmt: skip
     rows = [{**example, "example_id": f"e{i}", "pairs": [pair] * (1 + i), "ugc": []} for i in range(3)]
     records.write(pl.DataFrame(rows, schema=records.EXAMPLE), path, records.EXAMPLE)
     return path

@@ -348,7 +348,7 @@ def test_snakemake_looks_for_jobs_once_a_second(tree):
 def test_snakemake_by_itself_looks_more_often_with_each_job(tmp_path):
     """If this fails, rules/runtime.smk needs its `look_again` no longer."""
     (tmp_path / "Snakefile").write_text(
-        "rule all:\n    input: [f'{i}.txt' for i in range(8)]\n"
+        "rule all:\n    input: [f'{i}.txt' for i in range(12)]\n"
         "rule one:\n    output: '{i}.txt'\n    shell: 'sleep 0.5; touch {output}'\n"
     )
     found, wanted = looks(tmp_path)
